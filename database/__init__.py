@@ -1,0 +1,1 @@
+"""What is kept: bars, signals, tasks, results and calls in PostgreSQL."""

@@ -1,0 +1,102 @@
+"""What can go wrong with a model call, translated once, at each backend's edge.
+
+TradentError
+└── BackendError             a call to a model did not give a reply
+    ├── Unreachable          no connection was made: nothing was sent, nothing is charged        retry
+    ├── TimedOut             no full reply in time: it may have been served                      retry
+    ├── ConnectionBroken     the connection ended in mid-reply: it may have been served          retry
+    ├── RateLimited          429, or its like                                                    retry, after a while
+    ├── ServerFailed         5xx, overloaded, or an error inside a 200                           retry
+    ├── BadReply             a 200 whose body is no chat reply                                   retry
+    ├── Unauthorized         401, 403: the key is missing, wrong or not allowed                  no
+    ├── PaymentRequired      402: no credit left                                                 no
+    ├── ModelNotFound        the model is unknown or has been shut down                          no
+    ├── ContextExceeded      the prompt is longer than the model reads                           no
+    └── RequestRejected      any other 4xx                                                       no
+"""
+
+from typing import ClassVar
+
+from trading.errors import TradentError
+
+
+class BackendError(TradentError):
+    """A call to a model did not give a reply.
+
+    `retryable` is the class's; `retry_after_s` is what the server asked for; `status` the HTTP status;
+    `headers_at` the monotonic time the response headers arrived (None: they never did);
+    `reply` the raw body, for the audit trail.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        headers_at: float | None = None,
+        reply: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.headers_at = headers_at
+        self.reply = reply
+
+
+class Unreachable(BackendError):
+    """No connection was made: nothing was sent, nothing is charged."""
+
+    retryable = True
+
+
+class TimedOut(BackendError):
+    """No full reply in time; the server may have served it all the same."""
+
+    retryable = True
+
+
+class ConnectionBroken(BackendError):
+    """The connection ended in mid-reply; the server may have served it all the same."""
+
+    retryable = True
+
+
+class RateLimited(BackendError):
+    """The server refused for now: too many requests or tokens."""
+
+    retryable = True
+
+
+class ServerFailed(BackendError):
+    """The server or the provider behind it failed."""
+
+    retryable = True
+
+
+class BadReply(BackendError):
+    """The server answered 200 with a body that is no chat reply."""
+
+    retryable = True
+
+
+class Unauthorized(BackendError):
+    """The key is missing, wrong or not allowed to do this."""
+
+
+class PaymentRequired(BackendError):
+    """The account has no credit left."""
+
+
+class ModelNotFound(BackendError):
+    """The model is unknown or has been shut down."""
+
+
+class ContextExceeded(BackendError):
+    """The prompt is longer than the model reads."""
+
+
+class RequestRejected(BackendError):
+    """The server found fault with the request itself."""

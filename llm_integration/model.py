@@ -1,0 +1,134 @@
+"""The words of the rating side: Verdict, Abstention, Call, Result, Claim. All values are frozen, all times UTC."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from trading.model import Signal
+
+
+class Action(StrEnum):
+    """What a verdict says to do."""
+
+    ENTER_LONG = "enter_long"
+    ENTER_SHORT = "enter_short"
+    EXIT = "exit"
+    HOLD = "hold"
+    MOVE_TO_BREAKEVEN = "move_to_breakeven"
+    ENABLE_TRAILING = "enable_trailing"
+    DISABLE_TRAILING = "disable_trailing"
+
+
+class TaskStatus(StrEnum):
+    """Where the work owed to a signal stands; the last four are final."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    SKIPPED = "skipped"
+
+    @property
+    def final(self) -> bool:
+        return self not in (TaskStatus.PENDING, TaskStatus.PROCESSING)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A parsed, validated reply.
+
+    `rating` 1 strong reject to 5 strong confirm, `confidence` 0 to 1; each None where the reply states none.
+    `rung` names the parser's step that read it, `repaired` whether the JSON had to be mended.
+    """
+
+    rating: int | None
+    confidence: float | None
+    action: Action
+    rationale: str
+    risks: tuple[str, ...]
+    regime: str | None
+    rung: str
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """A reply that cannot be trusted, and why. Never a made-up default."""
+
+    reason: str
+    rung: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to one model as it was sent and answered: the audit trail.
+
+    `backend` and `model` as asked, `answered_model` as the reply names it; tokens and cost None where unknown.
+    """
+
+    id: UUID
+    signal_ids: tuple[UUID, ...]
+    backend: str
+    model: str
+    answered_model: str | None
+    attempt: int
+    prompt_version: str
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, object]
+    reply: str | None
+    reply_id: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: Decimal | None
+    queue_wait_ms: float
+    latency_ms: float
+    started_at: datetime
+    finished_at: datetime
+    http_status: int | None
+    error_class: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task this process holds: the signal, its fence token and how often it has been claimed."""
+
+    signal: Signal
+    token: int
+    attempt: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How the work owed to a signal ended.
+
+    Completed: `verdict`, or `abstention` where the reply could not be trusted. Failed, expired and skipped carry
+    `error`. `model` is the model string that answered; `fallback` says it was not the first choice.
+    """
+
+    signal_id: UUID
+    status: TaskStatus
+    verdict: Verdict | None
+    abstention: Abstention | None
+    error: str | None
+    model: str | None
+    answered_model: str | None
+    fallback: bool
+    prompt_version: str | None
+    call_id: UUID | None
+    processing_ms: float
+    finished_at: datetime
