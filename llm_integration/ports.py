@@ -7,6 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from llm_integration.model import Call, Claim, Message, Result
+from trading.clock import Clock
 from trading.model import Signal
 
 
@@ -67,6 +68,18 @@ class Health:
 
     usable: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What a backend is built from. `base_url` None is the backend's own address; `api_key` None is "not set"."""
+
+    name: str
+    clock: Clock
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    max_connections: int = 8
 
 
 class Backend(Protocol):

@@ -1,0 +1,1 @@
+"""The process: wiring, lifecycle, terminal and status endpoint."""
