@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from llm_integration.backends import backend_names
+from llm_integration.settings_sources import load_section
 
 ModelString = Annotated[str, StringConstraints(pattern=r"^[a-z_]+/.+$")]
 
@@ -102,8 +103,6 @@ class LLMConfig(BaseModel):
 
         Raises SettingsError.
         """
-        from llm_integration.settings_sources import load_section
-
         return load_section(cls, "llm", Path(path))
 
 
@@ -112,7 +111,3 @@ def _require_known(name: str) -> None:
     if name not in known:
         raise ValueError(f"no backend is named {name!r}; there are {', '.join(known)}")
 
-
-def section_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a settings section."""
-    return model.model_json_schema()
