@@ -118,6 +118,7 @@ class Result:
 
     Completed: `verdict`, or `abstention` where the reply could not be trusted. Failed, expired and skipped carry
     `error`. `model` is the model string that answered; `fallback` says it was not the first choice.
+    Tokens and cost are over all calls made for it (its share of a call about several signals), None where unknown.
     """
 
     signal_id: UUID
@@ -132,3 +133,6 @@ class Result:
     call_id: UUID | None
     processing_ms: float
     finished_at: datetime
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: Decimal | None = None

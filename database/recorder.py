@@ -1,0 +1,185 @@
+"""The recorder: takes bars and signals from the trading loop without making it wait, and ships them at once."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from database.engine import connection_lost
+from database.journal import Journal
+from database.records import encode_record, split_records
+from trading.clock import Clock
+from trading.errors import TradentError
+from trading.model import Bar, Signal
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+BACKLOG_BATCH = 500
+RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+TASK_CHANNEL = "tradent_tasks"
+
+SHIP = """
+WITH bars AS (
+    INSERT INTO market_data (source, symbol, timeframe, open_time, close_time, open, high, low, close, volume,
+                             indicators, received_at)
+    SELECT b.* FROM jsonb_to_recordset($1::jsonb) AS b(
+        source text, symbol text, timeframe text, open_time timestamptz, close_time timestamptz, open numeric,
+        high numeric, low numeric, close numeric, volume numeric, indicators jsonb, received_at timestamptz)
+    WHERE NOT EXISTS (
+        SELECT FROM market_data later
+        WHERE (later.source, later.symbol, later.timeframe) = (b.source, b.symbol, b.timeframe)
+          AND later.open_time > b.open_time)
+    ON CONFLICT (source, symbol, timeframe, open_time) DO NOTHING
+    RETURNING 1
+), stored AS (
+    INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, snapshot,
+                         created_at)
+    SELECT s.* FROM jsonb_to_recordset($2::jsonb) AS s(
+        id uuid, source text, symbol text, timeframe text, close_time timestamptz, strategy text, side text,
+        strength float8, price numeric, snapshot jsonb, created_at timestamptz)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, created_at
+), tasks AS (
+    INSERT INTO llm_enhancement_tasks (signal_id, created_at, run_at, expires_at)
+    SELECT id, created_at, created_at, created_at + $3::interval FROM stored WHERE $4
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM bars) AS bars, (SELECT count(*) FROM stored) AS signals,
+       (SELECT count(*) FROM tasks) AS tasks,
+       CASE WHEN $4 AND EXISTS (SELECT FROM stored) THEN pg_notify('tradent_tasks', '') END
+"""
+
+
+@dataclass(slots=True)
+class Shipped:
+    """What the recorder has brought into PostgreSQL so far, and what it waits for."""
+
+    bars: int = 0
+    signals: int = 0
+    already_there: int = 0
+    refused: int = 0
+    waiting_since: float | None = None
+
+
+class Recorder:
+    """Journals each bar with its signals, and ships the journal to PostgreSQL in order.
+
+    `rate` says whether signals get a task; `ttl` is how long a task may wait to be rated, None for ever.
+    `on_shipped` is called after each commit that stored something.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        pool: asyncpg.Pool,
+        clock: Clock,
+        *,
+        rate: bool = True,
+        ttl: timedelta | None = None,
+        on_shipped: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.shipped = Shipped()
+        self._journal = journal
+        self._pool = pool
+        self._clock = clock
+        self._rate = rate
+        self._ttl = ttl
+        self._on_shipped = on_shipped
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+
+    def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
+        """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
+        self._journal.append(encode_record(bar, indicators, signals, self._clock.now()))
+        self._work.set()
+
+    async def room(self) -> None:
+        """Wait until the journal is less than half full; for feeds that can be held up."""
+        while not self._journal.has_room:
+            self._room.clear()
+            await self._room.wait()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything submitted is committed."""
+        return not self._journal.pending_bytes
+
+    async def run(self) -> None:
+        """Ship until cancelled."""
+        while True:
+            if self.idle:
+                self._work.clear()
+                await self._work.wait()
+            await self._ship_next()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Ship what is left, for at most `timeout_s`; False when some stays in the journal for the next start."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.idle:
+                    await self._ship_next()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ship_next(self) -> None:
+        backlog = self._journal.pending_bytes > 1_000_000
+        payloads, position = self._journal.read(BACKLOG_BATCH if backlog else BATCH)
+        if payloads:
+            await self._ship(payloads)
+        self._journal.commit(position)
+        if self._journal.has_room:
+            self._room.set()
+
+    async def _ship(self, payloads: list[bytes]) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._send(payloads)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                if not connection_lost(error):
+                    await self._isolate(payloads, error)
+                    return
+                self._say_away(error)
+                await self._clock.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+            else:
+                self._say_back()
+                return
+
+    async def _send(self, payloads: list[bytes]) -> None:
+        bars, signals, bar_count, signal_count = split_records(payloads)
+        row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate)
+        if row is None:
+            raise TradentError("PostgreSQL gave no answer to an insert")
+        self.shipped.bars += row["bars"]
+        self.shipped.signals += row["signals"]
+        self.shipped.already_there += bar_count + signal_count - row["bars"] - row["signals"]
+        self._on_shipped()
+
+    async def _isolate(self, payloads: list[bytes], error: Exception) -> None:
+        """PostgreSQL refuses the content of one of these: halve until it is alone, and set that one aside."""
+        if len(payloads) == 1:
+            self.shipped.refused += 1
+            self._journal.set_aside(payloads[0], str(error))
+            return
+        middle = len(payloads) // 2
+        await self._ship(payloads[:middle])
+        await self._ship(payloads[middle:])
+
+    def _say_away(self, error: BaseException) -> None:
+        if self.shipped.waiting_since is None:
+            self.shipped.waiting_since = self._clock.monotonic()
+            log.warning(
+                "PostgreSQL cannot be reached; bars and signals wait in the journal",
+                extra={"error": str(error) or type(error).__name__},
+            )
+
+    def _say_back(self) -> None:
+        since, self.shipped.waiting_since = self.shipped.waiting_since, None
+        if since is not None:
+            log.info("PostgreSQL is back", extra={"away_s": round(self._clock.monotonic() - since, 1)})

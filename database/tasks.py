@@ -1,0 +1,148 @@
+"""The queue: tasks claimed, renewed, handed back and completed in PostgreSQL, each fenced by its token."""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from database.records import decode_signal
+from database.results import ResultWriter
+from llm_integration.model import Call, Claim, Result
+
+log = logging.getLogger(__name__)
+
+CLAIM = """
+WITH due AS MATERIALIZED (
+    SELECT signal_id FROM llm_enhancement_tasks
+    WHERE status = 'pending' AND run_at <= clock_timestamp()
+    ORDER BY priority DESC, run_at, signal_id
+    LIMIT $1 FOR UPDATE SKIP LOCKED
+), held AS (
+    UPDATE llm_enhancement_tasks task
+    SET status = 'processing', attempts = attempts + 1, token = token + 1, worker = $2,
+        lease_expires_at = clock_timestamp() + $3::interval
+    FROM due WHERE task.signal_id = due.signal_id
+    RETURNING task.signal_id, task.token, task.attempts, task.created_at, task.priority, task.run_at
+)
+SELECT held.token, held.attempts, held.created_at AS task_created_at, s.id, s.source, s.symbol, s.timeframe,
+       s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price, s.snapshot::text AS snapshot
+FROM held JOIN signals s ON s.id = held.signal_id
+ORDER BY held.priority DESC, held.run_at, held.signal_id
+"""
+
+EXTEND = """
+UPDATE llm_enhancement_tasks task SET lease_expires_at = clock_timestamp() + $3::interval
+FROM unnest($1::uuid[], $2::bigint[]) AS ours(signal_id, token)
+WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status = 'processing'
+RETURNING task.signal_id
+"""
+
+RELEASE = """
+UPDATE llm_enhancement_tasks task
+SET status = 'pending', attempts = greatest(attempts - 1, 0), worker = NULL, lease_expires_at = NULL
+FROM unnest($1::uuid[], $2::bigint[]) AS ours(signal_id, token)
+WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status = 'processing'
+"""
+
+RECLAIM = """
+WITH lapsed AS MATERIALIZED (
+    SELECT signal_id, attempts FROM llm_enhancement_tasks
+    WHERE status = 'processing' AND lease_expires_at < clock_timestamp()
+    LIMIT 1000 FOR UPDATE SKIP LOCKED
+), back AS (
+    UPDATE llm_enhancement_tasks task
+    SET status = 'pending', lease_expires_at = NULL, last_error = 'the worker that held it stopped renewing its lease'
+    FROM lapsed WHERE task.signal_id = lapsed.signal_id AND lapsed.attempts < $1
+    RETURNING 1
+), dead AS (
+    UPDATE llm_enhancement_tasks task
+    SET status = 'failed', lease_expires_at = NULL, finished_at = clock_timestamp(),
+        last_error = format('given up after %s claims, none of which ended', task.attempts)
+    FROM lapsed WHERE task.signal_id = lapsed.signal_id AND lapsed.attempts >= $1
+    RETURNING task.signal_id, task.attempts, task.last_error, task.finished_at
+), results AS (
+    INSERT INTO llm_analysis_results (signal_id, status, error, attempts, processing_ms, finished_at)
+    SELECT signal_id, 'failed', last_error, attempts, 0, finished_at FROM dead
+)
+SELECT (SELECT count(*) FROM back) AS back, (SELECT count(*) FROM dead) AS dead
+"""
+
+EXPIRE = """
+WITH late AS MATERIALIZED (
+    SELECT signal_id FROM llm_enhancement_tasks
+    WHERE status = 'pending' AND expires_at < clock_timestamp()
+    LIMIT 1000 FOR UPDATE SKIP LOCKED
+), gone AS (
+    UPDATE llm_enhancement_tasks task
+    SET status = 'expired', finished_at = clock_timestamp(), last_error = 'not rated within llm.signal_ttl_seconds'
+    FROM late WHERE task.signal_id = late.signal_id
+    RETURNING task.signal_id, task.attempts, task.last_error, task.finished_at
+), results AS (
+    INSERT INTO llm_analysis_results (signal_id, status, error, attempts, processing_ms, finished_at)
+    SELECT signal_id, 'expired', last_error, attempts, 0, finished_at FROM gone
+)
+SELECT count(*) FROM gone
+"""
+
+COUNTS = "SELECT status, count(*) FROM llm_enhancement_tasks WHERE status IN ('pending', 'processing') GROUP BY status"
+
+
+class PostgresTaskQueue:
+    """`llm_enhancement_tasks` as a queue. `worker` names this process; leases live on the database's clock."""
+
+    failures = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        results: ResultWriter,
+        *,
+        worker: str,
+        max_attempts: int,
+        lease: timedelta = timedelta(seconds=60),
+    ) -> None:
+        self.lease = lease
+        self._pool = pool
+        self._results = results
+        self._worker = worker
+        self._max_attempts = max_attempts
+
+    async def claim(self, limit: int) -> Sequence[Claim]:
+        """Up to `limit` tasks due now, highest priority first, now held by this process."""
+        rows = await self._pool.fetch(CLAIM, limit, self._worker, self.lease)
+        return [Claim(decode_signal(row), row["token"], row["attempts"], row["task_created_at"]) for row in rows]
+
+    async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
+        """Store result, calls and final state in one commit; False when the task is somebody else's now."""
+        return await self._results.write(claim, result, calls)
+
+    async def extend(self, claims: Sequence[Claim]) -> set[UUID]:
+        """Renew the leases; the signal ids that are still ours."""
+        rows = await self._pool.fetch(EXTEND, *_ids_and_tokens(claims), self.lease)
+        return {row["signal_id"] for row in rows}
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Hand unfinished tasks back, without counting the attempt."""
+        await self._pool.execute(RELEASE, *_ids_and_tokens(claims))
+
+    async def sweep(self) -> int:
+        """Take back tasks whose lease has lapsed, end those claimed too often and those past their time.
+
+        Returns how many tasks it touched.
+        """
+        row = await self._pool.fetchrow(RECLAIM, self._max_attempts)
+        expired: int = await self._pool.fetchval(EXPIRE)
+        back, dead = (row["back"], row["dead"]) if row is not None else (0, 0)
+        if back or dead or expired:
+            log.info("queue swept", extra={"taken_back": back, "given_up": dead, "expired": expired})
+        return int(back + dead + expired)
+
+    async def unfinished(self) -> dict[str, int]:
+        """How many tasks are pending and processing, all workers together."""
+        return {row["status"]: row["count"] for row in await self._pool.fetch(COUNTS)}
+
+
+def _ids_and_tokens(claims: Sequence[Claim]) -> tuple[list[UUID], list[int]]:
+    return [claim.signal.id for claim in claims], [claim.token for claim in claims]
