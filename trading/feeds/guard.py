@@ -1,0 +1,119 @@
+"""What stands between any feed and the rest: only good bars, in order, pass."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from enum import StrEnum
+
+from trading.model import Bar, Stream, timeframe_seconds
+
+log = logging.getLogger(__name__)
+
+
+class Cause(StrEnum):
+    """What a guard counts. The first four are why a bar was refused; each refused bar has exactly one."""
+
+    IMPOSSIBLE = "impossible"
+    DUPLICATE = "duplicate"
+    OUT_OF_ORDER = "out_of_order"
+    ALREADY_STORED = "already_stored"
+    GAP = "gap"
+    OVERLAP = "overlap"
+    MISSING = "missing"
+    GOOD = "good"
+
+
+REFUSALS = (Cause.IMPOSSIBLE, Cause.DUPLICATE, Cause.OUT_OF_ORDER, Cause.ALREADY_STORED)
+
+
+class BarGuard:
+    """Passes good bars, newer than the one before in their stream, and counts the rest by cause.
+
+    Refused: impossible bars, duplicates, bars out of order, and bars at or before `after`, the open times of the
+    last stored ones. Counted but passed: a bar behind a `gap` (`missing` says how many bars it lacks; nights and
+    weekends are gaps too) and one that opens before the last one's close (`overlap`). Bars passed are `good`, so that
+    good plus refusals is the number of bars seen. Each cause is logged once per stream.
+    """
+
+    def __init__(self, after: Mapping[Stream, datetime] | None = None) -> None:
+        self._stored = dict(after or {})
+        self._last = dict(self._stored)
+        self._counts: dict[Stream, Counter[Cause]] = {}
+
+    @property
+    def counts(self) -> Mapping[Cause, int]:
+        """How often each cause was met, over all streams; every cause is there."""
+        total = dict.fromkeys(Cause, 0)
+        for counts in self._counts.values():
+            for cause, count in counts.items():
+                total[cause] += count
+        return total
+
+    @property
+    def streams(self) -> Mapping[Stream, Mapping[Cause, int]]:
+        """How often each cause was met, by stream; causes not met are left out."""
+        return {stream: dict(counts) for stream, counts in self._counts.items()}
+
+    def admit(self, bar: Bar) -> Bar | None:
+        """The bar to go on with, or None when it is refused. A volume that is no number becomes None."""
+        stream = Stream(bar.source, bar.symbol, bar.timeframe)
+        fault = _fault(bar)
+        if fault is not None:
+            self._note(stream, Cause.IMPOSSIBLE, bar, fault)
+            return None
+        last = self._last.get(stream)
+        if last is not None:
+            if bar.open_time <= last:
+                self._note(stream, self._order_cause(stream, bar.open_time, last), bar, f"the last was {last}")
+                return None
+            self._note_step(stream, bar, last)
+        self._last[stream] = bar.open_time
+        self._counts_of(stream)[Cause.GOOD] += 1
+        if bar.volume is not None and bar.volume != bar.volume:
+            return replace(bar, volume=None)
+        return bar
+
+    def _order_cause(self, stream: Stream, open_time: datetime, last: datetime) -> Cause:
+        stored = self._stored.get(stream)
+        if stored is not None and open_time <= stored:
+            return Cause.ALREADY_STORED
+        return Cause.DUPLICATE if open_time == last else Cause.OUT_OF_ORDER
+
+    def _note_step(self, stream: Stream, bar: Bar, last: datetime) -> None:
+        step_s = timeframe_seconds(bar.timeframe)
+        passed_s = (bar.open_time - last).total_seconds()
+        if passed_s < step_s:
+            self._note(stream, Cause.OVERLAP, bar, f"it opens {passed_s:g} s after the last, within that bar")
+        elif passed_s > step_s and (missing := math.ceil(passed_s / step_s - 0.5) - 1) > 0:
+            self._note(stream, Cause.GAP, bar, f"{missing} missing before it, the last was {last}")
+            self._counts_of(stream)[Cause.MISSING] += missing
+
+    def _note(self, stream: Stream, cause: Cause, bar: Bar, why: str) -> None:
+        counts = self._counts_of(stream)
+        counts[cause] += 1
+        if counts[cause] == 1:
+            expected = cause in (Cause.GAP, Cause.ALREADY_STORED)
+            log.log(
+                logging.INFO if expected else logging.WARNING,
+                "%s %s %s: bar of %s %s: %s (%s); further ones are only counted",
+                *stream, bar.open_time.isoformat(), "refused" if cause in REFUSALS else "passed", cause.value, why,
+            )  # fmt: skip
+
+    def _counts_of(self, stream: Stream) -> Counter[Cause]:
+        counts = self._counts.get(stream)
+        if counts is None:
+            counts = self._counts[stream] = Counter()
+        return counts
+
+
+def _fault(bar: Bar) -> str | None:
+    """What makes a bar impossible, None when nothing does. Comparisons with NaN are false, so it is caught too."""
+    open_, high, low, close, volume = bar.open, bar.high, bar.low, bar.close, bar.volume
+    if not (0 < low <= open_ <= high < math.inf and low <= close <= high):
+        return f"open {open_!r}, high {high!r}, low {low!r}, close {close!r}"
+    if volume is not None and (volume < 0 or volume == math.inf):
+        return f"volume {volume!r}"
+    return None
