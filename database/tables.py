@@ -5,9 +5,24 @@
 """
 
 from sqlalchemy import (
-    BigInteger, Boolean, CheckConstraint, Column, DateTime, Double, ForeignKey, Identity, Index, Integer, MetaData,
-    Numeric, SmallInteger, Table, Text, UniqueConstraint, text,
-)  # fmt: skip
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.types import UserDefinedType
 
@@ -57,7 +72,7 @@ market_data = Table(
     Column("stored_at", TIME, nullable=False, server_default=NOW, comment="When the row was written."),
     xid_column(),
     UniqueConstraint("source", "symbol", "timeframe", "open_time"),
-    Index(None, "xid"),
+    Index(None, "xid", "id"),
     comment="One row per closed bar. Bars of one source, symbol and timeframe are stored in order, each once.",
 )  # fmt: skip
 

@@ -1,0 +1,176 @@
+"""How the rest talks to PostgreSQL: a pool with a limit on every wait, and which errors pass by themselves."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from asyncpg.pool import PoolAcquireContext
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from database.settings import DatabaseSettings
+from trading.errors import StorageError
+
+if TYPE_CHECKING:
+    Record: TypeAlias = asyncpg.Record
+    Connection: TypeAlias = asyncpg.Connection[Record]
+    AnyPool: TypeAlias = asyncpg.Pool[Record]
+else:
+    Record, Connection, AnyPool = asyncpg.Record, asyncpg.Connection, asyncpg.Pool
+SERVER_SETTINGS = {"jit": "off", "TimeZone": "UTC"}
+
+_LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+_PASSING = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.PostgresIOError,
+)
+_MISUSE = ("pool is", "another operation is in progress", "released back to the pool", "is not a member of this pool")
+
+
+class PooledConnection(Connection):
+    """A connection that costs no round trip when it goes back to the pool.
+
+    Session state therefore outlives a release: use SET LOCAL and pg_advisory_xact_lock, and LISTEN on a connection
+    of your own. An open transaction is still rolled back.
+    """
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class Pool(AnyPool):
+    """A pool whose `acquire` waits `acquire_timeout_s` where the caller names no limit."""
+
+    __slots__ = ("_acquire_timeout_s",)
+
+    def __init__(self, *args: Any, acquire_timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._acquire_timeout_s = acquire_timeout_s
+
+    def acquire(self, *, timeout: float | None = None) -> "PoolAcquireContext[Record]":
+        return super().acquire(timeout=self._acquire_timeout_s if timeout is None else timeout)
+
+
+async def create_pool(
+    url: str,
+    settings: DatabaseSettings | None = None,
+    *,
+    size: int | None = None,
+    application_name: str = "tradent",
+    init: Callable[[Connection], Awaitable[None]] | None = None,
+) -> Pool:
+    """A pool on `url`; `settings` gives its size and limits, `size` overrides the first.
+
+    Connections are made when they are needed: this succeeds while the server is away, and acquiring fails then with
+    an error for which `connection_lost` is true. JSON travels as text.
+    """
+    limits = settings or DatabaseSettings()
+    pool = Pool(
+        asyncpg_url(url),
+        acquire_timeout_s=limits.acquire_timeout_seconds,
+        min_size=0,
+        max_size=size or limits.pool_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        loop=None,
+        init=init,
+        connection_class=PooledConnection,
+        record_class=asyncpg.Record,
+        **_connect_arguments(limits, application_name),
+    )
+    await pool
+    return pool
+
+
+async def connect(
+    url: str, settings: DatabaseSettings | None = None, *, application_name: str = "tradent"
+) -> Connection:
+    """One connection outside any pool, with the same limits: for LISTEN, and for looking around."""
+    limits = settings or DatabaseSettings()
+    connection: Connection = await asyncpg.connect(asyncpg_url(url), **_connect_arguments(limits, application_name))
+    return connection
+
+
+def create_engine(url: str, settings: DatabaseSettings | None = None) -> AsyncEngine:
+    """A SQLAlchemy engine that opens a connection per use: for migrations and for reading at leisure."""
+    limits = settings or DatabaseSettings()
+
+    async def dial() -> Connection:
+        return await connect(url, limits, application_name="tradent-sqlalchemy")
+
+    return create_async_engine(URL.create("postgresql+asyncpg"), async_creator=dial, poolclass=NullPool)
+
+
+def asyncpg_url(url: str) -> str:
+    """`url` as asyncpg reads it: SQLAlchemy's driver suffix goes. Raises StorageError where it is no database URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+        raise StorageError(
+            f"database.url starts with {parts.scheme or 'nothing'!r}; expected postgresql://user:password@host/name"
+        )
+    return (
+        urlunsplit(parts._replace(scheme="postgresql")) if parts.netloc else url.replace(parts.scheme, "postgresql", 1)
+    )
+
+
+def _connect_arguments(limits: DatabaseSettings, application_name: str) -> dict[str, Any]:
+    return {
+        "timeout": limits.connect_timeout_seconds,
+        "command_timeout": limits.command_timeout_seconds,
+        "server_settings": {**SERVER_SETTINGS, "application_name": application_name},
+    }
+
+
+def database_error(error: BaseException) -> BaseException:
+    """asyncpg's own error inside one that SQLAlchemy has wrapped; any other error as it is."""
+    while isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return error
+
+
+def connection_lost(error: BaseException) -> bool:
+    """Whether `error` means that the server is away, full or restarting: the same statement may work later.
+
+    Covers every way asyncpg tells: refused or broken sockets, time-outs, shutdown and crash notices, its own protocol
+    confusion after a crash, and "connection is closed". False for mistakes in statements, values or use.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(connection_lost(each) for each in error.exceptions)
+    error = database_error(error)
+    if isinstance(error, asyncpg.OutdatedSchemaCacheError | asyncpg.TargetServerAttributeNotMatched):
+        return False
+    if isinstance(error, _LOST):
+        return True
+    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
+        return "clos" in str(error) and not any(misuse in str(error) for misuse in _MISUSE)
+    return False
+
+
+def worth_retrying(error: BaseException) -> bool:
+    """Whether the same statement may succeed later: a lost connection, or a server that is short of something.
+
+    Short of disk or memory, a deadlock, a lock or statement time-out. False: the statement itself is at fault.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(worth_retrying(each) for each in error.exceptions)
+    error = database_error(error)
+    return connection_lost(error) or isinstance(error, (*_PASSING, asyncpg.OutdatedSchemaCacheError))

@@ -1,0 +1,137 @@
+"""Bringing a database to the schema this program knows, and saying where it stands.
+
+Several processes may start at once: one migrates under an advisory lock, in one transaction, the others wait for it.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from database.engine import connection_lost, create_engine, database_error
+from database.settings import DatabaseSettings, redacted
+from trading.errors import StorageError
+
+T = TypeVar("T")
+LOCK_KEY = 0x7472_6164_656E_74
+LOCK_TIMEOUT = "120s"
+UNHURRIED = DatabaseSettings(command_timeout_seconds=3600)
+
+
+def head() -> str:
+    """The newest revision this program knows."""
+    newest = _scripts().get_current_head()
+    assert newest is not None
+    return newest
+
+
+async def current(url: str) -> str | None:
+    """The revision the database is at; None where it has none of our tables. Raises StorageError on an unknown one."""
+    return await _run(url, _current)
+
+
+async def pending(url: str) -> list[str]:
+    """The revisions that `migrate` would apply, oldest first. Raises StorageError on an unknown one."""
+    return await _run(url, lambda connection: _missing(_current(connection)))
+
+
+async def require_current(url: str) -> None:
+    """Raise StorageError when migrations are pending: for starts that may not change the schema."""
+    missing = await pending(url)
+    if missing:
+        raise StorageError(
+            f"the database lacks {len(missing)} migration(s) ({', '.join(missing)}); start without --no-migrate, "
+            "or apply database/llm_schema_updates.sql to an empty database with psql -f"
+        )
+
+
+async def migrate(url: str) -> list[str]:
+    """Bring the database to `head`; the revisions applied, oldest first, none when it was there.
+
+    Raises StorageError when the database is newer than this program, or another process migrates for too long.
+    """
+
+    def upgrade(connection: Connection) -> list[str]:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+        missing = _missing(_current(connection))
+        if missing:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return missing
+
+    return await _run(url, upgrade)
+
+
+async def downgrade(url: str, revision: str = "base") -> None:
+    """Take the database back to `revision`; "base" drops every table with all that is in it."""
+
+    def take_back(connection: Connection) -> None:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+    await _run(url, take_back)
+
+
+def upgrade_script() -> str:
+    """All migrations as one script of SQL for an empty database."""
+    buffer = io.StringIO()
+    command.upgrade(_config(buffer), "head", sql=True)
+    return buffer.getvalue()
+
+
+async def _run(url: str, work: Callable[[Connection], T]) -> T:
+    """`work` in one transaction. Errors of a lost connection pass through, others become StorageError."""
+    engine = create_engine(url, UNHURRIED)
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    except DBAPIError as error:
+        if connection_lost(error):
+            raise
+        cause = database_error(error)
+        if isinstance(cause, asyncpg.LockNotAvailableError):
+            raise StorageError(
+                f"another process has been migrating the database at {redacted(url)} for over {LOCK_TIMEOUT}; "
+                "wait for it, or end it"
+            ) from error
+        raise StorageError(f"the schema of {redacted(url)} could not be read or changed: {cause}") from error
+    finally:
+        await engine.dispose()
+
+
+def _current(connection: Connection) -> str | None:
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in {script.revision for script in _scripts().walk_revisions()}:
+        raise StorageError(
+            f"the database is at revision {revision}, which this program does not know (its newest is {head()}): "
+            "it was made by a newer version; run that version, or restore a backup"
+        )
+    return revision
+
+
+def _missing(revision: str | None) -> list[str]:
+    scripts = _scripts()
+    return [script.revision for script in scripts.iterate_revisions("head", revision or "base")][::-1]
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _config(output: io.StringIO | None = None) -> Config:
+    config = Config(output_buffer=output) if output is not None else Config()
+    folder = Path(__file__).parent / "migrations"
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config
