@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pydantic import BaseModel
 
 from trading.errors import StrategyError
-from trading.strategies import strategy_module
 from trading.strategies.base import Strategy
+from trading.strategies.discovery import strategy_module
 from trading.strategies.options import CustomOptions
 
 
@@ -36,7 +36,7 @@ def _own(options: CustomOptions) -> Strategy:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise StrategyError(
-                f"strategy {options.type!r}: there is no module {error.name!r}; install it or add its folder to PYTHONPATH"
+                f"strategy {options.type!r}: no module {error.name!r}; install it or put its folder on PYTHONPATH"
             ) from error
         raise StrategyError(f"strategy {options.type!r}: its module needs {error.name!r}, which is missing") from error
     except Exception as error:
@@ -46,9 +46,8 @@ def _own(options: CustomOptions) -> Strategy:
     made = getattr(module, class_name, None)
     if not isinstance(made, type):
         classes = sorted(name for name, value in vars(module).items() if isinstance(value, type))
-        raise StrategyError(
-            f"strategy {options.type!r}: {module_name} has no class {class_name!r}; it has {', '.join(classes) or 'none'}"
-        )
+        found = ", ".join(classes) or "none"
+        raise StrategyError(f"strategy {options.type!r}: {module_name} has no class {class_name!r}; it has {found}")
     parameters = options.model_extra or {}
     try:
         strategy = made(**parameters)

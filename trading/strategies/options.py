@@ -1,10 +1,10 @@
 """StrategyOptions: the settings of any strategy there is a file for, or of a user's own class."""
 
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from trading.strategies import strategy_module, strategy_names
+from trading.strategies.discovery import strategy_module, strategy_names
 
 
 class CustomOptions(BaseModel):
@@ -27,15 +27,18 @@ def _tag(settings: Any) -> str | None:
 
 def _union() -> Any:
     known = [Annotated[strategy_module(name).Options, Tag(name)] for name in strategy_names()]
-    return Union[(*known, Annotated[CustomOptions, Tag("custom")])]  # noqa: UP007 # built from a list
+    return Union[(*known, Annotated[CustomOptions, Tag("custom")])]
 
 
-StrategyOptions = Annotated[
-    _union(),
-    Discriminator(
-        _tag,
-        custom_error_type="strategy_type",
-        custom_error_message="type must be one of {known}, or your own as package.module:Class",
-        custom_error_context={"known": ", ".join(strategy_names())},
-    ),
-]
+if TYPE_CHECKING:
+    StrategyOptions = BaseModel
+else:
+    StrategyOptions = Annotated[
+        _union(),
+        Discriminator(
+            _tag,
+            custom_error_type="strategy_type",
+            custom_error_message="type must be one of {known}, or your own as package.module:Class",
+            custom_error_context={"known": ", ".join(strategy_names())},
+        ),
+    ]
