@@ -3,6 +3,7 @@
 TradentError
 └── BackendError             a call to a model did not give a reply
     ├── Unreachable          no connection was made: nothing was sent, nothing is charged        retry
+    ├── NotUsable            known beforehand not to work: no key, model gone; nothing was sent  retry, after a while
     ├── TimedOut             no full reply in time: it may have been served                      retry
     ├── ConnectionBroken     the connection ended in mid-reply: it may have been served          retry
     ├── RateLimited          429, or its like                                                    retry, after a while
@@ -23,12 +24,13 @@ from trading.errors import TradentError
 class BackendError(TradentError):
     """A call to a model did not give a reply.
 
-    `retryable` is the class's; `retry_after_s` is what the server asked for; `status` the HTTP status;
-    `headers_at` the monotonic time the response headers arrived (None: they never did);
-    `reply` the raw body, for the audit trail.
+    `retryable` is the class's, and so is `charged`: whether the server may have counted it against a quota;
+    `retry_after_s` is what the server asked for; `status` the HTTP status; `headers_at` the monotonic time the
+    response headers arrived (None: they never did); `reply` the raw body, for the audit trail.
     """
 
     retryable: ClassVar[bool] = False
+    charged: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -50,6 +52,14 @@ class Unreachable(BackendError):
     """No connection was made: nothing was sent, nothing is charged."""
 
     retryable = True
+    charged = False
+
+
+class NotUsable(BackendError):
+    """The backend was found unusable before anything was sent: no key, no such model, nobody there."""
+
+    retryable = True
+    charged = False
 
 
 class TimedOut(BackendError):

@@ -21,7 +21,8 @@ class ChatRequest:
 
     `model` goes on the wire as it is. `schema` is the JSON schema the reply must fit, None for free text.
     `signals` are what is asked about, in order. `estimated_tokens` is prompt plus expected reply.
-    `record` is handed every Call made on the way, failed ones too.
+    Where requests wait for a quota, earlier `deadline` (monotonic seconds; None: none) goes first, and each step of
+    `priority` counts as an earlier deadline. `record` is handed every Call made on the way, failed ones too.
     """
 
     messages: tuple[Message, ...]
@@ -36,6 +37,8 @@ class ChatRequest:
     estimated_tokens: int = 0
     attempt: int = 1
     queue_wait_ms: float = 0.0
+    priority: int = 0
+    deadline: float | None = None
     record: Callable[[Call], None] = field(default=ignore_call, compare=False)
 
 
@@ -72,12 +75,16 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """What a backend is built from. `base_url` None is the backend's own address; `api_key` None is "not set"."""
+    """What a backend is built from. `base_url` None is the backend's own address; `api_key` None is "not set".
+
+    `api_key_env` is where the key was looked for, for messages; None: the backend's usual name.
+    """
 
     name: str
     clock: Clock
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    api_key_env: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     max_connections: int = 8
 

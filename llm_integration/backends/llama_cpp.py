@@ -1,0 +1,124 @@
+"""Asks a model through llama.cpp's llama-server; what is written here of the wire is that server's own dialect."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import ClassVar
+
+from llm_integration.backends.wire import Wire
+from llm_integration.backends.wire.reply import parse_json
+from llm_integration.errors import BackendError, TimedOut
+from llm_integration.model import Message
+from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+
+_CHECK_LIMIT_S = 10.0
+_CANARY_LIMIT_S = 60.0
+_CANARY_WORD = "schema-is-enforced"
+_CANARY = {
+    "type": "object",
+    "properties": {"canary": {"type": "string", "enum": [_CANARY_WORD]}},
+    "required": ["canary"],
+    "additionalProperties": False,
+}
+
+_SCHEMA = {
+    True: "schema enforced",
+    False: "schema not enforced: replies are validated, but more of them will not do",
+    None: "schema not checked, as it did not answer in time",
+}
+
+
+class Backend:
+    """One llama-server. It queues what it has no slot for, so no more is sent at once than it has slots."""
+
+    API_KEY_ENV: ClassVar[str | None] = "LLAMA_API_KEY"
+    METERED: ClassVar[bool] = False
+
+    def __init__(self, context: BackendContext) -> None:
+        self.name = context.name
+        self._most_slots = context.max_connections
+        self._wire = Wire(context, "http://127.0.0.1:8080")
+        self._slots: asyncio.Semaphore | None = None
+        self._slot_count = 0
+        self._counting = asyncio.Lock()
+        self._schema_enforced: bool | None = None
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """The model's reply. Raises BackendError. `request.timeout_s` starts once a slot is free."""
+        async with await self._free_slots():
+            return await self._wire.post_chat("/v1/chat/completions", _body(request), request.timeout_s)
+
+    async def check(self, model: str) -> Health:
+        """Whether the server is up, its model loaded, and the reply's schema enforced (asked once)."""
+        try:
+            loaded = await self._wire.fetch("/health", _CHECK_LIMIT_S)
+            if loaded.status == 503:
+                return Health(False, f"llama-server at {self._wire.address} is still loading its model")
+            if loaded.status != 200:
+                return Health(False, f"{self._wire.address}/health answers {loaded.status}; is it a llama-server?")
+            refusal = await self._count_slots()
+            if refusal is not None:
+                return Health(False, refusal)
+            if self._schema_enforced is None:
+                self._schema_enforced = await self._canary(model)
+        except BackendError as error:
+            return Health(False, str(error))
+        said = f"llama-server at {self._wire.address}, {self._slot_count} at once, {_SCHEMA[self._schema_enforced]}"
+        return Health(True, said)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._wire.close()
+
+    async def _free_slots(self) -> asyncio.Semaphore:
+        if self._slots is None:
+            async with self._counting:
+                if self._slots is None:
+                    await self._count_slots()
+        return self._slots or asyncio.Semaphore(self._most_slots)
+
+    async def _count_slots(self) -> str | None:
+        """Ask for the number of slots and cap ourselves at it. Why it cannot be had, None where it is."""
+        props = await self._wire.fetch("/props", _CHECK_LIMIT_S)
+        if props.status in (401, 403):
+            return f"llama-server does not take the key ({props.status}); set {self.API_KEY_ENV} to its --api-key"
+        if props.status == 503:
+            return f"llama-server at {self._wire.address} is still loading its model"
+        total = props.body.get("total_slots") if isinstance(props.body, dict) else None
+        count = min(total, self._most_slots) if isinstance(total, int) and total >= 1 else self._most_slots
+        if self._slots is None or count != self._slot_count:
+            self._slots, self._slot_count = asyncio.Semaphore(count), count
+        return None
+
+    async def _canary(self, model: str) -> bool | None:
+        """Whether a schema is enforced: a server that ignores it answers 200 all the same. None: no answer in time."""
+        question = ChatRequest(
+            messages=(Message("user", "Answer in JSON."),),
+            model=model,
+            schema=_CANARY,
+            schema_name="canary",
+            max_tokens=64,
+            timeout_s=_CANARY_LIMIT_S,
+        )
+        try:
+            reply = await self.chat(question)
+            return parse_json(reply.text) == {"canary": _CANARY_WORD}
+        except TimedOut:
+            return None
+        except ValueError:
+            return False
+
+
+def _body(request: ChatRequest) -> Mapping[str, object]:
+    """The request's body. Its key order stays as it is, stable parts first."""
+    body: dict[str, object] = {
+        "model": request.model,
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        "cache_prompt": True,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    if request.schema is not None:
+        schema = {"name": request.schema_name, "strict": True, "schema": request.schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    return body

@@ -1,0 +1,164 @@
+"""One pooled aiohttp session per backend; every way a request can fail becomes our error here, and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from llm_integration.backends.wire.failure import failure_of, failure_of_status
+from llm_integration.backends.wire.reply import ErrorInside, NotAChat, Received, parse_json, read_chat
+from llm_integration.backends.wire.secrets import Scrubber, sendable
+from llm_integration.errors import (
+    BackendError,
+    BadReply,
+    ConnectionBroken,
+    RequestRejected,
+    TimedOut,
+    Unauthorized,
+    Unreachable,
+)
+from llm_integration.ports import BackendContext, ChatReply
+
+_CHAT_LIMIT_BYTES = 8 * 1024 * 1024
+_FETCH_LIMIT_BYTES = 32 * 1024 * 1024
+_CONNECT_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The answer to a GET: its status and JSON value, None where the body is no JSON."""
+
+    status: int
+    body: object
+
+
+class Wire:
+    """Sends JSON to one server and reads what comes back.
+
+    `api_key` goes out as a Bearer token and is taken out of everything that comes back or is said about it.
+    """
+
+    def __init__(self, context: BackendContext, base_url: str) -> None:
+        self._name = context.name
+        self._clock = context.clock
+        self._base_url = (context.base_url or base_url).rstrip("/")
+        self._key = context.api_key
+        self._headers = dict(context.headers)
+        self._max_connections = context.max_connections
+        self._scrub = Scrubber(context.api_key)
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the server is, without anything secret in it."""
+        parts = urlsplit(self._base_url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    async def post_chat(
+        self, path: str, body: Mapping[str, object], timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> ChatReply:
+        """The chat reply to `body`. Raises BackendError."""
+        received = await self._send("POST", path, timeout_s, _CHAT_LIMIT_BYTES, orjson.dumps(body), headers)
+        if received.status != 200:
+            raise failure_of_status(received, self._name, self._clock.now(), self._scrub)
+        try:
+            return read_chat(received, self._scrub)
+        except ErrorInside as found:
+            failure = failure_of(found.error, found.body, received, self._name, self._clock.now(), self._scrub)
+        except NotAChat as found:
+            failure = BadReply(
+                f"{self._name} answered 200, but {found}",
+                status=200, headers_at=received.headers_at, reply=received.text,
+            )  # fmt: skip
+        raise failure
+
+    async def fetch(self, path: str, timeout_s: float) -> Fetched:
+        """What a GET answers, whatever its status. Raises BackendError where nothing readable came."""
+        received = await self._send("GET", path, timeout_s, _FETCH_LIMIT_BYTES)
+        try:
+            return Fetched(received.status, parse_json(received.text))
+        except ValueError:
+            return Fetched(received.status, None)
+
+    async def close(self) -> None:
+        """Close the connections; safe to call twice."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        limit_bytes: int,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Received:
+        if self._key is not None and not sendable(self._key):
+            raise Unauthorized(f"the key of {self._name} holds characters that no HTTP header can carry; set it anew")
+        status: int | None = None
+        headers_at: float | None = None
+        try:
+            async with self._open().request(
+                method, self._base_url + path, data=data, headers=self._outgoing(headers), allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_LIMIT_S, timeout_s / 2)),
+            ) as response:  # fmt: skip
+                status, headers_at = response.status, self._clock.monotonic()
+                payload = await _bounded(response, limit_bytes)
+                text = self._scrub(payload.decode("utf-8", "replace"))
+                return Received(status, response.headers, headers_at, text)
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            failure = self._failure(error, timeout_s, status, headers_at)
+        # Raised out here so that aiohttp's error, whose repr holds the request's headers, is not its context.
+        raise failure
+
+    def _failure(
+        self, error: Exception, timeout_s: float, status: int | None, headers_at: float | None
+    ) -> BackendError:
+        where = f"{self._name} at {self.address}"
+        reason = self._scrub(str(error) or type(error).__name__)
+        kind: type[BackendError]
+        if isinstance(error, _TooLarge):
+            kind, said = BadReply, f"{where} sent more than {error.limit_bytes} bytes; that is no chat reply"
+        elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+            kind, said = Unreachable, f"no connection to {where}: {reason}; is it running, and is base_url right?"
+        elif isinstance(error, TimeoutError):
+            kind, said = TimedOut, f"{where} gave no full reply within {timeout_s:g} s"
+        elif isinstance(error, aiohttp.ClientResponseError):
+            kind, said = BadReply, f"{where} does not answer in HTTP: {self._scrub(error.message)}"
+        elif isinstance(error, ValueError):
+            kind, said = RequestRejected, f"the request to {where} cannot be sent: {reason}; check base_url and headers"
+        else:
+            kind, said = ConnectionBroken, f"the connection to {where} ended before the reply was whole: {reason}"
+        return kind(said, status=status, headers_at=headers_at)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=60)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    def _outgoing(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        outgoing = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
+        if self._key is not None:
+            outgoing["Authorization"] = f"Bearer {self._key}"
+        return {**outgoing, **self._headers}
+
+
+class _TooLarge(ValueError):
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"more than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _TooLarge(limit_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,89 @@
+"""Records every call as it was sent and answered."""
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from llm_integration.errors import BackendError
+from llm_integration.model import Call
+from llm_integration.ports import Backend, ChatReply, ChatRequest, Health
+from trading.clock import Clock
+
+
+class Audit:
+    """Hands a Call to `request.record` for each call: answered, failed or cut short."""
+
+    def __init__(self, inner: Backend, clock: Clock) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._clock = clock
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """The reply, with the `call_id` of its record. Raises BackendError."""
+        call_id, started_at, start = uuid4(), self._clock.now(), self._clock.monotonic()
+        try:
+            reply = await self._inner.chat(request)
+        except BackendError as error:
+            request.record(self._call(call_id, request, started_at, start, None, error))
+            raise
+        except asyncio.CancelledError:
+            cut_short = BackendError("given up before the reply came")
+            request.record(self._call(call_id, request, started_at, start, None, cut_short, "Cancelled"))
+            raise
+        request.record(self._call(call_id, request, started_at, start, reply, None))
+        return replace(reply, call_id=call_id)
+
+    async def check(self, model: str) -> Health:
+        """As the backend says."""
+        return await self._inner.check(model)
+
+    async def close(self) -> None:
+        """Close the backend."""
+        await self._inner.close()
+
+    def _call(
+        self,
+        call_id: UUID,
+        request: ChatRequest,
+        started_at: datetime,
+        start: float,
+        reply: ChatReply | None,
+        error: BackendError | None,
+        error_class: str | None = None,
+    ) -> Call:
+        return Call(
+            id=call_id,
+            signal_ids=tuple(signal.id for signal in request.signals),
+            backend=self.name,
+            model=request.model,
+            answered_model=reply.model if reply else None,
+            attempt=request.attempt,
+            prompt_version=request.prompt_version,
+            messages=request.messages,
+            parameters={
+                "temperature": request.temperature,
+                "max_tokens": request.max_tokens,
+                "timeout_s": request.timeout_s,
+                "schema": request.schema_name if request.schema is not None else None,
+            },
+            reply=_raw(reply, error),
+            reply_id=reply.reply_id if reply else None,
+            finish_reason=reply.finish_reason if reply else None,
+            prompt_tokens=reply.prompt_tokens if reply else None,
+            completion_tokens=reply.completion_tokens if reply else None,
+            cost_usd=reply.cost_usd if reply else None,
+            queue_wait_ms=request.queue_wait_ms,
+            latency_ms=(self._clock.monotonic() - start) * 1000,
+            started_at=started_at,
+            finished_at=self._clock.now(),
+            http_status=reply.http_status if reply else error.status if error else None,
+            error_class=error_class or (type(error).__name__ if error else None),
+            error=str(error) if error else None,
+        )
+
+
+def _raw(reply: ChatReply | None, error: BackendError | None) -> str | None:
+    if reply is None:
+        return error.reply if error else None
+    return reply.text if reply.raw is None else reply.raw

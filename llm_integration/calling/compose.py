@@ -1,0 +1,98 @@
+"""Puts the calling side together from the settings: Fallback of Retry of Limited of Audit of a backend, per model."""
+
+from collections.abc import Iterable, Mapping
+
+from llm_integration.backends import backend_class
+from llm_integration.calling.audit import Audit
+from llm_integration.calling.fallback import Candidate, Fallback
+from llm_integration.calling.limiter import Limited, Limiter, Usage
+from llm_integration.calling.retry import Retry
+from llm_integration.config import BackendSettings, LLMConfig, split_model
+from llm_integration.ports import Backend, BackendContext, Health
+from trading.clock import Clock
+
+_DEADLINE_S = 300.0
+
+
+class Caller:
+    """What the rating side calls models through: `backend` answers, the rest tells how it stands."""
+
+    def __init__(self, fallback: Fallback, limiters: Mapping[str, Limiter]) -> None:
+        self.backend: Backend = fallback
+        self._fallback = fallback
+        self._limiters = limiters
+
+    async def check(self) -> list[tuple[str, Health]]:
+        """Each model string's health, asked now, first choice first; unusable ones are passed over from here on."""
+        return await self._fallback.check_all()
+
+    def limits(self) -> dict[str, Usage]:
+        """The last minute's requests and tokens of each backend, by its name."""
+        return {name: limiter.usage() for name, limiter in self._limiters.items()}
+
+    def seed(self, backend: str, entries: Iterable[tuple[float, int]]) -> None:
+        """Count what a backend was asked before a restart: (age in seconds, tokens) of each call."""
+        if backend in self._limiters:
+            self._limiters[backend].seed(entries)
+
+    async def close(self) -> None:
+        """Let go of connections; whoever waits for a quota gets NotUsable."""
+        await self._fallback.close()
+
+
+def key_names(config: LLMConfig) -> dict[str, str]:
+    """The names under which to look for the keys of the backends in use, by backend; without those that take none."""
+    names = {}
+    for backend in _backends(config):
+        name = _settings(config, backend).api_key_env or backend_class(backend).API_KEY_ENV
+        if name is not None:
+            names[backend] = name
+    return names
+
+
+def build(config: LLMConfig, clock: Clock, keys: Mapping[str, str | None]) -> Caller:
+    """The Caller for `config.models`; `keys` holds the API keys by backend name, None or absent where not set.
+
+    Models of one backend share its connections and its quota.
+    """
+    names = key_names(config)
+    limiters: dict[str, Limiter] = {}
+    chains: dict[str, Backend] = {}
+    for name in _backends(config):
+        settings, kind = _settings(config, name), backend_class(name)
+        context = BackendContext(
+            name=name,
+            clock=clock,
+            base_url=settings.base_url,
+            api_key=(keys.get(name) or "").strip() or None,
+            api_key_env=names.get(name),
+            headers=settings.headers,
+            max_connections=config.max_concurrency,
+        )
+        limiters[name] = Limiter(
+            clock,
+            name,
+            _limit(settings.requests_per_minute, config.requests_per_minute, kind.METERED),
+            _limit(settings.tokens_per_minute, config.tokens_per_minute, kind.METERED),
+        )
+        limited = Limited(Audit(kind(context), clock), limiters[name], clock)
+        chains[name] = Retry(limited, clock, config.max_retries, deadline_s=_DEADLINE_S)
+    candidates = []
+    for model in config.models:
+        name, _ = split_model(model)
+        candidates.append(Candidate(model, chains[name], _settings(config, name).timeout_seconds))
+    return Caller(Fallback(candidates, clock), limiters)
+
+
+def _backends(config: LLMConfig) -> list[str]:
+    return list(dict.fromkeys(split_model(model)[0] for model in config.models))
+
+
+def _settings(config: LLMConfig, backend: str) -> BackendSettings:
+    return config.backends.get(backend, BackendSettings())
+
+
+def _limit(own: int | None, general: int, metered: bool) -> int:
+    if own is not None:
+        return own
+    return general if metered else 0

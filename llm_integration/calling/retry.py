@@ -1,0 +1,95 @@
+"""Tries a call again where its failure may pass."""
+
+from dataclasses import replace
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter, wait_random
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from llm_integration.errors import BackendError, NotUsable
+from llm_integration.ports import Backend, ChatReply, ChatRequest, Health
+from trading.clock import Clock
+
+
+class Retry:
+    """Up to `tries` calls, as long as the error's class is retryable and the next one starts before the deadline.
+
+    It waits what the server asked for, else exponentially longer from `first_wait_s` up to `longest_wait_s`; both with
+    up to `jitter_s` on top. `deadline_s` bounds one chat from its first try to the start of its last (None: no bound);
+    a server that asks for more than `longest_asked_s` is not waited for.
+    """
+
+    def __init__(
+        self,
+        inner: Backend,
+        clock: Clock,
+        tries: int = 3,
+        *,
+        first_wait_s: float = 1.0,
+        longest_wait_s: float = 30.0,
+        longest_asked_s: float = 120.0,
+        jitter_s: float = 1.0,
+        deadline_s: float | None = None,
+    ) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._clock = clock
+        self._tries = tries
+        self._longest_asked_s = longest_asked_s
+        self._deadline_s = deadline_s
+        backoff = wait_exponential_jitter(initial=first_wait_s, max=longest_wait_s, jitter=jitter_s)
+        self._wait = _AsAsked(backoff, wait_random(0, jitter_s))
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """The first reply that comes; the last try's BackendError where none does. `attempt` counts the tries."""
+        stop = _Enough(self._clock, self._tries, self._longest_asked_s, self._deadline_s)
+        async for attempt in AsyncRetrying(
+            sleep=self._clock.sleep, stop=stop, wait=self._wait, retry=retry_if_exception(_may_pass), reraise=True
+        ):
+            with attempt:
+                return await self._inner.chat(replace(request, attempt=attempt.retry_state.attempt_number))
+        raise AssertionError("tenacity ends in a reply or an error")
+
+    async def check(self, model: str) -> Health:
+        """As the backend says, asked once."""
+        return await self._inner.check(model)
+
+    async def close(self) -> None:
+        """Close the backend."""
+        await self._inner.close()
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, BackendError) and error.retryable and not isinstance(error, NotUsable)
+
+
+def _asked_s(state: RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error.retry_after_s if isinstance(error, BackendError) else None
+
+
+class _AsAsked(wait_base):
+    """What the server asked for, and a bit; the backoff where it asked for nothing."""
+
+    def __init__(self, backoff: wait_base, bit: wait_base) -> None:
+        self._backoff = backoff
+        self._bit = bit
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        asked_s = _asked_s(retry_state)
+        return self._backoff(retry_state) if asked_s is None else asked_s + self._bit(retry_state)
+
+
+class _Enough(stop_base):
+    """After so many tries, or where the wait before the next is too long or would pass the deadline."""
+
+    def __init__(self, clock: Clock, tries: int, longest_asked_s: float, deadline_s: float | None) -> None:
+        self._clock = clock
+        self._tries = tries
+        self._longest_asked_s = longest_asked_s
+        self._ends_at = None if deadline_s is None else clock.monotonic() + deadline_s
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        if retry_state.attempt_number >= self._tries or (_asked_s(retry_state) or 0) > self._longest_asked_s:
+            return True
+        return self._ends_at is not None and self._clock.monotonic() + retry_state.upcoming_sleep > self._ends_at
