@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from llm_integration.parsing.stated import Refused
 
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+("?)|[{}]', re.DOTALL)
-_FENCE = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*?)\n?[ \t]*\1\s*", re.DOTALL)
 
 
 class NotJson(Exception):
@@ -63,10 +62,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse
 def unfenced(text: str) -> str:
     """The body of a reply that is one code fence and nothing else; other text as it is, stripped."""
     text = text.strip()
-    if text.startswith(("```", "~~~")):
-        match = _FENCE.fullmatch(text)
-        if match is not None:
-            return match[2].strip()
+    for fence in ("```", "~~~"):
+        if text.startswith(fence) and text.endswith(fence):
+            head, _, body = text.partition("\n")
+            if body and fence not in head[3:]:
+                return body[:-3].strip()
     return text
 
 

@@ -54,6 +54,8 @@ def reading_of(made: dict[str, Any]) -> Stated | None:
         action = _one("action", action, each)
     if action is None and rating is None:
         return None
+    if rating is None and "confidence_percent" in given:
+        raise Refused("the reply leaves out the rating")
     confidence = None
     for field, percent in (("confidence", False), ("confidence_percent", True)):
         for value in given.get(field, ()):
@@ -66,12 +68,18 @@ def reading_of(made: dict[str, Any]) -> Stated | None:
     )  # fmt: skip
 
 
+def field_of(key: str) -> str | None:
+    """The field a key means, however it is written (finalDecision, Final Decision); None for any other."""
+    field = _FIELD.get(key)
+    if field is None and len(key) < 60:
+        field = _FIELD.get(_OTHERS.sub("_", _CAMEL.sub("_", key)).strip("_").casefold())
+    return field
+
+
 def _fields(made: dict[str, Any]) -> dict[str, list[Any]]:
     given: dict[str, list[Any]] = {}
     for key, value in made.items():
-        field = _FIELD.get(key)
-        if field is None:
-            field = _FIELD.get(_OTHERS.sub("_", _CAMEL.sub("_", key)).strip("_").casefold()) if len(key) < 60 else None
+        field = field_of(key)
         if field is not None and not isinstance(value, dict):
             given.setdefault(field, []).append(value)
     return given
