@@ -59,6 +59,14 @@ def on_more_volume(columns: Columns) -> float:
     return _where(columns, columns.volume > columns.previous_volume)
 
 
+def price_accumulation(columns: Columns) -> float:
+    """How far the close stands above its true low on a rising bar, or below its true high on a falling one."""
+    before = columns.previous_close
+    if columns.close > before:
+        return columns.close - min(columns.low, before)
+    return columns.close - max(columns.high, before) if columns.close < before else 0.0
+
+
 def _where(columns: Columns, counts: bool) -> float:
     if isnan(columns.volume):
         return nan

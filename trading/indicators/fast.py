@@ -143,6 +143,7 @@ FAST: Mapping[str, Recipe] = {
     "pvt": _one(lambda: cumulative.Sum(cumulative.price_volume, first=False)),
     "nvi": _one(lambda: cumulative.Sum(cumulative.on_less_volume, 1000.0)),
     "pvi": _one(lambda: cumulative.Sum(cumulative.on_more_volume, 1000.0)),
+    "wad": _one(lambda: cumulative.Sum(cumulative.price_accumulation)),
     "adosc": _one(cumulative.Oscillator, _length(3, "fast"), _length(10, "slow")),
     "vwap": _one(cumulative.Vwap),
     **{name: _one(lambda form=form: sliding.of_bar(form)) for name, form in _BAR.items()},

@@ -14,17 +14,28 @@ from trading.indicators.columns import CLOSE, HIGH, LOW, VOLUME, Array, Columns
 
 
 class Sliding:
-    """Calls `compute` with the columns once `bars` of them are there; before that every one of `outputs` is NaN."""
+    """Calls `compute` with the columns once `least` bars are there; before that every one of `outputs` is NaN.
+
+    `bars` is how many of them it reads at most, `least` unless said.
+    """
 
     running = False
 
-    def __init__(self, bars: int, compute: Callable[[Columns], tuple[float, ...]], outputs: int = 1) -> None:
-        self.bars = bars
+    def __init__(
+        self,
+        least: int,
+        compute: Callable[[Columns], tuple[float, ...]],
+        outputs: int = 1,
+        *,
+        bars: int | None = None,
+    ) -> None:
+        self._least = least
+        self.bars = bars or least
         self._compute = compute
         self._nothing = (nan,) * outputs
 
     def update(self, columns: Columns) -> tuple[float, ...]:
-        return self._compute(columns) if columns.count >= self.bars else self._nothing
+        return self._compute(columns) if columns.count >= self._least else self._nothing
 
 
 def mean(column: int, length: int) -> Sliding:
@@ -95,7 +106,7 @@ def stochastic(k: int, d: int, smooth: int) -> Sliding:
         )
         return float(smoothed[-1]), float(np.add.reduce(smoothed[-d:])) / d if len(raw) >= bars else nan
 
-    return Sliding(k + smooth - 1, compute, 2)
+    return Sliding(k + smooth - 1, compute, 2, bars=bars)
 
 
 def stochastic_fast(k: int, d: int) -> Sliding:
@@ -112,7 +123,7 @@ def stochastic_fast(k: int, d: int) -> Sliding:
         _, slow = ta.STOCHF(columns.tail(HIGH, bars), columns.tail(LOW, bars), closes, k, d)
         return fast, float(slow[-1])
 
-    return Sliding(k, compute, 2)
+    return Sliding(k, compute, 2, bars=bars)
 
 
 def williams(length: int) -> Sliding:
@@ -130,11 +141,12 @@ def donchian(lower_length: int, upper_length: int) -> Sliding:
     """Lowest low, the middle, highest high."""
 
     def compute(columns: Columns) -> tuple[float, ...]:
-        lower = float(np.minimum.reduce(columns.tail(LOW, lower_length)))
-        upper = float(np.maximum.reduce(columns.tail(HIGH, upper_length)))
+        lows, highs = columns.tail(LOW, lower_length), columns.tail(HIGH, upper_length)
+        lower = float(np.minimum.reduce(lows)) if len(lows) == lower_length else nan
+        upper = float(np.maximum.reduce(highs)) if len(highs) == upper_length else nan
         return lower, (lower + upper) / 2.0, upper
 
-    return Sliding(max(lower_length, upper_length), compute, 3)
+    return Sliding(min(lower_length, upper_length), compute, 3, bars=max(lower_length, upper_length))
 
 
 def cci(length: int, scale: float) -> Sliding:
