@@ -7,7 +7,6 @@ folder: `data` (the cluster), `socket`, `log`, `password`, `owner.lock`, and `cu
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -16,12 +15,14 @@ from urllib.parse import quote
 
 import asyncpg
 
+from database.embedded_cluster import disown_postmaster_file, end_orphans, make_cluster, set_password
 from database.embedded_files import (
     DATABASE,
     ROLE,
     OwnerLock,
     choose_port,
     keep_password,
+    last_complaint,
     replace_text,
     socket_folder,
     write_settings,
@@ -41,6 +42,7 @@ from trading.errors import StorageError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
+SUPERVISE_S = 1.0
 START_ATTEMPTS = 3
 
 
@@ -55,8 +57,10 @@ class EmbeddedPostgres:
     def __init__(self, directory: Path, *, start_timeout_s: float = 600.0, stop_timeout_s: float = 30.0) -> None:
         self.directory = Path(directory).absolute()
         self._data = self.directory / "data"
+        self._password_file = self.directory / "password"
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._port: int | None = None
         self._lock = OwnerLock(self.directory / "owner.lock")
 
     @property
@@ -95,6 +99,27 @@ class EmbeddedPostgres:
             self._lock.release()
             raise
 
+    async def supervise(self) -> None:
+        """Bring the server back, at the same address, whenever it ends; runs until it is cancelled.
+
+        For a task beside the daemon's others. PostgreSQL itself recovers from a backend that crashes; this is for the
+        day when the whole of it is killed.
+        """
+        said = ""
+        while self._lock.held:
+            await asyncio.sleep(SUPERVISE_S)
+            if find_postmaster(self._data) is not None:
+                continue
+            try:
+                if not said:
+                    log.error("the PostgreSQL in %s has ended unasked; starting it again", self.directory)
+                await self._start(find_programs())
+                said = ""
+            except (StorageError, OSError) as error:
+                if str(error) != said:
+                    log.error("%s; trying again every %.0f s", error, SUPERVISE_S)
+                said = str(error)
+
     async def stop(self) -> None:
         """End the server if we own it: fast shutdown, then, past the limit, at once."""
         if not self._lock.held:
@@ -108,14 +133,27 @@ class EmbeddedPostgres:
         self._check_version()
         account = await choose_account(programs, self.directory, self._owner())
         await self._wait_until_not_stopping()
-        password = keep_password(self.directory / "password")
         if find_postmaster(self._data) is None:
-            if not self._data.exists():
-                await self._initialise(programs, account, password)
+            await self._prepare(programs, account)
             await self._launch(programs, account)
         else:
             log.info("taking over the PostgreSQL that runs in %s", self.directory)
         return await self._wait_until_ready()
+
+    async def _prepare(self, programs: Path, account: Account) -> None:
+        """Make the cluster on first use; give the role a new password when its file has been removed."""
+        started = time.monotonic()
+        kept = self._password_file.exists()
+        password = keep_password(self._password_file)
+        if not self._data.exists():
+            await make_cluster(programs, account, self._data, password, timeout_s=self._start_timeout_s)
+            log.info("made a PostgreSQL %s in %s in %.1f s", POSTGRES_MAJOR, self.directory, time.monotonic() - started)
+            return
+        await end_orphans(self._data)
+        disown_postmaster_file(self._data)
+        if not kept:
+            await set_password(programs, account, self._data, password, timeout_s=self._start_timeout_s)
+            log.warning("the password file was gone; the role %s has a new password", ROLE)
 
     def _make_folder(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -140,45 +178,17 @@ class EmbeddedPostgres:
                 f"pg_dump {found} and restore it into a fresh folder, or set database.url to a server of yours"
             )
 
-    async def _initialise(self, programs: Path, account: Account, password: str) -> None:
-        """Make the cluster beside its place and move it there whole, so that a killed start leaves no half of one."""
-        started = time.monotonic()
-        fresh = self.directory / "data.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        account.own(fresh)
-        ran = await run(
-            account,
-            [
-                programs / "initdb", "-D", fresh, "-U", "postgres", "-E", "UTF8", "--locale=C",
-                "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--data-checksums", "--auth=reject",
-                "--no-instructions",
-            ],
-            timeout_s=self._start_timeout_s,
-        )  # fmt: skip
-        if ran.code != 0:
-            raise StorageError(f"initdb failed in {fresh}: {ran.output}")
-        statements = (
-            f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{password}'\n"
-            f"GRANT pg_monitor TO {ROLE}\n"
-            f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n"
-        )
-        single = [programs / "postgres", "--single", "-D", fresh, "-c", "exit_on_error=on", "postgres"]
-        ran = await run(account, single, timeout_s=self._start_timeout_s, stdin=statements)
-        if ran.code != 0:
-            raise StorageError(f"the database {DATABASE} could not be made in {fresh}: {ran.output}")
-        fresh.rename(self._data)
-        log.info("made a PostgreSQL %s in %s in %.1f s", POSTGRES_MAJOR, self.directory, time.monotonic() - started)
-
     async def _launch(self, programs: Path, account: Account) -> None:
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
         sockets, logs = self.directory / "socket", self.directory / "log"
         for folder in (sockets, logs):
             folder.mkdir(mode=0o700, exist_ok=True)
             account.own(folder)
+        for stale in sockets.iterdir():
+            stale.unlink()
         start_log = logs / "start.log"
+        began = time.time()
         for _ in range(START_ATTEMPTS):
-            port = choose_port(self._data)
+            port = self._port or choose_port(self._data)
             write_settings(self._data, sockets, port)
             replace_text(start_log, "")
             started = time.monotonic()
@@ -196,10 +206,10 @@ class EmbeddedPostgres:
                 return
             if find_postmaster(self._data) is not None:
                 return
-            if choose_port(self._data) == port:
+            if self._port is not None or choose_port(self._data) == port:
                 break
-        said = start_log.read_text(errors="replace").strip() or ran.output
-        raise StorageError(f"PostgreSQL did not start in {self.directory}: {_last_lines(said)} (log: {logs})")
+        said = last_complaint(logs, since=began) or ran.output
+        raise StorageError(f"PostgreSQL did not start in {self.directory}: {said} (log: {logs})")
 
     async def _report_recovery(self) -> None:
         for waited in range(10, 1 << 31, 10):
@@ -226,13 +236,14 @@ class EmbeddedPostgres:
                     connection = await asyncpg.connect(url, timeout=10)
                 except asyncpg.InvalidPasswordError as error:
                     raise StorageError(
-                        f"PostgreSQL refuses the password in {self.directory / 'password'} ({error}); "
+                        f"PostgreSQL refuses the password in {self._password_file} ({error}); "
                         f"put that of the role {ROLE} there"
                     ) from error
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                     said = error
                 else:
                     await connection.close()
+                    self._port = postmaster.port
                     return url
             if time.monotonic() > deadline:
                 raise StorageError(
@@ -268,12 +279,8 @@ class EmbeddedPostgres:
             return
 
     def _url(self, postmaster: Postmaster, *, tcp: bool) -> str:
-        password = keep_password(self.directory / "password")
+        password = self._password_file.read_text(encoding="utf-8").strip()
         folder = socket_folder(postmaster.socket) if postmaster.socket else None
         if folder is not None and not tcp:
             return f"postgresql://{ROLE}:{password}@/{DATABASE}?host={quote(str(folder))}&port={postmaster.port}"
         return f"postgresql://{ROLE}:{password}@{postmaster.host or '127.0.0.1'}:{postmaster.port}/{DATABASE}"
-
-
-def _last_lines(text: str) -> str:
-    return " / ".join(text.splitlines()[-6:])

@@ -14,6 +14,8 @@ DATABASE = "tradent"
 SOCKET_PATH_MAX = 103
 MEMORY = "shared_buffers = 64MB\nwork_mem = 8MB\nmaintenance_work_mem = 64MB\nmax_connections = 100\n"
 
+ROUTINE = ("skipping missing", "redirecting log", "Future log", "starting PostgreSQL", "listening on", "is shut down")
+
 LOGIN = """\
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
@@ -122,6 +124,16 @@ def choose_port(data: Path) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise StorageError("no TCP port can be opened on 127.0.0.1; is the loopback interface up?")
+
+
+def last_complaint(logs: Path, since: float) -> str:
+    """What the server's logs said last that was not routine, as one line; written after `since`, in epoch seconds."""
+    lines: list[str] = []
+    for path in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime):
+        if path.stat().st_mtime >= since - 1:
+            lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+    complaints = [line.strip() for line in lines if not any(words in line for words in ROUTINE)]
+    return " / ".join((complaints or lines)[-5:])
 
 
 class OwnerLock:

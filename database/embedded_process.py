@@ -18,6 +18,7 @@ from trading.errors import StorageError
 
 POSTGRES_MAJOR = 18
 ACCOUNTS = ("postgres", "nobody")
+PASSED_ON = frozenset({"PATH", "LD_LIBRARY_PATH", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC"})
 WINDOWS = sys.platform == "win32"
 
 
@@ -90,8 +91,8 @@ def _identity(account: Account) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment without what would steer PostgreSQL's programs elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    """What programs need to run, and no more: our own environment holds API keys."""
+    kept = {name: value for name, value in os.environ.items() if name.upper() in PASSED_ON}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -180,20 +181,19 @@ def find_postmaster(data: Path) -> Postmaster | None:
 
 
 def _runs_on(pid: int, data: Path) -> bool:
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with the wheel, absent where that is
+    """Whether `pid` is a living postmaster on `data`: by its working directory, or where it was told its data is."""
+    import psutil  # type: ignore[import-untyped] # noqa: PLC0415 - comes with the wheel, absent where that is
 
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         command = process.cmdline()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        if not command or Path(command[0]).stem != "postgres":
+            return False
+        return any(_same(part, data) for part in command[1:]) or _same(process.cwd(), data)
+    except psutil.Error:
         return False
-    return (
-        len(command) > 1
-        and Path(command[0]).stem.startswith("postgres")
-        and any(_same(part, data) for part in command[1:])
-    )
 
 
 def _same(part: str, data: Path) -> bool:
@@ -201,3 +201,19 @@ def _same(part: str, data: Path) -> bool:
         return Path(part).samefile(data)
     except OSError:
         return False
+
+
+def find_orphans(data: Path) -> list[int]:
+    """The living PostgreSQL processes whose working directory is `data`; they all share the postmaster's."""
+    import psutil  # noqa: PLC0415 - as above
+
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if not (process.info["name"] or "").startswith("postgres"):
+            continue
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and _same(process.cwd(), data):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found

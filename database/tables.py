@@ -43,7 +43,7 @@ class Xid8(UserDefinedType[int]):
 
     cache_ok = True
 
-    def get_col_spec(self) -> str:
+    def get_col_spec(self, **kw: object) -> str:
         return "xid8"
 
 

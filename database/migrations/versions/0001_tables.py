@@ -33,7 +33,7 @@ NOW = text("clock_timestamp()")
 class Xid8(UserDefinedType[int]):
     cache_ok = True
 
-    def get_col_spec(self) -> str:
+    def get_col_spec(self, **kw: object) -> str:
         return "xid8"
 
 
