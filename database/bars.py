@@ -1,0 +1,44 @@
+"""Stored bars, read back: where each stream stands, and what an indicator needs to go on."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import asyncpg
+
+from trading.model import Bar, Stream
+
+LAST_OPEN_TIMES = """
+WITH RECURSIVE streams AS (
+    (SELECT source, symbol, timeframe FROM market_data WHERE source = $1
+     ORDER BY source, symbol, timeframe LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM streams, LATERAL (
+        SELECT m.source, m.symbol, m.timeframe FROM market_data m
+        WHERE m.source = $1 AND (m.source, m.symbol, m.timeframe) > (streams.source, streams.symbol, streams.timeframe)
+        ORDER BY m.source, m.symbol, m.timeframe LIMIT 1) AS next
+)
+SELECT s.*, (SELECT max(open_time) FROM market_data m
+             WHERE (m.source, m.symbol, m.timeframe) = (s.source, s.symbol, s.timeframe)) AS open_time
+FROM streams s
+"""
+
+RECENT = """
+SELECT open_time, open::float8, high::float8, low::float8, close::float8, volume::float8
+FROM market_data WHERE (source, symbol, timeframe) = ($1, $2, $3)
+ORDER BY open_time DESC LIMIT $4
+"""
+
+
+async def last_open_times(pool: asyncpg.Pool, source: str) -> Mapping[Stream, datetime]:
+    """The open time of the last stored bar of each stream of `source`; one index probe a stream."""
+    rows = await pool.fetch(LAST_OPEN_TIMES, source)
+    return {Stream(row["source"], row["symbol"], row["timeframe"]): row["open_time"] for row in rows}
+
+
+async def recent_bars(pool: asyncpg.Pool, stream: Stream, count: int) -> list[Bar]:
+    """The last `count` stored bars of a stream, oldest first."""
+    rows = await pool.fetch(RECENT, *stream, count)
+    return [
+        Bar(stream.symbol, stream.timeframe, row[0], row[1], row[2], row[3], row[4], row[5], stream.source)
+        for row in reversed(rows)
+    ]

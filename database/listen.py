@@ -1,0 +1,36 @@
+"""Word from other processes that there are new tasks: a LISTEN connection of its own, pinged, made again when lost."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import asyncpg
+
+from database.engine import connect, connection_lost
+from database.recorder import TASK_CHANNEL
+from trading.clock import Clock
+
+log = logging.getLogger(__name__)
+
+PING_S = 15.0
+RETRY_S = 2.0
+
+
+async def listen_forever(url: str, clock: Clock, on_tasks: Callable[[], None]) -> None:
+    """Call `on_tasks` at each notification, until cancelled. Behind it the worker polls, so a lost one is late only."""
+    while True:
+        try:
+            connection = await connect(url)
+            try:
+                await connection.add_listener(TASK_CHANNEL, lambda *_: on_tasks())
+                on_tasks()
+                while True:
+                    await clock.sleep(PING_S)
+                    await connection.execute("SELECT 1", timeout=PING_S)
+            finally:
+                await asyncio.shield(connection.close(timeout=1.0))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if not connection_lost(error):
+                raise
+            log.debug("the listening connection was lost", extra={"error": str(error)})
+            await clock.sleep(RETRY_S)

@@ -1,0 +1,14 @@
+"""The door: parse arguments, load settings, build the service, run, drain."""
+
+import sys
+
+from service.cli import run_command
+
+
+def main() -> None:
+    """Entry point of `tradent` and of `python main_with_database.py`."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

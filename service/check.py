@@ -1,0 +1,85 @@
+"""`check`: what works and what does not, a line each."""
+
+import sys
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from database.engine import connect
+from database.migrate import head, pending
+from database.settings import redacted
+from llm_integration.calling.compose import build, key_names
+from llm_integration.settings_sources import secret
+from service.settings import Settings
+from service.store_room import reach_database
+from trading.clock import SystemClock
+from trading.errors import TradentError
+from trading.feeds import feed_module
+from trading.indicators import IndicatorSet
+from trading.strategies import build_strategies
+
+
+async def check_everything(settings: Settings) -> int:
+    """Print what was found; 0 when the daemon would start and rate, 1 otherwise."""
+    _say(True, "settings", "every key is known and in range")
+    passed = [
+        await _step("strategies", lambda: _strategies(settings)),
+        await _step("feed", lambda: _feed(settings)),
+        await _step("database", lambda: _database(settings)),
+    ]
+    if settings.llm.enabled:
+        passed.append(await _models(settings))
+    else:
+        _say(True, "models", "llm.enabled is false: nothing is rated")
+    return 0 if all(passed) else 1
+
+
+async def _step(name: str, look: Callable[[], Awaitable[str]]) -> bool:
+    try:
+        found = await look()
+    except (TradentError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        _say(False, name, str(error) or type(error).__name__)
+        return False
+    _say(True, name, found)
+    return True
+
+
+async def _strategies(settings: Settings) -> str:
+    strategies = build_strategies(settings.trading.strategies)
+    IndicatorSet([*settings.llm.indicators_to_include, *(name for one in strategies for name in one.indicators)])
+    return ", ".join(strategy.name for strategy in strategies) or "none: no signal will be found"
+
+
+async def _feed(settings: Settings) -> str:
+    feed = feed_module(settings.trading.feed.type).Feed(settings.trading.feed, SystemClock())
+    await feed.close()
+    return f"{settings.trading.feed.type}, its bars say {feed.source!r}"
+
+
+async def _database(settings: Settings) -> str:
+    async with reach_database(settings.database) as url:
+        connection = await connect(url, settings.database)
+        try:
+            server = await connection.fetchval("SHOW server_version")
+        finally:
+            await connection.close()
+        missing = await pending(url)
+    where = settings.database.redacted_url
+    state = f"{len(missing)} migrations are due, `run` applies them" if missing else f"up to date at {head()}"
+    return f"{where if where == 'embedded' else redacted(url)}, PostgreSQL {server}, {state}"
+
+
+async def _models(settings: Settings) -> bool:
+    keys = {name: secret(variable) for name, variable in key_names(settings.llm).items()}
+    caller = build(settings.llm, SystemClock(), keys)
+    try:
+        checked = await caller.check()
+    finally:
+        await caller.close()
+    for model, health in checked:
+        _say(health.usable, model, health.detail)
+    return any(health.usable for _, health in checked)
+
+
+def _say(good: bool, name: str, found: str) -> None:
+    sys.stdout.write(f"{'ok  ' if good else 'FAIL'}  {name}: {found}\n")

@@ -1,0 +1,82 @@
+"""The command line: `run`, `check`, `status`, `export`, `sql`, `version`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from service import commands
+from service.daemon import Role
+from service.settings import Settings
+from trading.errors import SettingsError, StorageError, TradentError
+
+EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_SETTINGS = 0, 1, 69, 78
+COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
+    "run": ("watch the market and rate its signals (the default)", commands.run),
+    "check": ("look at settings, database, migrations and models, and say what was found", commands.check),
+    "status": ("ask the running daemon how it does", commands.status),
+    "export": ("bring the CSV files up to date, or make them again", commands.export),
+    "sql": ("open psql on the database, or print its URL", commands.sql),
+}
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Do what the command line says; the exit status: 0 done, 1 failed, 2 usage, 69 no database, 78 wrong settings."""
+    given = _parser().parse_args(_with_default(arguments))
+    if given.command == "version":
+        sys.stdout.write(f"tradent {version('tradent')}\n")
+        return EXIT_OK
+    try:
+        settings = Settings.load(given.config, given.set)
+        return COMMANDS[given.command][1](settings, given)
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            sys.stderr.write(f"{mistake}\n")
+        return EXIT_SETTINGS
+    except StorageError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_UNAVAILABLE
+    except TradentError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _with_default(arguments: Sequence[str]) -> list[str]:
+    """`run` when no command is named."""
+    names = {*COMMANDS, "version"}
+    if any(argument in names or argument in ("-h", "--help") for argument in arguments):
+        return list(arguments)
+    return ["run", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, default=Path("config.json"), metavar="FILE", help="the settings file")
+    shared.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting, as llm.model=rules/baseline",
+    )
+    parser = argparse.ArgumentParser(
+        prog="tradent", description="Watches markets live, finds signals by rule, has a language model rate each one."
+    )
+    commands_of = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parsers = {
+        name: commands_of.add_parser(name, parents=[shared], help=about, description=about.capitalize() + ".")
+        for name, (about, _) in COMMANDS.items()
+    }
+    commands_of.add_parser("version", help="print the version")
+    run = parsers["run"]
+    run.add_argument("--role", type=Role, choices=list(Role), default=Role.ALL, help="which part of the work to do")
+    run.add_argument("--until-idle", action="store_true", help="end once a finite feed is through and all is rated")
+    run.add_argument("--no-migrate", action="store_true", help="refuse to start where the database is not up to date")
+    run.add_argument("--plain", action="store_true", help="log lines in place of the live view, also in a terminal")
+    parsers["status"].add_argument("--json", action="store_true", help="the whole answer as JSON")
+    parsers["export"].add_argument("--rebuild", action="store_true", help="make the files again from the database")
+    parsers["sql"].add_argument("--print", action="store_true", help="only print the URL, password included")
+    return parser

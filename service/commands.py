@@ -1,0 +1,102 @@
+"""What each command does; each returns the exit status."""
+
+import argparse
+import asyncio
+import sys
+from urllib.parse import urlsplit
+
+from database.embedded_process import find_programs
+from database.engine import create_pool
+from database.exports import PostgresExportSource
+from llm_integration.calling.compose import key_names
+from llm_integration.csv_exporter import LLMCSVExporter
+from llm_integration.settings_sources import secret
+from service import view
+from service.check import check_everything
+from service.daemon import Daemon
+from service.logs import RecentLines, set_up_logging
+from service.settings import Settings
+from service.status import fetch_status
+from service.store_room import reach_database
+from trading.errors import StorageError
+
+
+def run(settings: Settings, given: argparse.Namespace) -> int:
+    """Run the daemon until it is stopped, or idle."""
+    formatter = set_up_logging(settings.service.log_level, secrets_of(settings))
+    daemon = Daemon(settings, given.role, until_idle=given.until_idle, may_migrate=not given.no_migrate)
+    if given.plain or not sys.stdout.isatty():
+        asyncio.run(daemon.run())
+        return 0
+    lines = RecentLines()
+    lines.setFormatter(formatter)
+    asyncio.run(view.run_with_view(daemon, lines))
+    return 0
+
+
+def check(settings: Settings, given: argparse.Namespace) -> int:
+    """Say what works and what does not; 1 when something does not."""
+    set_up_logging("ERROR", secrets_of(settings))
+    return asyncio.run(check_everything(settings))
+
+
+def status(settings: Settings, given: argparse.Namespace) -> int:
+    """Ask the running daemon; 1 when none answers."""
+    answer = asyncio.run(fetch_status(settings.service.host, settings.service.port))
+    if given.json:
+        sys.stdout.write(answer.decode() + "\n")
+    else:
+        view.show_status(answer)
+    return 0
+
+
+def export(settings: Settings, given: argparse.Namespace) -> int:
+    """Bring the CSV files up to date with the database, or make them again."""
+    set_up_logging("WARNING", secrets_of(settings))
+    asyncio.run(_export(settings, rebuild=given.rebuild))
+    return 0
+
+
+def sql(settings: Settings, given: argparse.Namespace) -> int:
+    """Open psql on the database; its URL where it is asked for."""
+    set_up_logging("WARNING", secrets_of(settings))
+    return asyncio.run(_sql(settings, only_print=given.print))
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every secret this process may come to know: none of them is ever logged."""
+    keys = [secret(name) for name in key_names(settings.llm).values()]
+    password = urlsplit(settings.database.url).password
+    return [value for value in (*keys, password) if value]
+
+
+async def _export(settings: Settings, *, rebuild: bool) -> None:
+    async with reach_database(settings.database) as url:
+        pool = await create_pool(url, settings.database)
+        exporter = LLMCSVExporter(
+            settings.llm.csv_output_directory,
+            PostgresExportSource(pool),
+            indicators=settings.llm.indicators_to_include,
+        )
+        try:
+            if rebuild:
+                await exporter.rebuild()
+            await exporter.drain()
+            for name, (rows, size) in exporter.files.items():
+                sys.stdout.write(f"{exporter.directory / name}: {rows} rows, {size} bytes\n")
+        finally:
+            exporter.close()
+            await pool.close()
+
+
+async def _sql(settings: Settings, *, only_print: bool) -> int:
+    async with reach_database(settings.database) as url:
+        if only_print:
+            sys.stdout.write(f"{url}\n")
+            return 0
+        try:
+            psql = find_programs() / "psql"
+        except StorageError:
+            psql = None
+        process = await asyncio.create_subprocess_exec(str(psql) if psql else "psql", url)
+        return await process.wait()

@@ -1,0 +1,67 @@
+"""Settings: everything config.json can say, in its four sections."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from database.settings import DatabaseSettings
+from llm_integration.config import LLMConfig
+from llm_integration.settings_sources import LayeredSettings, load_settings
+from trading.errors import SettingsError
+from trading.settings import TradingSettings
+
+
+class ServiceSettings(BaseModel):
+    """The process itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Where `status` is answered.")
+    port: int = Field(8710, ge=0, le=65535, description="Its port; 0 takes any free one.")
+    shutdown_grace_seconds: float = Field(
+        20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+
+
+class Settings(LayeredSettings):
+    """Everything that can be set. Secrets are not here: they come from the environment or a credentials directory."""
+
+    schema_: str | None = Field(None, alias="$schema", description="Names the schema, so that an editor can help.")
+    trading: TradingSettings = Field(default_factory=TradingSettings, description="Which market is watched, and how.")
+    llm: LLMConfig = Field(default_factory=LLMConfig, description="How signals are rated.")
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="Where everything is kept.")
+    service: ServiceSettings = Field(default_factory=ServiceSettings, description="The process itself.")
+
+    @classmethod
+    def load(cls, path: Path, assignments: list[str] | None = None) -> "Settings":
+        """The settings of `path` under environment and `assignments` (`llm.model=rules/baseline`).
+
+        `DATABASE_URL` in the environment overrides `database.url`. Raises SettingsError.
+        """
+        overrides = parse_assignments(assignments or [])
+        url = os.environ.get("DATABASE_URL")
+        if url and "TRADENT_DATABASE__URL" not in os.environ:
+            overrides.setdefault("database", {}).setdefault("url", url)
+        return load_settings(cls, path, overrides)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["llm.batch_size=4"]` as nested settings; values are JSON, or text where they are not."""
+    nested: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError([f"--set {assignment}: expected section.key=value"])
+        *sections, last = key.strip().split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        try:
+            place[last] = json.loads(text)
+        except json.JSONDecodeError:
+            place[last] = text
+    return nested

@@ -1,0 +1,70 @@
+"""The status endpoint: how the daemon does, as JSON, on the loopback."""
+
+import errno
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from trading.errors import TradentError
+
+log = logging.getLogger(__name__)
+
+
+class StatusServer:
+    """Answers `GET /status`. A port that is taken costs the endpoint, not the daemon."""
+
+    def __init__(self, host: str, port: int, vitals: Callable[[], dict[str, Any]]) -> None:
+        self._host = host
+        self._port = port
+        self._vitals = vitals
+        self._runner: web.AppRunner | None = None
+        self.url: str | None = None
+
+    async def start(self) -> None:
+        """Listen; says so when it cannot."""
+        app = web.Application()
+        app.router.add_get("/status", self._status)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port)
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+            log.warning(f"`status` is not answered on {self._host}:{self._port}: {reason}; set service.port to another")
+            return
+        self._runner = runner
+        port = runner.addresses[0][1]
+        self.url = f"http://{self._host}:{port}"
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _status(self, request: web.Request) -> web.Response:
+        body = orjson.dumps(self._vitals(), default=str, option=orjson.OPT_NON_STR_KEYS)
+        return web.Response(body=body, content_type="application/json")
+
+
+async def fetch_status(host: str, port: int) -> bytes:
+    """What the daemon there says of itself. Raises TradentError when none answers."""
+    address = f"http://{host}:{port}/status"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.get(address) as got,
+        ):
+            got.raise_for_status()
+            return await got.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise TradentError(
+            f"no daemon answers at {address} ({error or type(error).__name__}); start one with `run`, "
+            "or name its settings with --config"
+        ) from None

@@ -1,0 +1,100 @@
+"""The trading side put together: journal, recorder, feed and loop."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from database.bars import last_open_times, recent_bars
+from database.journal import Journal
+from database.recorder import Recorder
+from service.settings import Settings
+from service.store_room import StoreRoom
+from trading.clock import Clock
+from trading.feeds import feed_module
+from trading.loop import SignalTaker, TradingLoop
+from trading.model import Bar, Signal
+from trading.strategies import build_strategy
+
+log = logging.getLogger(__name__)
+
+LEFTOVERS_S = 600.0
+OnBar = Callable[[Bar, Sequence[Signal]], None]
+
+
+class TradingSide:
+    """Watches the market and records what it sees; `on_shipped` is called after each commit."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        room: StoreRoom,
+        store: SignalTaker | None,
+        clock: Clock,
+        *,
+        on_bar: OnBar,
+        on_shipped: Callable[[], None],
+    ) -> None:
+        database, llm = settings.database, settings.llm
+        self._settings = settings
+        self._room = room
+        self._store = store
+        self._clock = clock
+        self._on_bar = on_bar
+        self._running: list[asyncio.Task[None]] = []
+        self.journal = Journal(database.journal_directory, database.journal_max_mib << 20)
+        ttl = timedelta(seconds=llm.signal_ttl_seconds) if llm.signal_ttl_seconds else None
+        self.recorder = Recorder(self.journal, room.pool, clock, rate=llm.enabled, ttl=ttl, on_shipped=on_shipped)
+        self.feed = feed_module(settings.trading.feed.type).Feed(settings.trading.feed, clock)
+        self.loop: TradingLoop | None = None
+        self.feed_ended = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Ship what an earlier run left in the journal, then take up every stream where it stands."""
+        self.journal.open()
+        left = self.journal.pending_bytes
+        if left and await self.recorder.drain(LEFTOVERS_S):
+            log.info("the journal of the last run was shipped", extra={"bytes": left})
+        after = await last_open_times(self._room.pool, self.feed.source)
+        self.loop = TradingLoop(
+            self.feed,
+            [build_strategy(options) for options in self._settings.trading.strategies],
+            self._settings.llm.indicators_to_include,
+            self._settings.llm.lookback_periods,
+            self.recorder,
+            self._store,
+            self._clock,
+            after=after,
+            on_bar=self._on_bar,
+        )
+        for stream in after:
+            self.loop.prime(stream, await recent_bars(self._room.pool, stream, self.loop.needed_bars))
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Begin; a crash of any part ends the group."""
+        self._running = [
+            group.create_task(self._watch(), name="trading-loop"),
+            group.create_task(self.recorder.run(), name="recorder"),
+        ]
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop watching, and bring what was seen into PostgreSQL, for at most `grace_s`; the rest stays journalled."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if not await self.recorder.drain(grace_s):
+            log.warning(
+                "bars and signals stay in the journal until the next start",
+                extra={"bytes": self.journal.pending_bytes},
+            )
+
+    def close(self) -> None:
+        """Make the journal durable; after `drain`."""
+        self.journal.close()
+
+    async def _watch(self) -> None:
+        if self.loop is None:
+            raise AssertionError("prepare() comes before start()")
+        await self.loop.run()
+        log.info("the feed has ended", extra={"bars": self.loop.counts.bars, "signals": self.loop.counts.signals})
+        self.feed_ended.set()

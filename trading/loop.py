@@ -1,0 +1,162 @@
+"""TradingLoop: feed → guard → indicators → strategies → sinks, one bar at a time, waiting for nothing but the feed."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from trading.clock import Clock
+from trading.errors import JournalFull
+from trading.feeds.base import Feed
+from trading.feeds.guard import BarGuard
+from trading.indicators import IndicatorSet
+from trading.model import Bar, Signal, Stream
+from trading.strategies.base import Event, Strategy
+from trading.window import BarWindow
+
+log = logging.getLogger(__name__)
+
+
+class SignalTaker(Protocol):
+    """Takes a signal in memory."""
+
+    def add(self, signal: Signal) -> bool:
+        """Take it; False when there is no room, which loses nothing."""
+        ...
+
+
+class BarTaker(Protocol):
+    """Takes a bar and its signals to be kept."""
+
+    def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
+        """Take them without waiting. Raises JournalFull."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until there is plenty of room; for feeds that can be held up."""
+        ...
+
+
+@dataclass(slots=True)
+class LoopCounts:
+    """What the loop has handled since it started."""
+
+    bars: int = 0
+    signals: int = 0
+    dropped: int = 0
+    strategy_errors: int = 0
+    last_bars: dict[Stream, Bar] = field(default_factory=dict)
+
+
+class TradingLoop:
+    """Handles every bar of a feed.
+
+    `indicators` are stored with each bar and shown to the model, with `lookback` bars; strategies read their own
+    besides. `after` and `history` are the last stored bar of each stream and the bars its indicators start from.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        strategies: Sequence[Strategy],
+        indicators: Sequence[str],
+        lookback: int,
+        recorder: BarTaker,
+        store: SignalTaker | None,
+        clock: Clock,
+        *,
+        after: Mapping[Stream, datetime] | None = None,
+        on_bar: Callable[[Bar, Sequence[Signal]], None] = lambda bar, signals: None,
+    ) -> None:
+        self.counts = LoopCounts()
+        self.guard = BarGuard(after)
+        self._feed = feed
+        self._strategies = strategies
+        self._indicators = tuple(indicators)
+        self._lookback = lookback
+        self._recorder = recorder
+        self._store = store
+        self._clock = clock
+        self._after = dict(after or {})
+        self._on_bar = on_bar
+        names = [*self._indicators, *(name for strategy in strategies for name in strategy.indicators)]
+        self._set = IndicatorSet(names)
+        self._history = max((strategy.history for strategy in strategies), default=1)
+        self._windows: dict[Stream, BarWindow] = {}
+        self._said: set[str] = set()
+
+    @property
+    def needed_bars(self) -> int:
+        """How many bars of history every indicator needs to go on as if it had never stopped."""
+        return self._new_window().needed_bars
+
+    def prime(self, stream: Stream, history: Iterable[Bar]) -> None:
+        """Start a stream's indicators from stored bars; no signal comes of them."""
+        self._windows[stream] = window = self._new_window()
+        window.prime(history)
+
+    async def run(self) -> None:
+        """Until the feed ends. Raises FeedError."""
+        try:
+            async for bar in self._feed.bars(self._after):
+                if self._feed.waits:
+                    await self._recorder.room()
+                good = self.guard.admit(bar)
+                if good is not None:
+                    self.handle(good)
+        finally:
+            await self._feed.close()
+
+    def handle(self, bar: Bar) -> Sequence[Signal]:
+        """One good bar, start to end, without waiting."""
+        stream = bar.stream
+        window = self._windows.get(stream)
+        if window is None:
+            window = self._windows[stream] = self._new_window()
+        window.push(bar)
+        signals = self._signals(bar, window)
+        self.counts.bars += 1
+        self.counts.signals += len(signals)
+        self.counts.last_bars[stream] = bar
+        self._hand_on(bar, window, signals)
+        self._on_bar(bar, signals)
+        return signals
+
+    def _hand_on(self, bar: Bar, window: BarWindow, signals: Sequence[Signal]) -> None:
+        indicators = {name: window.value(name) for name in self._indicators}
+        try:
+            self._recorder.submit(bar, indicators, signals)
+        except JournalFull as error:
+            self.counts.dropped += 1
+            self._say_once("journal", "a bar and its signals were dropped", str(error))
+            return
+        self._said.discard("journal")
+        if self._store is not None:
+            for signal in signals:
+                self._store.add(signal)
+
+    def _signals(self, bar: Bar, window: BarWindow) -> list[Signal]:
+        found = [(strategy, event) for strategy in self._strategies if (event := self._evaluate(strategy, window))]
+        if not found:
+            return []
+        snapshot = window.snapshot(self._lookback, self._indicators)
+        return [Signal.on(bar, strategy.name, event.side, event.strength, snapshot) for strategy, event in found]
+
+    def _evaluate(self, strategy: Strategy, window: BarWindow) -> Event | None:
+        try:
+            return strategy.evaluate(window)
+        except Exception as error:
+            self.counts.strategy_errors += 1
+            self._say_once(
+                strategy.name, f"strategy {strategy.name} failed on a bar", f"{type(error).__name__}: {error}"
+            )
+            return None
+
+    def _new_window(self) -> BarWindow:
+        return BarWindow(self._set, history=self._history, lookback=max(self._lookback, self._history))
+
+    def _say_once(self, key: str, message: str, error: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            log.error(message, extra={"error": error})
