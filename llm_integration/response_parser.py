@@ -11,7 +11,7 @@ from uuid import UUID
 
 from llm_integration.model import Abstention, Verdict
 from llm_integration.parsing.documents import NotJson, Scan, decode, objects, scan, unfenced, without
-from llm_integration.parsing.fields import reading_of
+from llm_integration.parsing.fields import answers, entry_number, reading_of
 from llm_integration.parsing.lines import piped
 from llm_integration.parsing.mending import mentions_answer, trusted
 from llm_integration.parsing.prose import told
@@ -21,7 +21,9 @@ from llm_integration.parsing.thoughts import without_thoughts
 from trading.model import Signal
 
 STRICT, EMBEDDED, REPAIRED, PIPE, PROSE = "strict_json", "embedded_json", "repaired_json", "pipe", "prose"
-MAX_REPLY_LENGTH = 1_000_000
+MAX_REPLY_LENGTH = 250_000
+MAX_BROKEN = 8
+CUT_OFF_REASON = "the reply is cut off before its answer is complete"
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"})
 ENDED = frozenset({"stop", "end_turn", "eos", "stop_sequence", "completed", "complete"})
 _OTHERS = re.compile(r"[\W_]+")
@@ -29,11 +31,12 @@ _OTHERS = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The JSON documents of a reply, the step that found them, and the text around them."""
+    """The JSON documents of a reply, the step that found them, the text around them, and whether they end too soon."""
 
     documents: list[Any]
     rung: str
     around: str = ""
+    cut_off: bool = False
 
 
 class LLMResponseParser:
@@ -51,7 +54,7 @@ class LLMResponseParser:
         try:
             found = await self._find(text, _folded(finish_reason))
             if found is None:
-                return _from_prose(_bare(text), signal, _folded(finish_reason))
+                return _from_prose(text, signal, _folded(finish_reason))
             rung = found.rung
             stated = _about(signal, found.documents)
             if found.around:
@@ -68,7 +71,7 @@ class LLMResponseParser:
             return {signals[0].id: await self.parse(text, signals[0], finish_reason)}
         rung: str | None = None
         try:
-            found = await self._find(text, _folded(finish_reason))
+            found = await self._find(text, _folded(finish_reason), batch=True)
             if found is None:
                 raise Refused("the reply holds no JSON; several signals can be told apart only there")
             rung = found.rung
@@ -76,7 +79,7 @@ class LLMResponseParser:
         except Refused as refused:
             return {signal.id: Abstention(str(refused), rung) for signal in signals}
         return {
-            signal.id: _entry_verdict(entries.get(number, []), number, signal, rung)
+            signal.id: _entry_verdict(entries.get(number, []), number, signal, found)
             for number, signal in enumerate(signals, start=1)
         }
 
@@ -84,7 +87,7 @@ class LLMResponseParser:
         """End the helper process; safe to call twice."""
         await self._repairer.close()
 
-    async def _find(self, text: str, finish: str) -> Found | None:
+    async def _find(self, text: str, finish: str, batch: bool = False) -> Found | None:
         """The documents that answer, or None where the reply holds no such JSON. Raises Refused."""
         if len(text) > MAX_REPLY_LENGTH:
             raise Refused(f"the reply has {len(text)} characters; no more than {MAX_REPLY_LENGTH} are read")
@@ -101,47 +104,45 @@ class LLMResponseParser:
                 return Found([decode(answer)], STRICT)
             except NotJson:
                 pass
-        return await self._embedded(answer, finish)
+        return await self._embedded(answer, finish, batch)
 
-    async def _embedded(self, answer: str, finish: str) -> Found | None:
+    async def _embedded(self, answer: str, finish: str, batch: bool) -> Found | None:
         found = scan(answer)
         documents, broken = _decoded(answer, found)
-        documents = [document for document in documents if _answers(document)]
         if found.unclosed_at is not None and mentions_answer(answer[found.unclosed_at :]):
-            if finish in CUT_OFF or documents:
-                raise Refused("the reply is cut off before its answer is complete")
             source = answer[found.unclosed_at :]
+            if batch:
+                inner = source[1:]
+                return Found([*documents, *_decoded(inner, scan(inner))[0]], EMBEDDED, cut_off=True)
+            if finish in CUT_OFF or documents:
+                raise Refused(CUT_OFF_REASON)
             mended = trusted(await self._repairer.mend(source), source, whole=False)
-            return Found([mended], REPAIRED, without(answer, ((found.unclosed_at, len(answer)),)))
-        if broken or documents:
-            _check_braces(answer, found)
-        rung = EMBEDDED
-        for source in broken:
-            mended = trusted(await self._repairer.mend(source), source, whole=True)
-            documents.append(mended)
-            rung = REPAIRED
-        return Found(documents, rung, without(answer, found.spans)) if documents else None
-
-
-def _check_braces(answer: str, found: Scan) -> None:
-    if "}" in without(answer, found.spans):
-        raise Refused("the reply's JSON is broken: its braces do not pair up")
+            return Found([mended], REPAIRED, answer[: found.unclosed_at])
+        if len(broken) > MAX_BROKEN:
+            raise Refused(f"the reply holds {len(broken)} broken JSON objects; no more than {MAX_BROKEN} are mended")
+        mended = [trusted(await self._repairer.mend(source), source, whole=True) for source in broken]
+        if not mended and not documents:
+            return None
+        around = without(answer, found.spans)
+        if "}" in around:
+            raise Refused("the reply's JSON is broken: its braces do not pair up")
+        return Found(documents + mended, REPAIRED if mended else EMBEDDED, around)
 
 
 def _decoded(answer: str, found: Scan) -> tuple[list[Any], list[str]]:
+    """The answering documents of the scanned stretches, and the answering stretches that are broken."""
     documents, broken = [], []
     for start, end in found.spans:
         source = answer[start:end]
         try:
-            documents.append(decode(source))
+            document = decode(source)
         except NotJson:
             if mentions_answer(source):
                 broken.append(source)
+        else:
+            if any(map(answers, objects(document))):
+                documents.append(document)
     return documents, broken
-
-
-def _answers(document: Any) -> bool:
-    return any(reading_of(made) is not None for made in objects(document))
 
 
 def _about(signal: Signal, documents: list[Any]) -> Stated:
@@ -167,9 +168,10 @@ def _from_prose(text: str, signal: Signal, finish: str) -> Verdict | Abstention:
     rung: str | None = None
     try:
         if finish in CUT_OFF:
-            raise Refused("the reply is cut off before its answer is complete")
-        stated, rung = piped(text), PIPE
-        beside = told(text, finish in ENDED)
+            raise Refused(CUT_OFF_REASON)
+        answer = unfenced(without_thoughts(text))
+        stated, rung = piped(answer), PIPE
+        beside = told(answer, ended=finish in ENDED or text.endswith(("\n", "\r", "```")))
         if stated is None:
             stated, rung = beside, PROSE
         elif beside is not None:
@@ -184,31 +186,24 @@ def _from_prose(text: str, signal: Signal, finish: str) -> Verdict | Abstention:
         return Abstention(str(refused), rung)
 
 
-def _bare(text: str) -> str:
-    return unfenced(without_thoughts(text))
-
-
 def _entries(documents: list[Any], count: int) -> dict[int, list[Any]]:
     entries: dict[int, list[Any]] = {}
-    for document in documents:
-        for made in objects(document):
-            number = made.get("signal")
-            if isinstance(number, str) and number.isdecimal() and len(number) < 6:
-                number = int(number)
-            if isinstance(number, int) and not isinstance(number, bool):
-                if not 1 <= number <= count:
-                    raise Refused(f"the reply speaks of signal {number}; there were 1 to {count}")
-                entries.setdefault(number, []).append(made)
+    for made in (made for document in documents for made in objects(document)):
+        number = entry_number(made)
+        if number is not None:
+            if not 1 <= number <= count:
+                raise Refused(f"the reply speaks of signal {number}; there were 1 to {count}")
+            entries.setdefault(number, []).append(made)
     return entries
 
 
-def _entry_verdict(entries: list[Any], number: int, signal: Signal, rung: str | None) -> Verdict | Abstention:
+def _entry_verdict(entries: list[Any], number: int, signal: Signal, found: Found) -> Verdict | Abstention:
     try:
         if not entries:
-            raise Refused(f"the reply leaves out signal {number}")
-        return _verdict(_about(signal, entries), rung or STRICT)
+            raise Refused(CUT_OFF_REASON if found.cut_off else f"the reply leaves out signal {number}")
+        return _verdict(_about(signal, entries), found.rung)
     except Refused as refused:
-        return Abstention(str(refused), rung)
+        return Abstention(str(refused), found.rung)
 
 
 def _verdict(stated: Stated, rung: str) -> Verdict:

@@ -64,8 +64,20 @@ def reading_of(made: dict[str, Any]) -> Stated | None:
         action, rating, confidence,
         rationale=_text(given.get("rationale")), risks=_risks(given.get("risks")),
         regime=_text(given.get("regime")) or None, symbol=_text(given.get("symbol")) or None,
-        number=_number(given.get("signal")),
     )  # fmt: skip
+
+
+def answers(made: dict[str, Any]) -> bool:
+    """Whether an object has a field that answers, whatever stands in it."""
+    return any(field_of(key) in ("action", "rating") for key in made) or isinstance(made.get("signal"), str)
+
+
+def entry_number(made: dict[str, Any]) -> int | None:
+    """The signal that an entry of a batch says it rates; None where it says none."""
+    value = made.get("signal")
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 6:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def field_of(key: str) -> str | None:
@@ -100,15 +112,6 @@ def _one(name: str, before: T | None, value: T | None) -> T | None:
     if before is not None and value is not None and before != value:
         raise Refused(f"the reply gives two answers: {name} {before} and {value}")
     return value if before is None else before
-
-
-def _number(values: list[Any] | None) -> int | None:
-    for value in values or ():
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.isdecimal() and len(value) < 6:
-            return int(value)
-    return None
 
 
 def _text(values: list[Any] | None) -> str:

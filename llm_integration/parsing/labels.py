@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from dataclasses import dataclass
 
 _ACTION = """
     action|recommended action|proposed action|final action|recommendation|final recommendation|my recommendation
@@ -28,6 +29,7 @@ _CONFIDENCE = """
 _SYMBOL = "symbol|ticker|instrument|pair|股票代码|股票代碼"
 _LEAD = re.compile(r"[\W_]{0,40}(?:\d{1,2}[.)、．]\s?)?[\W_]{0,20}")
 _SEPARATOR = re.compile(r"[:：=→]|\s[—–-]\s")
+_FOR = re.compile(r"(.+?) (?:for|on) (\S{1,20})")
 _SCALE = re.compile(r"(.*?)[(（]([^()（）]{0,40})[)）]")
 
 
@@ -45,8 +47,18 @@ _DRESS = str.maketrans("*_`#>\"'“”[]【】", " " * 13)
 ACTION, RATING, CONFIDENCE, SYMBOL = _set(_ACTION), _set(_RATING), _set(_CONFIDENCE), _set(_SYMBOL)
 
 
-def labelled(line: str) -> tuple[str, str, str] | None:
-    """A line's label, the scale the label states in brackets, and what follows; None where there is no label."""
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A line's label, the scale it states in brackets, the symbol it is for ("decision for AAPL"), and what follows."""
+
+    label: str
+    scale: str
+    symbol: str | None
+    value: str
+
+
+def labelled(line: str) -> Labelled | None:
+    """A line taken apart at its label; None where there is none."""
     lead = _LEAD.match(line)
     start = lead.end() if lead is not None else 0
     separator = _SEPARATOR.search(line, start, start + 60)
@@ -55,4 +67,7 @@ def labelled(line: str) -> tuple[str, str, str] | None:
     label, scale = line[start : separator.start()], ""
     if (match := _SCALE.match(label)) is not None:
         label, scale = match[1], match[2]
-    return fold(label), scale, line[separator.end() :]
+    label, symbol = fold(label), None
+    if (match := _FOR.fullmatch(label)) is not None:
+        label, symbol = match[1], match[2]
+    return Labelled(label, scale, symbol, line[separator.end() :])

@@ -33,6 +33,8 @@ def trusted(document: Any, source: str, whole: bool) -> Any:
     """
     made, written = list(_answers(document)), list(_written(source))
     if sorted(made) != sorted(written):
+        if not whole:
+            raise Refused("the reply is cut off before its answer is complete")
         raise Refused("the reply's JSON is broken, and what it says could not be told surely")
     if not whole:
         for entry in objects(document):

@@ -10,6 +10,8 @@ _NUMBER = r"(\d{1,6}(?:[.,]\d{1,12})?)"
 _PLAIN = re.compile(_NUMBER)
 _PERCENT = re.compile(_NUMBER + r"\s?(?:%|％|percent|per cent|pct)", re.IGNORECASE)
 _OF = re.compile(_NUMBER + r"\s?(?:/|out of|of|分之)\s?(5|10|100)(?:\.0)?(?:\s?(?:stars?|points?))?", re.IGNORECASE)
+_WORD_FIRST = re.compile(r"[^\d()（）]{1,30}[(（]([^()（）]{1,30})[)）]")
+_WORD_LAST = re.compile(r"([^()（）]{1,30}?)\s?[(（][^\d()（）]{1,60}[)）]")
 _NO_NUMBER = re.compile(r"[^\d]*")
 
 
@@ -74,6 +76,8 @@ def _confidence_in(text: str, percent: bool) -> float | None:
         return _share(_float(match[1]), 100, text)
     if (match := _OF.fullmatch(text)) is not None:
         return _share(_float(match[1]), int(match[2]), text)
+    if (match := _WORD_FIRST.fullmatch(text) or _WORD_LAST.fullmatch(text)) is not None:
+        return _confidence_in(match[1].strip(), percent)
     raise Refused(f"the confidence {_shown(text)} is not one number on a stated scale")
 
 

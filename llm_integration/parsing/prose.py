@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from llm_integration.model import Action
 from llm_integration.parsing import labels
@@ -26,7 +27,8 @@ _NEGATION = re.compile(
     re.IGNORECASE,
 )
 _FIGURE = re.compile(
-    r"[\s*_`~≈]*(\d{1,6}(?:[.,]\d{1,12})?(?:\s?(?:/|out of)\s?\d{1,4})?(?:\s?(?:[%％]|percent\b))?)(?P<end>[*_`\s]*)"
+    r"[\s*_`~≈]*(?:[^\W\d][^\d(（\n]{0,20}[(（])?"
+    r"(\d{1,6}(?:[.,]\d{1,12})?(?:\s?(?:/|out of)\s?\d{1,4})?(?:\s?(?:[%％]|percent\b))?)(?P<end>[*_`\s]*)"
 )
 _GOES_ON = re.compile(r"[\d/%％.,]?\d|[-–~～至]\s*\d|to\s+\d")
 
@@ -37,39 +39,41 @@ def told(text: str, ended: bool) -> Stated | None:
     `ended` says that the model is known to have finished: otherwise a number at the very end may be cut off.
     Raises Refused when two of them differ, or a number cannot be trusted.
     """
-    found = Stated()
+    found, symbol = Stated(), None
     for reading in _readings(text, ended):
         found = agreed(found, reading)
         if reading.symbol is not None:
-            found = _with_symbol(found, reading.symbol)
+            if symbol is not None and symbol != reading.symbol:
+                raise Refused(f"the reply speaks of several symbols: {symbol!r} and {reading.symbol!r}")
+            symbol = reading.symbol
     if not found.answers:
         return None
-    return agreed(found, Stated(rationale=storable(text)))
-
-
-def _with_symbol(found: Stated, symbol: str) -> Stated:
-    if found.symbol is not None and found.symbol != symbol:
-        raise Refused(f"the reply speaks of several symbols: {found.symbol!r} and {symbol!r}")
-    return Stated(found.action, found.rating, found.confidence, symbol=symbol)
+    return replace(found, symbol=symbol, rationale=storable(text))
 
 
 def _readings(text: str, ended: bool) -> Iterator[Stated]:
     lines = text.splitlines()
     for index, line in enumerate(lines):
-        last = not ended and index == len(lines) - 1 and not text.endswith(("\n", "\r"))
-        parts = labels.labelled(line[:MAX_LINE])
-        if parts is not None:
-            label, scale, value = parts
-            if label in labels.ACTION or label in labels.RATING:
-                yield from _answer(label, value if value.strip(" *_`") else _next(lines, index), last)
-            elif label in labels.CONFIDENCE:
-                yield Stated(confidence=_confidence(value, scale, last))
-            elif label in labels.SYMBOL and (symbol := value.strip(" *_`\t")) and len(symbol) <= 30:
-                yield Stated(symbol=symbol)
+        last = not ended and index == len(lines) - 1
+        labelled = labels.labelled(line[:MAX_LINE])
+        if labelled is not None:
+            value = labelled.value if labelled.value.strip(" *_`") else _next(lines, index)
+            for reading in _of(labelled, value, last):
+                yield reading if labelled.symbol is None else replace(reading, symbol=labelled.symbol)
         for match in _INLINE.finditer(line):
             rest = line[match.end() : match.end() + MAX_LINE].lstrip(" *_`")
             if rest.startswith((":", "：")):
                 yield from _answer("", rest[1:], last)
+
+
+def _of(labelled: labels.Labelled, value: str, last: bool) -> Iterator[Stated]:
+    label = labelled.label
+    if label in labels.ACTION or label in labels.RATING:
+        yield from _answer(label, value, last)
+    elif label in labels.CONFIDENCE:
+        yield Stated(confidence=_confidence(value, labelled.scale, last))
+    elif label in labels.SYMBOL and (symbol := value.strip(" *_`\t")) and len(symbol) <= 30:
+        yield Stated(symbol=symbol)
 
 
 def _next(lines: list[str], index: int) -> str:

@@ -12,7 +12,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What one object, line or text states; None where it does not. `number` is the entry's signal in a batch."""
+    """What one object, line or text states; None where it does not."""
 
     action: Action | None = None
     rating: int | None = None
@@ -21,7 +21,6 @@ class Stated:
     risks: tuple[str, ...] = ()
     regime: str | None = None
     symbol: str | None = None
-    number: int | None = None
 
     @property
     def answers(self) -> bool:
