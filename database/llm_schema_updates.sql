@@ -33,8 +33,6 @@ CREATE TABLE market_data (
     CONSTRAINT uq_market_data_source_symbol_timeframe_open_time UNIQUE (source, symbol, timeframe, open_time)
 );
 
-CREATE INDEX ix_market_data_xid_id ON market_data (xid, id);
-
 COMMENT ON TABLE market_data IS 'One row per closed bar. Bars of one source, symbol and timeframe are stored in order, each once.';
 
 COMMENT ON COLUMN market_data.id IS 'Row number, in order of writing.';
@@ -67,6 +65,8 @@ COMMENT ON COLUMN market_data.stored_at IS 'When the row was written.';
 
 COMMENT ON COLUMN market_data.xid IS 'Transaction that wrote the row; what exporters follow.';
 
+CREATE INDEX ix_market_data_xid_id ON market_data (xid, id);
+
 CREATE TABLE signals (
     id UUID NOT NULL,
     source TEXT NOT NULL,
@@ -85,10 +85,6 @@ CREATE TABLE signals (
     CONSTRAINT ck_signals_side CHECK (side IN ('long', 'short', 'exit')),
     CONSTRAINT ck_signals_strength CHECK (strength BETWEEN 0 AND 1)
 );
-
-CREATE INDEX ix_signals_source_symbol_timeframe_close_time ON signals (source, symbol, timeframe, close_time);
-
-CREATE INDEX ix_signals_created_at ON signals (created_at);
 
 COMMENT ON TABLE signals IS 'One row per signal: a strategy''s event on a closed bar.';
 
@@ -118,6 +114,10 @@ COMMENT ON COLUMN signals.stored_at IS 'When the row was written.';
 
 COMMENT ON COLUMN signals.xid IS 'Transaction that wrote the row; what exporters follow.';
 
+CREATE INDEX ix_signals_source_symbol_timeframe_close_time ON signals (source, symbol, timeframe, close_time);
+
+CREATE INDEX ix_signals_created_at ON signals (created_at);
+
 CREATE TABLE llm_enhancement_tasks (
     signal_id UUID NOT NULL,
     status TEXT DEFAULT 'pending' NOT NULL,
@@ -136,10 +136,6 @@ CREATE TABLE llm_enhancement_tasks (
     CONSTRAINT fk_llm_enhancement_tasks_signal_id FOREIGN KEY(signal_id) REFERENCES signals (id) ON DELETE CASCADE
 )
  WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-
-CREATE INDEX ix_llm_enhancement_tasks_pending ON llm_enhancement_tasks (priority DESC, run_at, signal_id) WHERE status = 'pending';
-
-CREATE INDEX ix_llm_enhancement_tasks_processing ON llm_enhancement_tasks (signal_id) WHERE status = 'processing';
 
 COMMENT ON TABLE llm_enhancement_tasks IS 'The queue: the work owed to each signal.';
 
@@ -166,6 +162,10 @@ COMMENT ON COLUMN llm_enhancement_tasks.last_error IS 'Why the last attempt did 
 COMMENT ON COLUMN llm_enhancement_tasks.created_at IS 'When the task was written.';
 
 COMMENT ON COLUMN llm_enhancement_tasks.finished_at IS 'When it became final.';
+
+CREATE INDEX ix_llm_enhancement_tasks_pending ON llm_enhancement_tasks (priority DESC, run_at, signal_id) WHERE status = 'pending';
+
+CREATE INDEX ix_llm_enhancement_tasks_processing ON llm_enhancement_tasks (signal_id) WHERE status = 'processing';
 
 CREATE TABLE llm_analysis_results (
     id BIGINT GENERATED ALWAYS AS IDENTITY,
@@ -201,8 +201,6 @@ CREATE TABLE llm_analysis_results (
     CONSTRAINT uq_llm_analysis_results_signal_id UNIQUE (signal_id),
     CONSTRAINT fk_llm_analysis_results_signal_id FOREIGN KEY(signal_id) REFERENCES signals (id) ON DELETE CASCADE
 );
-
-CREATE INDEX ix_llm_analysis_results_xid_id ON llm_analysis_results (xid, id);
 
 COMMENT ON TABLE llm_analysis_results IS 'The final result of each signal''s task.';
 
@@ -258,6 +256,8 @@ COMMENT ON COLUMN llm_analysis_results.stored_at IS 'When the row was written.';
 
 COMMENT ON COLUMN llm_analysis_results.xid IS 'Transaction that wrote the row; what exporters follow.';
 
+CREATE INDEX ix_llm_analysis_results_xid_id ON llm_analysis_results (xid, id);
+
 CREATE TABLE llm_calls (
     id UUID NOT NULL,
     signal_ids UUID[] NOT NULL,
@@ -283,10 +283,6 @@ CREATE TABLE llm_calls (
     error TEXT,
     CONSTRAINT pk_llm_calls PRIMARY KEY (id)
 );
-
-CREATE INDEX ix_llm_calls_backend_finished_at ON llm_calls (backend, finished_at);
-
-CREATE INDEX ix_llm_calls_signal_ids ON llm_calls USING gin (signal_ids);
 
 COMMENT ON TABLE llm_calls IS 'Every request to a model, failed ones too: the audit trail, and what the quota remembers at start.';
 
@@ -333,6 +329,10 @@ COMMENT ON COLUMN llm_calls.http_status IS 'HTTP status, where there was one.';
 COMMENT ON COLUMN llm_calls.error_class IS 'Class of the failure; null when it succeeded.';
 
 COMMENT ON COLUMN llm_calls.error IS 'What went wrong.';
+
+CREATE INDEX ix_llm_calls_signal_ids ON llm_calls USING gin (signal_ids);
+
+CREATE INDEX ix_llm_calls_backend_finished_at ON llm_calls (backend, finished_at);
 
 CREATE TABLE csv_cursors (
     export_id UUID NOT NULL,

@@ -10,7 +10,6 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Identity,
-    Index,
     Integer,
     Numeric,
     SmallInteger,
@@ -64,9 +63,9 @@ def upgrade() -> None:
         Column("stored_at", TIME, nullable=False, server_default=NOW, comment="When the row was written."),
         xid_column(),
         UniqueConstraint("source", "symbol", "timeframe", "open_time"),
-        Index(None, "xid", "id"),
         comment="One row per closed bar. Bars of one source, symbol and timeframe are stored in order, each once.",
     )  # fmt: skip
+    op.create_index("ix_market_data_xid_id", "market_data", ["xid", "id"])
     op.create_table(
         "signals",
         Column("id", UUID, primary_key=True,
@@ -85,10 +84,12 @@ def upgrade() -> None:
         xid_column(),
         CheckConstraint("side IN ('long', 'short', 'exit')", name="side"),
         CheckConstraint("strength BETWEEN 0 AND 1", name="strength"),
-        Index(None, "source", "symbol", "timeframe", "close_time"),
-        Index(None, "created_at"),
         comment="One row per signal: a strategy's event on a closed bar.",
     )  # fmt: skip
+    op.create_index(
+        "ix_signals_source_symbol_timeframe_close_time", "signals", ["source", "symbol", "timeframe", "close_time"]
+    )
+    op.create_index("ix_signals_created_at", "signals", ["created_at"])
     op.create_table(
         "llm_enhancement_tasks",
         Column("signal_id", UUID, ForeignKey("signals.id", ondelete="CASCADE"), primary_key=True,
@@ -107,13 +108,22 @@ def upgrade() -> None:
         Column("created_at", TIME, nullable=False, server_default=NOW, comment="When the task was written."),
         Column("finished_at", TIME, comment="When it became final."),
         CheckConstraint("status IN ('pending','processing','completed','failed','expired','skipped')", name="status"),
-        Index("ix_llm_enhancement_tasks_pending", text("priority DESC"), "run_at", "signal_id",
-              postgresql_where=text("status = 'pending'")),
-        Index("ix_llm_enhancement_tasks_processing", "signal_id", postgresql_where=text("status = 'processing'")),
         comment="The queue: the work owed to each signal.",
         postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.02",
                          "autovacuum_vacuum_cost_delay": "0"},
     )  # fmt: skip
+    op.create_index(
+        "ix_llm_enhancement_tasks_pending",
+        "llm_enhancement_tasks",
+        [text("priority DESC"), "run_at", "signal_id"],
+        postgresql_where=text("status = 'pending'"),
+    )
+    op.create_index(
+        "ix_llm_enhancement_tasks_processing",
+        "llm_enhancement_tasks",
+        ["signal_id"],
+        postgresql_where=text("status = 'processing'"),
+    )
     op.create_table(
         "llm_analysis_results",
         Column("id", BigInteger, Identity(always=True), primary_key=True, comment="Row number, in order of writing."),
@@ -149,9 +159,9 @@ def upgrade() -> None:
         CheckConstraint("status IN ('completed','failed','expired','skipped')", name="status"),
         CheckConstraint("rating BETWEEN 1 AND 5", name="rating"),
         CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
-        Index(None, "xid", "id"),
         comment="The final result of each signal's task.",
     )  # fmt: skip
+    op.create_index("ix_llm_analysis_results_xid_id", "llm_analysis_results", ["xid", "id"])
     op.create_table(
         "llm_calls",
         Column("id", UUID, primary_key=True, comment="The call."),
@@ -176,10 +186,10 @@ def upgrade() -> None:
         Column("http_status", SmallInteger, comment="HTTP status, where there was one."),
         Column("error_class", Text, comment="Class of the failure; null when it succeeded."),
         Column("error", Text, comment="What went wrong."),
-        Index(None, "signal_ids", postgresql_using="gin"),
-        Index(None, "backend", "finished_at"),
         comment="Every request to a model, failed ones too: the audit trail, and what the quota remembers at start.",
     )  # fmt: skip
+    op.create_index("ix_llm_calls_signal_ids", "llm_calls", ["signal_ids"], postgresql_using="gin")
+    op.create_index("ix_llm_calls_backend_finished_at", "llm_calls", ["backend", "finished_at"])
     op.create_table(
         "csv_cursors",
         Column("export_id", UUID, primary_key=True, comment="The output directory, by the id written in it."),
