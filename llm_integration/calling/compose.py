@@ -23,17 +23,21 @@ class Caller:
         self._limiters = limiters
 
     async def check(self) -> list[tuple[str, Health]]:
-        """Each model string's health, asked now, first choice first; unusable ones are passed over from here on."""
+        """Each model string's health, asked now, first choice first; unusable ones are passed over from here on.
+
+        What was found is for the caller to show: only later changes are logged.
+        """
         return await self._fallback.check_all()
 
     def limits(self) -> dict[str, Usage]:
         """The last minute's requests and tokens of each backend, by its name."""
         return {name: limiter.usage() for name, limiter in self._limiters.items()}
 
-    def seed(self, backend: str, entries: Iterable[tuple[float, int]]) -> None:
-        """Count what a backend was asked before a restart: (age in seconds, tokens) of each call."""
-        if backend in self._limiters:
-            self._limiters[backend].seed(entries)
+    def seed(self, used: Iterable[tuple[str, float, int]]) -> None:
+        """Count what was asked before a restart: (backend, age in seconds, tokens) of each call of the last minute."""
+        for backend, age_s, tokens in used:
+            if backend in self._limiters:
+                self._limiters[backend].seed([(age_s, tokens)])
 
     async def close(self) -> None:
         """Let go of connections; whoever waits for a quota gets NotUsable."""

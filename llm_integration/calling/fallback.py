@@ -88,17 +88,18 @@ class Fallback:
         return Health(usable, "; ".join(f"{name}: {health.detail}" for name, health in healths))
 
     async def check_all(self) -> list[tuple[str, Health]]:
-        """Each candidate's health, asked now, in order; the unusable ones are passed over from here on."""
+        """Each candidate's health, asked now, in order; the unusable ones are passed over from here on.
+
+        What was found is for the caller to show: only later changes are logged.
+        """
         candidates = [choice.candidate for choice in self._choices]
         healths = await asyncio.gather(*(one.backend.check(one.wire_name) for one in candidates))
         for choice, health in zip(self._choices, healths, strict=True):
-            if not health.usable:
-                self._put_out(choice, NotUsable(health.detail))
-        for choice, health in zip(self._choices, healths, strict=True):
+            choice.told = not health.usable
             if health.usable:
-                self._put_in(choice)
+                choice.out = None
             else:
-                self._tell(choice)
+                self._put_out(choice, NotUsable(health.detail))
         return [(candidate.model, health) for candidate, health in zip(candidates, healths, strict=True)]
 
     async def close(self) -> None:

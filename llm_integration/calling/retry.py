@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter, wait_random
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
@@ -37,8 +37,7 @@ class Retry:
         self._tries = tries
         self._longest_asked_s = longest_asked_s
         self._deadline_s = deadline_s
-        backoff = wait_exponential_jitter(initial=first_wait_s, max=longest_wait_s, jitter=jitter_s)
-        self._wait = _AsAsked(backoff, wait_random(0, jitter_s))
+        self._wait = _AsAsked(wait_exponential(multiplier=first_wait_s, max=longest_wait_s), wait_random(0, jitter_s))
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The first reply that comes; the last try's BackendError where none does. `attempt` counts the tries."""
@@ -77,7 +76,7 @@ class _AsAsked(wait_base):
 
     def __call__(self, retry_state: RetryCallState) -> float:
         asked_s = _asked_s(retry_state)
-        return self._backoff(retry_state) if asked_s is None else asked_s + self._bit(retry_state)
+        return (self._backoff(retry_state) if asked_s is None else asked_s) + self._bit(retry_state)
 
 
 class _Enough(stop_base):

@@ -42,7 +42,7 @@ _OF_STATUS: dict[int, type[BackendError]] = {
 
 
 def failure_of_status(received: Received, name: str, now: datetime, clean: Callable[[str], str]) -> BackendError:
-    """The error behind a response that is not 200."""
+    """The error behind a response of 400 and above."""
     try:
         body = parse_json(received.text)
     except ValueError:

@@ -61,7 +61,12 @@ class Wire:
     ) -> ChatReply:
         """The chat reply to `body`. Raises BackendError."""
         received = await self._send("POST", path, timeout_s, _CHAT_LIMIT_BYTES, orjson.dumps(body), headers)
-        if received.status != 200:
+        if 300 <= received.status < 400:
+            raise RequestRejected(
+                f"{self._name} at {self.address} redirects ({received.status}); set base_url to where it leads",
+                status=received.status, headers_at=received.headers_at, reply=received.text,
+            )  # fmt: skip
+        if received.status >= 400:
             raise failure_of_status(received, self._name, self._clock.now(), self._scrub)
         try:
             return read_chat(received, self._scrub)
@@ -69,8 +74,8 @@ class Wire:
             failure = failure_of(found.error, found.body, received, self._name, self._clock.now(), self._scrub)
         except NotAChat as found:
             failure = BadReply(
-                f"{self._name} answered 200, but {found}",
-                status=200, headers_at=received.headers_at, reply=received.text,
+                f"{self._name} answered {received.status}, but {found}",
+                status=received.status, headers_at=received.headers_at, reply=received.text,
             )  # fmt: skip
         raise failure
 
