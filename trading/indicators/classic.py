@@ -52,6 +52,7 @@ _REFUSED: Mapping[str, str] = {
     "vp": "it is a profile over prices, not a value per bar",
     "xsignals": "it reads another indicator",
 }
+_SLOW: Mapping[str, int] = {"mama": 3000}
 _BANDS = ("lower", "", "upper")
 _SIGNAL = ("", "signal")
 _MACD = ("", "histogram", "signal")
@@ -202,7 +203,8 @@ def _tried(name: Name, call: _Call) -> ClassicRecipe:
         raise IndicatorError(f"{name.text!r} has {table.shape[1]} outputs where {len(parts)} are known")
     lengths = [int(number) for label in labels for number in re.findall(r"(?<=_)\d+(?=_|$)", label)]
     longest = max([longest, *(length for length in lengths if length <= LONGEST)])
-    return ClassicRecipe(call, parts, max(1000, 40 * longest), _warm_up(name, call, table, longest))
+    bars = max(1000, 40 * longest, _SLOW.get(name.stem, 0))
+    return ClassicRecipe(call, parts, bars, _warm_up(name, call, table, longest))
 
 
 def _warm_up(name: Name, call: _Call, table: Array, longest: int) -> tuple[int, ...]:

@@ -57,7 +57,10 @@ def _moments(columns: Columns, length: int, ddof: int) -> tuple[float, float]:
     closes = columns.tail(CLOSE, length)
     middle = float(np.add.reduce(closes)) / length
     apart = closes - middle
-    return middle, float(apart.dot(apart)) / (length - ddof)
+    squares = float(apart.dot(apart))
+    if squares <= length * (1e-15 * middle) ** 2 and (closes == closes[0]).all():
+        return float(closes[0]), 0.0
+    return middle, squares / (length - ddof)
 
 
 def bollinger(length: int, deviations: float) -> Sliding:
@@ -156,7 +159,8 @@ def cci(length: int, scale: float) -> Sliding:
         typical = columns.tail(HIGH, length) + columns.tail(LOW, length) + columns.tail(CLOSE, length)
         apart = typical - float(np.add.reduce(typical)) / length
         spread = float(np.add.reduce(np.abs(apart))) / length
-        return (float(apart[-1]) / (scale * spread) if spread else nan,)
+        still = spread <= 1e-14 * abs(float(typical[-1])) and (typical == typical[0]).all()
+        return (nan if still else float(apart[-1]) / (scale * spread),)
 
     return Sliding(length, compute)
 
