@@ -31,6 +31,15 @@ from llm_integration.model import Action
 from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
 from trading.model import Side, Signal
 
+_LARGEST = 1e15
+_PERCENT = (0.0, 100.0)
+_RANGES = {
+    "rsi": _PERCENT,
+    "stochastic_k": _PERCENT,
+    "stochastic_d": _PERCENT,
+    "atr": (0.0, _LARGEST),
+    "volume_ratio": (0.0, _LARGEST),
+}
 _ACTIONS = {Side.LONG: Action.ENTER_LONG, Side.SHORT: Action.ENTER_SHORT, Side.EXIT: Action.EXIT}
 
 
@@ -96,7 +105,7 @@ def rate(signal: Signal) -> dict[str, object]:
 
 
 class _Seen:
-    """A signal with its indicators at hand; what is missing or no number is None."""
+    """A signal with its indicators at hand; what is missing, no number or out of its range is None."""
 
     def __init__(self, signal: Signal) -> None:
         self.price = signal.price
@@ -107,7 +116,8 @@ class _Seen:
 
     def value(self, name: str) -> float | None:
         value = self._indicators.get(name)
-        return value if value is not None and math.isfinite(value) else None
+        low, high = _RANGES.get(name, (-_LARGEST, _LARGEST))
+        return value if value is not None and low <= value <= high else None
 
     def pair(self, first: str, second: str) -> tuple[float, float] | None:
         one, two = self.value(first), self.value(second)
@@ -168,12 +178,12 @@ def _rsi(seen: _Seen) -> tuple[float, str] | None:
         return None
     level = rsi if seen.mirror > 0 else 100 - rsi
     score = 0.5 if level < 30 else -0.25 if level < 50 else 0.5 if level <= 70 else -1.0
-    return score, f"rsi {rsi:.1f}"
+    return score, f"rsi {rsi:.4g}"
 
 
 def _rsi_over(seen: _Seen) -> tuple[float, str] | None:
     rsi = seen.value("rsi")
-    return None if rsi is None else (1.0 if rsi < 30 or rsi > 70 else -0.5, f"rsi {rsi:.1f}")
+    return None if rsi is None else (1.0 if rsi < 30 or rsi > 70 else -0.5, f"rsi {rsi:.4g}")
 
 
 def _place_in_bands(seen: _Seen) -> float | None:
@@ -185,14 +195,14 @@ def _bands(seen: _Seen) -> tuple[float, str] | None:
     place = _place_in_bands(seen)
     if place is None:
         return None
-    return seen.mirror * max(-0.5, min(0.5, 0.5 - place)), f"price at {100 * place:.0f} % of the bands"
+    return seen.mirror * max(-0.5, min(0.5, 0.5 - place)), f"price at {100 * place:.4g} % of the bands"
 
 
 def _bands_over(seen: _Seen) -> tuple[float, str] | None:
     place = _place_in_bands(seen)
     if place is None:
         return None
-    return (1.0 if place < 0 or place > 1 else -0.5), f"price at {100 * place:.0f} % of the bands"
+    return (1.0 if place < 0 or place > 1 else -0.5), f"price at {100 * place:.4g} % of the bands"
 
 
 def _stochastic(seen: _Seen) -> tuple[float, str] | None:
@@ -201,12 +211,12 @@ def _stochastic(seen: _Seen) -> tuple[float, str] | None:
         return None
     k, d = pair if seen.mirror > 0 else (100 - pair[0], 100 - pair[1])
     score = 1.0 if k < 20 else -1.0 if k > 80 else 0.5 * ((k > d) - (k < d))
-    return score, f"stochastic k {pair[0]:.1f}, d {pair[1]:.1f}"
+    return score, f"stochastic k {pair[0]:.4g}, d {pair[1]:.4g}"
 
 
 def _stochastic_over(seen: _Seen) -> tuple[float, str] | None:
     k = seen.value("stochastic_k")
-    return None if k is None else (1.0 if k < 20 or k > 80 else -0.5, f"stochastic k {k:.1f}")
+    return None if k is None else (1.0 if k < 20 or k > 80 else -0.5, f"stochastic k {k:.4g}")
 
 
 def _volume(seen: _Seen) -> tuple[float, str] | None:
@@ -214,19 +224,19 @@ def _volume(seen: _Seen) -> tuple[float, str] | None:
     if ratio is None:
         return None
     score = 1.0 if ratio >= 1.5 else 0.5 if ratio >= 1 else 0.0 if ratio >= 0.7 else -0.5
-    return score, f"volume {ratio:.2f} of its average"
+    return score, f"volume {ratio:.4g} of its average"
 
 
 def _spike(seen: _Seen) -> tuple[float, str] | None:
     spike = seen.spike()
     if spike is None:
         return None
-    return (-1.0 if spike >= 2.5 else -0.5 if spike >= 1.5 else 0.25), f"last bar {spike:.1f} ATR high"
+    return (-1.0 if spike >= 2.5 else -0.5 if spike >= 1.5 else 0.25), f"last bar {spike:.3g} ATR high"
 
 
 def _spike_over(seen: _Seen) -> tuple[float, str] | None:
     spike = seen.spike()
-    return None if spike is None else (1.0 if spike >= 2.5 else 0.0, f"last bar {spike:.1f} ATR high")
+    return None if spike is None else (1.0 if spike >= 2.5 else 0.0, f"last bar {spike:.3g} ATR high")
 
 
 _RULES: Mapping[str, tuple[float, _Rule, _Rule]] = {
