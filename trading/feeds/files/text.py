@@ -1,0 +1,132 @@
+"""Rows of delimited text: CSV and its kin."""
+
+import codecs
+import csv
+import re
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from trading.errors import UnreadableFile
+from trading.feeds.files.columns import header_fit, is_header
+from trading.feeds.files.containers import Member
+from trading.feeds.files.raw import Hints, RawTable
+
+_DELIMITERS = ";\t|,"
+_HEAD_LINES = 40
+_TICKER_ROWS = {"ticker", "price", "date", "datetime", "timestamp"}
+
+
+def read_text(member: Member) -> RawTable:
+    """The rows of a text file: delimiter, encoding, title lines and header are found. Raises UnreadableFile."""
+    data = _decode(member)
+    lines = data[:200_000].decode("utf-8", "replace").splitlines()[:_HEAD_LINES]
+    delimiter = _delimiter(lines)
+    if delimiter is None:
+        raise UnreadableFile(
+            f"{member.label}: the lines are not split by comma, semicolon, tab or bar: {lines[0][:80]!r}"
+        )
+    rows = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
+    skip, names, hints = _header(rows)
+    return _columns(member, data, delimiter, skip, names, hints)
+
+
+def _decode(member: Member) -> bytes:
+    """The text as UTF-8, whatever it was written in; a byte order mark is dropped."""
+    data = member.data
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        data = data.decode("utf-16").encode()
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        data = data.decode("cp1252", "replace").encode()
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
+    return data
+
+
+def _delimiter(lines: list[str]) -> str | None:
+    """The sign that splits most lines into the same, largest number of cells; five at least are wanted."""
+    best: tuple[int, int, str] | None = None
+    for sign in _DELIMITERS:
+        widths = [len(next(csv.reader([line], delimiter=sign), [])) for line in lines if line.strip()]
+        width = max(set(widths), key=lambda count: (widths.count(count), count), default=1)
+        if width > 1 and (best is None or (widths.count(width), width) > best[:2]):
+            best = (widths.count(width), width, sign)
+    return None if best is None else best[2]
+
+
+def _header(rows: list[list[str]]) -> tuple[int, tuple[str, ...] | None, Hints]:
+    """How many lines stand before the data, and the columns' names, if a header gives them."""
+    for number, row in enumerate(rows):
+        if header_fit(row) or (
+            len(row) > 3 and is_header(row) and number + 1 < len(rows) and _holds_numbers(rows[number + 1])
+        ):
+            return _below_header(rows, number, row)
+    for number, row in enumerate(rows):
+        if _holds_numbers(row):
+            return number, None, Hints()
+    return 0, None, Hints()
+
+
+def _below_header(rows: list[list[str]], number: int, row: list[str]) -> tuple[int, tuple[str, ...], Hints]:
+    """A header may go on below: a line of tickers, and a line that names the first column alone. A title above it may
+    say that times are UTC.
+    """
+    names = [cell.strip() for cell in row]
+    symbol = None
+    after = number + 1
+    while after < len(rows) and after <= number + 2 and rows[after] and not _holds_numbers(rows[after]):
+        first, *rest = (cell.strip() for cell in rows[after])
+        if first.lower() not in _TICKER_ROWS:
+            break
+        tickers = {cell for cell in rest if cell}
+        if len(tickers) == 1:
+            symbol = tickers.pop()
+        names[0] = first if not any(rest) else names[0]
+        after += 1
+    titles = " ".join(cell for row in rows[:number] for cell in row)
+    return after, tuple(names), Hints(symbol=symbol, timezone="UTC" if re.search(r"\b(UTC|GMT)\b", titles) else None)
+
+
+def _holds_numbers(row: list[str]) -> bool:
+    """Whether most cells of a line are figures, as in a row of data."""
+    figures = sum(
+        1 for cell in row if re.fullmatch(r"\s*[$€£¥]?[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?\s*[KMB%]?\s*", cell, re.I)
+    )
+    return len(row) > 1 and figures >= 3 and 2 * figures >= sum(1 for cell in row if cell.strip())
+
+
+def _columns(
+    member: Member, data: bytes, delimiter: str, skip: int, names: tuple[str, ...] | None, hints: Hints
+) -> RawTable:
+    broken = 0
+
+    def leave_out(row: object) -> str:
+        nonlocal broken
+        broken += 1
+        return "skip"
+
+    body = b"\n".join(data.split(b"\n", skip)[skip:]) if skip else data
+    if not body.strip():
+        raise UnreadableFile(f"{member.label}: there is a header but no row below it")
+    width = len(names) if names is not None else None
+    first = next(csv.reader([body.lstrip(b"\r\n").split(b"\n", 1)[0].decode("utf-8", "replace")], delimiter=delimiter))
+    if width is None or len(first) == width + 1:
+        # A last delimiter, or an index that the header leaves out: rows have a cell more than the header.
+        names = None if names is None else (*names, "") if not first[-1].strip() else ("", *names)
+        width = len(first)
+    labels = [f"c{number}" for number in range(width)]
+    table = arrow_csv.read_csv(
+        BytesIO(body),
+        read_options=arrow_csv.ReadOptions(column_names=labels, use_threads=False, block_size=1 << 24),
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(labels, pa.string()), strings_can_be_null=False, quoted_strings_can_be_null=False
+        ),
+    )
+    if table.num_rows == 0:
+        raise UnreadableFile(f"{member.label}: no row has the {width} columns that the first one has")
+    return RawTable(names, table.columns, table.num_rows, hints, broken)
