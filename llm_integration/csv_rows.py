@@ -1,0 +1,164 @@
+"""The columns of the two CSV files, and how a row becomes a line that a spreadsheet reads as it was meant."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property, lru_cache
+from operator import itemgetter
+from typing import TypeAlias
+
+Row: TypeAlias = Iterable[str | None]
+
+SIGNALS_FILE = "llm_signals.csv"
+BARS_FILE = "llm_strategy_results.csv"
+BOM = b"\xef\xbb\xbf"
+LINE_END = "\r\n"
+MAX_TEXT = 16_000
+
+
+class Kind(Enum):
+    """What a cell holds: a number; what needs no care (times, prefixed ids, true and false); text; names, which are
+    text that comes again and again.
+    """
+
+    NUMBER = "number"
+    PLAIN = "plain"
+    NAME = "name"
+    TEXT = "text"
+
+
+N, P, W, X = Kind.NUMBER, Kind.PLAIN, Kind.NAME, Kind.TEXT
+
+SIGNAL_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("signal_id", P), ("close_time", P), ("source", W), ("symbol", W), ("timeframe", W), ("strategy", W), ("side", W),
+    ("strength", N), ("price", N), ("status", W), ("rating", N), ("confidence", N), ("action", W), ("regime", X),
+    ("rationale", X), ("risks", X), ("abstention", X), ("error", X), ("model", W), ("answered_model", W),
+    ("fallback", P), ("prompt_version", W), ("rung", W), ("repaired", P), ("attempts", N), ("prompt_tokens", N),
+    ("completion_tokens", N), ("cost_usd", N), ("processing_ms", N), ("created_at", P), ("finished_at", P),
+    ("call_id", P),
+)  # fmt: skip
+
+BAR_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("open_time", P), ("close_time", P), ("source", W), ("symbol", W), ("timeframe", W), ("open", N), ("high", N),
+    ("low", N), ("close", N), ("volume", N), ("signals", N), ("signal_id", P), ("strategy", W), ("side", W),
+    ("strength", N), ("status", W), ("rating", N), ("confidence", N), ("action", W), ("regime", X),
+    ("rationale", X), ("risks", X), ("abstention", X), ("error", X), ("model", W), ("answered_model", W),
+    ("fallback", P), ("prompt_version", W), ("attempts", N), ("prompt_tokens", N), ("completion_tokens", N),
+    ("cost_usd", N), ("processing_ms", N), ("other_signals", P),
+)  # fmt: skip
+
+_CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)), "\ufffd")
+_BIDI = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
+_BREAKS = dict.fromkeys((0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029), " ")
+_NEUTRAL = {**_CONTROL, **_BIDI, **_BREAKS}
+_INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff\ufffd]*"
+_TRIGGER = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+
+_PLAIN = re.compile(r"[A-Za-z0-9(\[][A-Za-z0-9 .:/%()\[\]_$&*+=<>|#!?~@'-]*(?<! )")
+_NEUTRALISED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = re.compile(rf"{_INVISIBLE}[{_TRIGGER}]")
+_INNER_FORMULA = re.compile(rf";(?={_INVISIBLE}(?:[=@\uff1d\uff20]|[+\-\uff0b\uff0d][^;]*[|!(]))")
+_QUOTED = re.compile(r'[,";]|^\s|\s$')
+_NUMBERS = re.compile(r"(?:-?[0-9]+(?:\.[0-9]+)?,|,)*")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
+def text_cell(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula and no program for two lines.
+
+    Line breaks and tabs become spaces; other control characters, direction overrides and lone surrogates U+FFFD.
+    A ' goes in front where the first visible character is one of = + - @ or their full-width forms, and after an
+    inner ; where a spreadsheet that splits at ; would find a formula. Text over 16 000 characters is cut, and ends
+    with an ellipsis: a cell holds 32 767 UTF-16 units.
+    """
+    if _PLAIN.fullmatch(text) and len(text) <= MAX_TEXT:
+        return text
+    if len(text) > MAX_TEXT:
+        text = text[: MAX_TEXT - 1] + "…"
+    guarded = text[:1] in ("\t", "\r")
+    if _NEUTRALISED.search(text):
+        text = text.translate(_NEUTRAL)
+    if ";" in text:
+        text = _INNER_FORMULA.sub(";'", text)
+    if guarded or _FORMULA.match(text):
+        text = "'" + text
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+name_cell = lru_cache(maxsize=1024)(text_cell)
+
+
+def number_cell(number: str) -> str:
+    """A number as it stands; what is none ("NaN", "-Infinity") as text."""
+    return number if _NUMBER.fullmatch(number) else text_cell(number)
+
+
+def head_of(header: str) -> bytes:
+    """What a file begins with: the byte order mark that makes Excel read UTF-8, and the header line."""
+    return BOM + (header + LINE_END).encode()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of one file: the fixed ones, then the indicators, which are numbers.
+
+    Rows hold the cells in that order: None is an empty cell, numbers are plain decimals, times
+    `YYYY-MM-DD HH:MM:SS` in UTC.
+    """
+
+    file: str
+    fixed: tuple[tuple[str, Kind], ...]
+    indicators: tuple[str, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names; an indicator that is called like a fixed column is named `indicator_…`."""
+        fixed = tuple(name for name, _ in self.fixed)
+        return fixed + tuple(f"indicator_{name}" if name in fixed else name for name in self.indicators)
+
+    @cached_property
+    def header(self) -> str:
+        """The file's first line, without its end."""
+        return ",".join(text_cell(name) for name in self.names)
+
+    @cached_property
+    def head(self) -> bytes:
+        """The file's first bytes."""
+        return head_of(self.header)
+
+    @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        fixed = (i for i, (_, kind) in enumerate(self.fixed) if kind is Kind.NUMBER)
+        return (*fixed, *range(len(self.fixed), len(self.fixed) + len(self.indicators)))
+
+    def render(self, rows: Iterable[Row]) -> bytes:
+        """`rows` as lines of RFC 4180. The same rows always give the same bytes."""
+        texts = [i for i, (_, kind) in enumerate(self.fixed) if kind is Kind.TEXT]
+        names = [i for i, (_, kind) in enumerate(self.fixed) if kind is Kind.NAME]
+        numbers = itemgetter(*self._numbers)
+        lines = []
+        for row in rows:
+            cells = ["" if cell is None else cell for cell in row]
+            for i in names:
+                if cells[i]:
+                    cells[i] = name_cell(cells[i])
+            for i in texts:
+                if cells[i]:
+                    cells[i] = text_cell(cells[i])
+            if not _NUMBERS.fullmatch(",".join(numbers(cells)) + ","):
+                for i in self._numbers:
+                    cells[i] = cells[i] and number_cell(cells[i])
+            lines.append(",".join(cells))
+        lines.append("")
+        return LINE_END.join(lines).encode()
+
+
+def signals_layout(indicators: Iterable[str]) -> Layout:
+    """`llm_signals.csv`: one row per signal."""
+    return Layout(SIGNALS_FILE, SIGNAL_COLUMNS, tuple(dict.fromkeys(indicators)))
+
+
+def bars_layout(indicators: Iterable[str]) -> Layout:
+    """`llm_strategy_results.csv`: one row per bar."""
+    return Layout(BARS_FILE, BAR_COLUMNS, tuple(dict.fromkeys(indicators)))

@@ -1,0 +1,130 @@
+"""Cells and lines of the CSV files: what a spreadsheet and a program make of them."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_integration.csv_rows import BOM, Kind, Layout, bars_layout, signals_layout, text_cell
+from tests.sampledata import SHARED
+
+LAYOUT = Layout("x.csv", (("name", Kind.NAME), ("when", Kind.PLAIN), ("text", Kind.TEXT)), ("rsi", "adx"))
+TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+plain_numbers = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20).map(
+    lambda number: f"{number:f}"
+)
+
+
+def read(data: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+
+
+def cell(text: str) -> str:
+    """`text` as a program reads it back."""
+    ((value,),) = csv.reader([text_cell(text) + "\r\n"], strict=True)
+    return value
+
+
+@given(st.lists(st.tuples(st.text(), st.text(), plain_numbers | st.none(), plain_numbers | st.none()), max_size=5))
+def test_every_row_is_one_line_with_every_cell_in_its_column(
+    rows: list[tuple[str, str, str | None, str | None]],
+) -> None:
+    data = LAYOUT.render([(name, "2026-01-05 00:00:00", text, rsi, adx) for name, text, rsi, adx in rows])
+    assert data.count(b"\n") == data.count(b"\r\n") == len(rows)
+    assert len(data.decode().splitlines()) == len(rows)
+    for (name, text, rsi, adx), got in zip(rows, read(data), strict=True):
+        assert got[1] == "2026-01-05 00:00:00"
+        assert got[3:] == [rsi or "", adx or ""]
+        assert got[0] == (cell(name) if name else "") and got[2] == (cell(text) if text else "")
+
+
+@given(
+    st.text(
+        st.characters(
+            exclude_categories=["Cc", "Cs", "Zl", "Zp"],
+            exclude_characters="=+-@＝＋－＠;\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+        )
+    )
+)
+def test_text_without_anything_dangerous_reads_back_as_it_was(text: str) -> None:
+    assert (cell(text) if text else "") == text
+
+
+@given(st.text(min_size=1))
+def test_no_text_becomes_a_formula_or_breaks_a_line(text: str) -> None:
+    value = cell(text)
+    assert not re.match(r"[\s\u200b-\u200f\ufeff]*[=+\-@＝＋－＠]", value)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]", value)
+    assert value.removeprefix("'")[:1] != "\t"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("=1+1", "'=1+1"),
+        ("  -2", "'  -2"),
+        ("\ufeff=1", "'\ufeff=1"),
+        ("\n@SUM(1)", "' @SUM(1)"),
+        ("\tplain", "' plain"),
+        ("\x00=1", "'\ufffd=1"),
+        ("＝cmd", "'＝cmd"),
+        ("BTC/USDT", "BTC/USDT"),
+        ("up; =1+1", "up;' =1+1"),
+        ("up;-cmd|'/C calc'!A0", "up;'-cmd|'/C calc'!A0"),
+        ("stop; -2 % from entry", "stop; -2 % from entry"),
+        ("one\r\ntwo\nthree\x1b[0m", "one  two three\ufffd[0m"),
+        ("half \ud83d pair", "half \ufffd pair"),
+        ("abc\u202etxt", "abc\ufffdtxt"),
+    ],
+)
+def test_what_is_done_to_text(text: str, expected: str) -> None:
+    assert cell(text) == expected
+
+
+def test_text_that_no_cell_holds_is_cut_and_says_so() -> None:
+    value = cell("🚀" * 20_000)
+    assert len(value) == 16_000 and value.endswith("🚀…")
+
+
+@given(st.lists(plain_numbers, min_size=2, max_size=2))
+def test_numbers_are_never_guarded(numbers: list[str]) -> None:
+    assert LAYOUT.render([("x", "", "", *numbers)]) == f"x,,,{','.join(numbers)}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [("NaN", "NaN"), ("-Infinity", "'-Infinity"), ("=1+1", "'=1+1"), ("-1-2", "'-1-2")],
+)
+def test_what_is_no_number_is_not_trusted_in_a_column_of_numbers(stored: str, expected: str) -> None:
+    assert read(LAYOUT.render([("x", None, None, "1.5", stored)])) == [["x", "", "", "1.5", expected]]
+
+
+def test_a_file_begins_with_a_byte_order_mark_and_its_columns() -> None:
+    head = signals_layout(["rsi", "price", "rsi"]).head
+    assert head.startswith(BOM + b"signal_id,close_time,source,symbol,timeframe,strategy,side,")
+    assert head.endswith(b",call_id,rsi,indicator_price\r\n")
+
+
+@pytest.mark.parametrize("layout", [signals_layout([]), bars_layout(["a", "b"])])
+def test_no_two_columns_are_called_alike(layout: Layout) -> None:
+    assert len(set(layout.names)) == len(layout.names)
+
+
+@pytest.mark.skipif(SHARED is None, reason="the sample data is not there")
+def test_known_hostile_strings_stay_harmless() -> None:
+    assert SHARED is not None
+    folder = SHARED / "hostile"
+    strings = json.loads((folder / "blns.json").read_text())
+    strings += (folder / "csv-payload.txt").read_text().splitlines()
+    strings += [json.loads(line)["text"] for line in (folder / "prompt_injection.jsonl").read_text().splitlines()]
+    data = LAYOUT.render([(text, None, text, None, None) for text in strings])
+    rows = read(data)
+    assert len(rows) == data.count(b"\n") == len(strings)
+    for row, text in zip(rows, strings, strict=True):
+        assert len(row) == 5 and not row[0].lstrip().startswith(TRIGGERS) and row[0] == row[2]
+        if text and text.isascii() and text.isprintable() and text.lstrip()[:1] not in TRIGGERS:
+            assert row[0].replace(";'", ";") == text.replace(";'", ";")
