@@ -11,6 +11,7 @@ from llm_integration.parsing.documents import NotJson, decode
 from llm_integration.parsing.stated import Refused
 
 MAX_BROKEN_LENGTH = 64_000
+START_LIMIT_S = 30.0
 _WORKER = str(Path(__file__).with_name("repair_worker.py"))
 
 
@@ -28,8 +29,10 @@ class Repairer:
             raise Refused(f"the reply's JSON is broken, and too long ({len(text)} characters) to be mended")
         async with self._turn:
             try:
+                async with asyncio.timeout(START_LIMIT_S):
+                    process = await self._running()
                 async with asyncio.timeout(self._timeout_s):
-                    reply = await self._ask(text)
+                    reply = await self._ask(process, text)
             except TimeoutError as error:
                 raise Refused(f"the reply's JSON is broken and was not mended within {self._timeout_s:g} s") from error
             except (OSError, asyncio.IncompleteReadError) as error:
@@ -38,21 +41,16 @@ class Repairer:
                 raise Refused("the reply's JSON is broken and cannot be mended") from error
         return reply
 
-    async def _ask(self, text: str) -> Any:
-        done = False
+    async def _ask(self, process: Process, text: str) -> Any:
+        assert process.stdin is not None
+        data = text.encode("utf-8", "surrogatepass")
         try:
-            process = await self._running()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            data = text.encode("utf-8", "surrogatepass")
             process.stdin.write(struct.pack(">I", len(data)) + data)
             await process.stdin.drain()
-            (length,) = struct.unpack(">I", await process.stdout.readexactly(4))
-            reply = await process.stdout.readexactly(length)
-            done = True
-        finally:
-            if not done:
-                await self._stop()
+            reply = await _frame(process)
+        except BaseException:
+            await self._stop()
+            raise
         return decode(reply.decode())
 
     async def _running(self) -> Process:
@@ -60,6 +58,11 @@ class Repairer:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", _WORKER, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
             )
+            try:
+                await _frame(self._process)
+            except BaseException:
+                await self._stop()
+                raise
         return self._process
 
     async def _stop(self) -> None:
@@ -72,3 +75,9 @@ class Repairer:
         """End the worker process; safe to call twice."""
         async with self._turn:
             await self._stop()
+
+
+async def _frame(process: Process) -> bytes:
+    assert process.stdout is not None
+    (length,) = struct.unpack(">I", await process.stdout.readexactly(4))
+    return await process.stdout.readexactly(length)

@@ -1,6 +1,6 @@
 """Mends broken JSON in a process of its own, which can be killed: one request, one reply, each led by its length.
 
-Runs as a script and imports nothing of ours. Ends when its input does.
+An empty reply in advance says that it is ready. Runs as a script and imports nothing of ours. Ends when its input does.
 """
 
 import json
@@ -32,6 +32,8 @@ def mended(text: str) -> str:
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer until the input ends."""
+    replies.write(struct.pack(">I", 0))
+    replies.flush()
     while len(head := requests.read(4)) == 4:
         text = requests.read(struct.unpack(">I", head)[0]).decode("utf-8", "surrogatepass")
         data = mended(text).encode()
