@@ -11,8 +11,8 @@ from trading.indicators.columns import Columns
 
 
 def settled(alpha: float) -> int:
-    """Bars until a smoothing by `alpha` has forgotten its seed to below e^-32, at least 500."""
-    return max(500, ceil(-32.0 / log1p(-alpha))) if alpha < 1.0 else 500
+    """Bars until a smoothing by `alpha` has forgotten its seed to below e^-32."""
+    return ceil(-32.0 / log1p(-alpha)) if alpha < 1.0 else 1
 
 
 class Smooth:
@@ -57,6 +57,11 @@ class Smooth:
         return self.value
 
 
+def needed(*one_after_another: Smooth) -> int:
+    """Bars until averages of averages have forgotten their seeds, at least 500."""
+    return max(500, sum(average.bars for average in one_after_another))
+
+
 def true_range(columns: Columns) -> float:
     """The larger of the bar's range and its reach from the close before; NaN on the first bar."""
     before = columns.previous_close
@@ -72,7 +77,7 @@ class Ema:
 
     def __init__(self, length: int, *, wilder: bool = False) -> None:
         self._average = Smooth(length, wilder=wilder)
-        self.bars = self._average.bars
+        self.bars = needed(self._average)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         return (self._average.add(columns.close),)
@@ -86,7 +91,7 @@ class EmaChain:
     def __init__(self, length: int, weights: tuple[float, ...]) -> None:
         self._stages = [Smooth(length) for _ in weights]
         self._weights = weights
-        self.bars = sum(stage.bars for stage in self._stages)
+        self.bars = needed(*self._stages)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         value, total = columns.close, 0.0
@@ -105,7 +110,7 @@ class Trix:
         self._stages = [Smooth(length) for _ in range(3)]
         self._before = nan
         self._last: deque[float] = deque(maxlen=signal)
-        self.bars = sum(stage.bars for stage in self._stages) + signal
+        self.bars = needed(*self._stages) + signal
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         value = columns.close
@@ -126,7 +131,7 @@ class Rsi:
     def __init__(self, length: int) -> None:
         self._gain = Smooth(length, wilder=True)
         self._loss = Smooth(length, wilder=True)
-        self.bars = self._gain.bars
+        self.bars = needed(self._gain)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         move = columns.close - columns.previous_close
@@ -145,7 +150,7 @@ class Atr:
     def __init__(self, length: int, *, percent: bool = False) -> None:
         self._average = Smooth(length, wilder=True)
         self._percent = percent
-        self.bars = self._average.bars
+        self.bars = needed(self._average)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         value = self._average.add(true_range(columns))
@@ -161,7 +166,7 @@ class Macd:
 
     def __init__(self, fast: int, slow: int, signal: int) -> None:
         self._fast, self._slow, self._signal = Smooth(fast), Smooth(slow), Smooth(signal)
-        self.bars = self._slow.bars + self._signal.bars
+        self.bars = needed(self._slow, self._signal)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         macd = self._fast.add(columns.close) - self._slow.add(columns.close)
@@ -177,7 +182,7 @@ class Keltner:
     def __init__(self, length: int, scalar: float) -> None:
         self._middle, self._range = Smooth(length), Smooth(length)
         self._scalar = scalar
-        self.bars = self._range.bars
+        self.bars = needed(self._range)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         middle = self._middle.add(columns.close)
@@ -227,7 +232,7 @@ class Adx:
         self._seen = 0
         self._plus = self._minus = self._range = 0.0
         self._average = Smooth(signal, wilder=True)
-        self.bars = length + settled(1.0 / length) + self._average.bars
+        self.bars = max(500, length + settled(1.0 / length) + self._average.bars)
 
     def update(self, columns: Columns) -> tuple[float, ...]:
         if isnan(columns.previous_close):
