@@ -3,7 +3,8 @@
 Llama architecture, 64 wide, 2 blocks, a vocabulary of 356 tokens: 3 special ones, the 256 bytes, the printable ASCII
 characters, the two ChatML marks. The first dimension of every embedding is the same constant and no block writes to
 it, so that the first column of the output matrix is a bias per token. It keeps bytes and control tokens from being
-sampled (half a UTF-8 sequence makes the server answer 500) and favours the characters that end a JSON value.
+sampled (half a UTF-8 sequence makes the server answer 500) and favours the characters that end a JSON value. The
+attention is strong, so that another prompt gives another reply.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ from gguf import GGUFWriter, TokenType
 CONTEXT_TOKENS = 32768
 _WIDTH, _BLOCKS, _HEADS, _FEED_FORWARD = 64, 2, 4, 128
 _CONSTANT = 8.0
+_ATTENTION_GAIN = 2.5
 _PRINTABLE = ["\u2581", *(chr(code) for code in range(0x21, 0x7F))]
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -67,11 +69,12 @@ def _write_metadata(writer: GGUFWriter, tokens: list[str], types: list[TokenType
 
 
 def _write_tensors(writer: GGUFWriter, random: np.random.Generator, tokens: list[str], types: list[TokenType]) -> None:
-    def weights(rows: int, columns: int) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+    def weights(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        matrix: np.ndarray = gain / np.sqrt(columns) * random.standard_normal((rows, columns))
+        return matrix.astype(np.float32)
 
-    def silent_on_the_constant(rows: int, columns: int) -> np.ndarray:
-        matrix = weights(rows, columns)
+    def silent_on_the_constant(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        matrix = weights(rows, columns, gain)
         matrix[0] = 0.0
         return matrix
 
@@ -81,15 +84,15 @@ def _write_tensors(writer: GGUFWriter, random: np.random.Generator, tokens: list
     ones = np.ones(_WIDTH, dtype=np.float32)
     for block in range(_BLOCKS):
         for name in ("attn_q", "attn_k", "attn_v"):
-            writer.add_tensor(f"blk.{block}.{name}.weight", weights(_WIDTH, _WIDTH))
-        writer.add_tensor(f"blk.{block}.attn_output.weight", silent_on_the_constant(_WIDTH, _WIDTH))
+            writer.add_tensor(f"blk.{block}.{name}.weight", weights(_WIDTH, _WIDTH, _ATTENTION_GAIN))
+        writer.add_tensor(f"blk.{block}.attn_output.weight", silent_on_the_constant(_WIDTH, _WIDTH, _ATTENTION_GAIN))
         writer.add_tensor(f"blk.{block}.ffn_gate.weight", weights(_FEED_FORWARD, _WIDTH))
         writer.add_tensor(f"blk.{block}.ffn_up.weight", weights(_FEED_FORWARD, _WIDTH))
         writer.add_tensor(f"blk.{block}.ffn_down.weight", silent_on_the_constant(_WIDTH, _FEED_FORWARD))
         writer.add_tensor(f"blk.{block}.attn_norm.weight", ones)
         writer.add_tensor(f"blk.{block}.ffn_norm.weight", ones)
     writer.add_tensor("output_norm.weight", ones)
-    output = weights(len(tokens), _WIDTH) * 2
+    output = weights(len(tokens), _WIDTH, 2.0)
     output[:, 0] = [_bias(text, kind) for text, kind in zip(tokens, types, strict=True)]
     writer.add_tensor("output.weight", output)
 
@@ -97,4 +100,4 @@ def _write_tensors(writer: GGUFWriter, random: np.random.Generator, tokens: list
 def _bias(text: str, kind: TokenType) -> float:
     if kind != TokenType.NORMAL:
         return -40.0
-    return 0.6 if text in '"]}' else 0.0
+    return 1.0 if text in '"]}' else 0.0

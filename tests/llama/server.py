@@ -1,0 +1,65 @@
+"""Starts the real llama-server on a free port, and ends it."""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.llama.build import MODEL, SERVER
+
+_START_LIMIT_S = 60.0
+
+
+@contextmanager
+def running(log: Path, arguments: Sequence[str] = (), *, slots: int = 2, context: int = 16384) -> Iterator[str]:
+    """The base_url of a server that takes `slots` requests at once, `context` tokens each. Its output goes to `log`."""
+    with launched(log, arguments, slots=slots, context=context) as url:
+        _wait_until_loaded(url, log)
+        yield url
+
+
+@contextmanager
+def launched(log: Path, arguments: Sequence[str] = (), *, slots: int = 2, context: int = 16384) -> Iterator[str]:
+    """As `running`, without waiting until it has loaded its model."""
+    port = _free_port()
+    command = [
+        str(SERVER), "--model", str(MODEL), "--host", "127.0.0.1", "--port", str(port), "--parallel", str(slots),
+        "--ctx-size", str(slots * context), "--no-kv-unified", "--threads", "1", "--threads-http", "4",
+        *arguments,
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def _wait_until_loaded(url: str, log: Path) -> None:
+    end = time.monotonic() + _START_LIMIT_S
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise AssertionError(f"llama-server did not start within {_START_LIMIT_S:.0f} s:\n{log.read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
