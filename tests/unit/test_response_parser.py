@@ -141,11 +141,20 @@ async def test_a_number_is_converted_where_its_scale_is_stated(
     [
         '{"action": "hold", "rating": 4', '{"action": "hold", "rating": 4, "confidence_percent": 8',
         '{"rating": 4, "confidence_percent": 85, "action": "ho', FULL + ' {"action": "se',
-        "Action: Buy\nConfidence: 8",
+        "Action: Buy\nConfidence: 85",
     ],
 )  # fmt: skip
 async def test_a_reply_cut_off_in_its_answer_is_an_abstention(text: str) -> None:
     assert await brief(text, finish_reason=None) is None
+
+
+async def test_a_number_at_the_very_end_counts_once_the_model_is_known_to_have_finished() -> None:
+    assert await brief("Action: Buy\nConfidence: 0.85", finish_reason=None) is None
+    assert await brief("Action: Buy\nConfidence: 0.85", finish_reason="stop") == (None, 0.85, "enter_long", "prose")
+
+
+async def test_an_object_that_was_closed_too_early_is_not_trusted() -> None:
+    assert await brief('Here: {"action": "BUY"}, "rating": 2}') is None
 
 
 async def test_broken_json_is_not_mended_when_the_model_ran_out_of_tokens() -> None:

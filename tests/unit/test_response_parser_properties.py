@@ -69,6 +69,7 @@ LAYOUTS: list[Callable[[str, int, int], str]] = [
     lambda action, rating, percent: f"{action} | {percent}% | because of the trend",
     lambda action, rating, percent: f"Action: {action}\nRating: {rating}/5\nConfidence: {percent}%\n",
     lambda action, rating, percent: f"**Rating**: {rating}\n**Confidence**: {percent / 100}\n**Decision**: {action}\n",
+    lambda action, rating, percent: f"Decision: {action}\nConfidence: {percent / 100}\n",
 ]
 
 
