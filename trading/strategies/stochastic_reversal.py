@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trading.model import Side
 from trading.strategies.base import Event, View
-from trading.strategies.crossing import crossing, number, share
+from trading.strategies.crossing import number, share
 
 
 class Options(BaseModel):
@@ -33,7 +33,7 @@ class Strategy:
     then, as a share of the zone's depth.
     """
 
-    history = 10
+    history = 2
 
     def __init__(self, options: Options) -> None:
         numbers = f"{options.k}_{options.d}_{options.smooth}"
@@ -43,16 +43,11 @@ class Strategy:
         self.indicators: tuple[str, ...] = (self._k, self._d)
 
     def evaluate(self, view: View) -> Event | None:
-        def apart(ago: int) -> float | None:
-            k, d = view.value(self._k, ago), view.value(self._d, ago)
-            return None if k is None or d is None else k - d
-
-        turn = crossing(apart, self.history)
-        before = view.value(self._k, 1)
-        if before is None:
+        k, d, k_before, d_before = (view.value(name, ago) for ago in (0, 1) for name in (self._k, self._d))
+        if k is None or d is None or k_before is None or d_before is None:
             return None
-        if turn > 0 and before < self._oversold:
-            return Event(Side.LONG, share(self._oversold - before, self._oversold))
-        if turn < 0 and before > self._overbought:
-            return Event(Side.SHORT, share(before - self._overbought, 100.0 - self._overbought))
+        if k > d and k_before <= d_before and k_before < self._oversold:
+            return Event(Side.LONG, share(self._oversold - k_before, self._oversold))
+        if k < d and k_before >= d_before and k_before > self._overbought:
+            return Event(Side.SHORT, share(k_before - self._overbought, 100.0 - self._overbought))
         return None
