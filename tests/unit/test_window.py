@@ -93,7 +93,7 @@ def test_a_bar_that_is_not_later_than_the_last_is_refused(later: timedelta) -> N
     assert len(window.bars) == 1
 
 
-@pytest.mark.parametrize("names", [THE_TEN, OTHERS])
+@pytest.mark.parametrize("names", [THE_TEN, OTHERS, ("ema_100",), ("rsi_50",), ("adx_20",), ("macd_30_60_20",)])
 def test_a_window_primed_with_the_bars_it_needs_says_what_one_that_never_stopped_says(names: tuple[str, ...]) -> None:
     """Restart: the values agree to 1e-9 from the first bar on."""
     rows = bars_of(generated(seed=9, count=2600, calmest=0.0003))
