@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import orjson
 from llm_integration.csv_files import ExportError, HeldDirectory, in_thread, replace_file
 from llm_integration.csv_follower import CsvFollower
 from llm_integration.csv_rows import bars_layout, signals_layout
-from llm_integration.csv_source import ExportSource
+from llm_integration.csv_source import ExportSource, Horizon
 from trading.clock import Clock, SystemClock
 from trading.errors import StorageError
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SUMMARY_FILE = "llm_processing_summary.json"
 MAX_BACKOFF_S = 60.0
+HELD_BACK_S = 60.0
 
 
 def no_stats() -> Mapping[str, object]:
@@ -61,6 +63,7 @@ class LLMCSVExporter:
         self._held: HeldDirectory | None = None
         self._followers: tuple[CsvFollower, ...] = ()
         self._level_with = 0
+        self._standing = (0, 0.0)
         self._troubles: dict[str, str] = {}
 
     @property
@@ -71,6 +74,11 @@ class LLMCSVExporter:
     @property
     def files(self) -> dict[str, tuple[int, int]]:
         """Rows and bytes of each file, by its name, as far as they are known to be whole."""
+        return {each.layout.file: (each.rows, each.bytes) for each in self._followers}
+
+    @property
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Rows and bytes of each file, as far as they are known."""
         return {each.layout.file: (each.rows, each.bytes) for each in self._followers}
 
     def poke(self) -> None:
@@ -102,6 +110,7 @@ class LLMCSVExporter:
         async with self._busy:
             followers = await self._open()
             horizon = await self._source.horizon()
+            self._watch(horizon)
             if horizon.xmin == self._level_with and await in_thread(lambda: all(each.is_level() for each in followers)):
                 return 0
             self._level_with = 0
@@ -124,7 +133,7 @@ class LLMCSVExporter:
             if self._level_with >= goal:
                 return True
             if self._clock.monotonic() >= deadline:
-                log.warning("a transaction that stays open in PostgreSQL keeps the CSV files behind")
+                log.warning("a transaction that stays open in PostgreSQL keeps rows out of the CSV files for now")
                 return False
             await self._clock.sleep(0.02)
 
@@ -167,6 +176,20 @@ class LLMCSVExporter:
             )
             self._level_with = 0
         return self._followers
+
+    def _watch(self, horizon: Horizon) -> None:
+        """Say so once when a transaction that nobody ends keeps everything after it out of the files."""
+        oldest, since = self._standing
+        now = self._clock.monotonic()
+        if horizon.xmin != oldest or horizon.xmin == horizon.xmax:
+            self._standing = (horizon.xmin, now)
+        elif now - since >= HELD_BACK_S:
+            self._standing = (horizon.xmin, math.inf)
+            log.warning(
+                "transaction %d has been open in PostgreSQL for %.0f s; the CSV files wait for it: find it in "
+                "pg_stat_activity (backend_xid) or pg_prepared_xacts and end it",
+                oldest, now - since,
+            )  # fmt: skip
 
     async def _attempt(self, name: str, step: Callable[[], Awaitable[object]]) -> bool:
         """Do one step; what stops it is logged when it begins, changes and ends."""

@@ -1,6 +1,7 @@
 """The CSV exporter on a real PostgreSQL and real files."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from llm_integration.csv_follower import CsvFollower
 from llm_integration.csv_source import Mark
 from tests.integration.csv_world import BARS, SIGNALS, SUMMARY, World, world
 from trading.clock import SystemClock
+from trading.errors import StorageError
 
 
 @pytest.fixture
@@ -421,6 +423,43 @@ async def test_run_writes_at_a_poke_and_ends_with_everything_written(market: Wor
     summary = json.loads(market.bytes(SUMMARY))
     assert (summary["processed"], summary["csv"]["files"][BARS]["rows"]) == (3, 3)
     assert datetime.fromisoformat(summary["generated_at"]).tzinfo == UTC
+
+
+class SettableClock(SystemClock):
+    """A clock that a test sets forward."""
+
+    ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+async def test_a_transaction_that_nobody_ends_is_named_once(market: World, caplog: pytest.LogCaptureFixture) -> None:
+    clock = SettableClock()
+    exporter = market.exporter(clock=clock)
+    async with market.transaction() as forgotten:
+        xid = await forgotten.fetchval("SELECT pg_current_xact_id()::text")
+        await market.bar()
+        for _ in range(4):
+            await exporter.export()
+            clock.ahead_s += 61
+    said = [record.getMessage() for record in caplog.records if "has been open" in record.getMessage()]
+    assert len(said) == 1 and f"transaction {xid} " in said[0]
+
+
+async def test_lost_connections_are_made_again(market: World) -> None:
+    """PostgreSQL ends every connection of the exporter; at most one export fails."""
+    exporter = await filled(market)
+    await market.bar()
+    async with market.transaction() as other:
+        await other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with contextlib.suppress(StorageError):
+        await exporter.export()
+    await exporter.drain()
+    assert len(market.read(BARS)) == 11
 
 
 async def test_run_survives_trouble_and_says_it_once(

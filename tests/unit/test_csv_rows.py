@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,13 @@ def test_a_file_begins_with_a_byte_order_mark_and_its_columns() -> None:
 @pytest.mark.parametrize("layout", [signals_layout([]), bars_layout(["a", "b"])])
 def test_no_two_columns_are_called_alike(layout: Layout) -> None:
     assert len(set(layout.names)) == len(layout.names)
+
+
+@pytest.mark.parametrize("layout", [signals_layout([]), bars_layout([])])
+def test_the_documentation_names_every_column(layout: Layout) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "csv.md").read_text()
+    section = page.split(f"## `{layout.file}`")[1].split("\n## ")[0]
+    assert [name for name in layout.names if f"`{name}`" not in section] == []
 
 
 @pytest.mark.skipif(SHARED is None, reason="the sample data is not there")
