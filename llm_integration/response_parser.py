@@ -58,7 +58,7 @@ class LLMResponseParser:
             rung = found.rung
             stated = _about(signal, found.documents)
             if found.around:
-                _check_around(stated, found.around)
+                _check_beside(stated, told(found.around, ended=True), signal)
             return _verdict(stated, rung)
         except Refused as refused:
             return Abstention(str(refused), rung)
@@ -158,10 +158,11 @@ def _about(signal: Signal, documents: list[Any]) -> Stated:
     return stated
 
 
-def _check_around(stated: Stated, around: str) -> None:
-    beside = told(around, ended=True)
-    if beside is not None:
-        agreed(stated, beside)
+def _check_beside(stated: Stated, beside: Stated, signal: Signal) -> None:
+    """Raises Refused when what stands beside the answer says otherwise, or is about another symbol."""
+    agreed(stated, beside)
+    if beside.symbol is not None and not same_symbol(beside.symbol, signal.symbol):
+        raise Refused(f"the reply is about {beside.symbol!r}, the signal about {signal.symbol!r}")
 
 
 def _from_prose(text: str, signal: Signal, finish: str) -> Verdict | Abstention:
@@ -170,17 +171,13 @@ def _from_prose(text: str, signal: Signal, finish: str) -> Verdict | Abstention:
         if finish in CUT_OFF:
             raise Refused(CUT_OFF_REASON)
         answer = unfenced(without_thoughts(text))
-        stated, rung = piped(answer), PIPE
+        line = piped(answer)
         beside = told(answer, ended=finish in ENDED or text.endswith(("\n", "\r", "```")))
-        if stated is None:
-            stated, rung = beside, PROSE
-        elif beside is not None:
-            agreed(stated, beside)
-        if stated is None:
-            rung = None
+        stated = line if line is not None else beside
+        if not stated.answers:
             raise Refused("the reply states neither an action nor a rating")
-        if stated.symbol is not None and not same_symbol(stated.symbol, signal.symbol):
-            raise Refused(f"the reply is about {stated.symbol!r}, the signal about {signal.symbol!r}")
+        rung = PROSE if line is None else PIPE
+        _check_beside(stated, beside, signal)
         return _verdict(stated, rung)
     except Refused as refused:
         return Abstention(str(refused), rung)

@@ -27,14 +27,16 @@ _NEGATION = re.compile(
     re.IGNORECASE,
 )
 _FIGURE = re.compile(
-    r"[\s*_`~≈]*(?:[^\W\d][^\d(（\n]{0,20}[(（])?"
-    r"(\d{1,6}(?:[.,]\d{1,12})?(?:\s?(?:/|out of)\s?\d{1,4})?(?:\s?(?:[%％]|percent\b))?)(?P<end>[*_`\s]*)"
+    r"[\s~≈]*(?:[^\W\d][^\d(（\n]{0,20}[(（])?"
+    r"(\d{1,6}(?:[.,]\d{1,12})?(?:\s?(?:/|out of)\s?\d{1,4})?(?:\s?(?:[%％]|percent\b))?)\s*"
 )
+_EMPHASIS = re.compile(r"[*_`]")
+_SCALE_AFTER = re.compile(r"\bout of\b|\bscale\b|/\s*\d", re.IGNORECASE)
 _GOES_ON = re.compile(r"[\d/%％.,]?\d|[-–~～至]\s*\d|to\s+\d")
 
 
-def told(text: str, ended: bool) -> Stated | None:
-    """What labelled lines state; None where they state neither an action nor a rating.
+def told(text: str, ended: bool) -> Stated:
+    """What labelled lines state, if anything.
 
     `ended` says that the model is known to have finished: otherwise a number at the very end may be cut off.
     Raises Refused when two of them differ, or a number cannot be trusted.
@@ -46,8 +48,6 @@ def told(text: str, ended: bool) -> Stated | None:
             if symbol is not None and symbol != reading.symbol:
                 raise Refused(f"the reply speaks of several symbols: {symbol!r} and {reading.symbol!r}")
             symbol = reading.symbol
-    if not found.answers:
-        return None
     return replace(found, symbol=symbol, rationale=storable(text))
 
 
@@ -134,11 +134,15 @@ def _confidence(value: str, scale: str, last: bool) -> float | None:
 
 
 def _figure(value: str, last: bool) -> str | None:
+    value = _EMPHASIS.sub("", value)
     match = _FIGURE.match(value)
     if match is None:
         return None
     if _GOES_ON.match(value, match.end()):
         raise Refused(f"the reply gives no single number: {value.strip()[:60]!r}")
-    if last and match.end() == len(value) and not match["end"] and match[1][-1] not in "%％":
-        raise Refused("the reply ends on a number that may be cut off")
+    if match[1][-1] not in "%％":
+        if last:
+            raise Refused("the reply ends on a number that may be cut off")
+        if "/" not in match[1] and "of" not in match[1] and _SCALE_AFTER.search(value, match.end()):
+            raise Refused(f"the reply names a scale that is not understood: {value.strip()[:60]!r}")
     return match[1]

@@ -97,7 +97,7 @@ async def test_a_reply_without_one_answer_is_an_abstention(text: str) -> None:
         "Recommendation: do not buy", "Decision: not a sell", "建议：不买入", "Decision: Buy or sell",
         "Decision: BUY, HOLD or SELL", "FINAL TRANSACTION PROPOSAL: **BUY/HOLD/SELL**", "Action: **Not** Buy",
         "Action: Buy (not advised)", "建议：卖出（或持有观望）", "Decision: Buy the dip only if it breaks 100",
-        "I would neither buy nor sell.", '{"action": "do not buy"}',
+        "I would neither buy nor sell.", "Action: Buy\nRating: 4 (on a scale of 10)\n", '{"action": "do not buy"}',
     ],
 )  # fmt: skip
 async def test_a_negated_or_open_action_is_not_read_as_that_action(text: str) -> None:
@@ -141,7 +141,7 @@ async def test_a_number_is_converted_where_its_scale_is_stated(
     [
         '{"action": "hold", "rating": 4', '{"action": "hold", "rating": 4, "confidence_percent": 8',
         '{"rating": 4, "confidence_percent": 85, "action": "ho', FULL + ' {"action": "se',
-        "Action: Buy\nConfidence: 85",
+        "Action: Buy\nConfidence: 85", "Action: Buy\nConfidence: 0.", "Action: Buy\nRating: **4** out o",
     ],
 )  # fmt: skip
 async def test_a_reply_cut_off_in_its_answer_is_an_abstention(text: str) -> None:
@@ -172,6 +172,13 @@ async def test_a_stated_symbol_must_be_the_signals() -> None:
     assert isinstance(verdict, Abstention)
     assert "'ETHUSDT'" in verdict.reason
     assert isinstance(await read('{"action": "BUY", "symbol": "BINANCE:BTCUSDT"}'), Verdict)
+
+
+@pytest.mark.parametrize(
+    "text", ["Symbol: ETH\nBUY | 85% | up", 'Symbol: ETH\n{"action": "BUY"}', "Decision for ETH: buy"]
+)
+async def test_a_symbol_stated_beside_the_answer_must_be_the_signals_too(text: str) -> None:
+    assert await brief(text) is None
 
 
 async def test_of_several_symbols_only_the_signals_own_counts() -> None:

@@ -70,6 +70,9 @@ LAYOUTS: list[Callable[[str, int, int], str]] = [
     lambda action, rating, percent: f"Action: {action}\nRating: {rating}/5\nConfidence: {percent}%\n",
     lambda action, rating, percent: f"**Rating**: {rating}\n**Confidence**: {percent / 100}\n**Decision**: {action}\n",
     lambda action, rating, percent: f"Decision: {action}\nConfidence: {percent / 100}\n",
+    lambda action, rating, percent: (
+        f"Confidence: {percent}%\nDecision: {action}\nRating: **{2 * rating}** out of 10.\n"
+    ),
 ]
 
 
