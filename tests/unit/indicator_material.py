@@ -83,7 +83,7 @@ def oracle(function: str, frame: pd.DataFrame, **parameters: Any) -> np.ndarray:
         warnings.simplefilter("ignore")
         answer = call(**series, **parameters)
     answer = answer[0] if isinstance(answer, tuple) else answer
-    values = answer.to_numpy(dtype=float, na_value=np.nan).reshape(len(frame), -1).copy()
+    values: np.ndarray = answer.to_numpy(dtype=float, na_value=np.nan).reshape(len(frame), -1).copy()
     values[~np.isfinite(values)] = np.nan
     return values
 
