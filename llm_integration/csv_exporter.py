@@ -76,11 +76,6 @@ class LLMCSVExporter:
         """Rows and bytes of each file, by its name, as far as they are known to be whole."""
         return {each.layout.file: (each.rows, each.bytes) for each in self._followers}
 
-    @property
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Rows and bytes of each file, as far as they are known."""
-        return {each.layout.file: (each.rows, each.bytes) for each in self._followers}
-
     def poke(self) -> None:
         """Something was committed: look soon. Costs nothing; call it as often as you like, from the event loop."""
         self._poked.set()
