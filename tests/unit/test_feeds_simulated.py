@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.fake_clock import FakeClock, settle
 from trading.feeds import feed_module, feed_names
 from trading.feeds.guard import REFUSALS, BarGuard, Cause
 from trading.feeds.simulated import Feed, Options
@@ -20,42 +21,8 @@ from trading.model import Bar, Stream
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
-class FakeClock:
-    """A clock that stands still until `advance`."""
-
-    def __init__(self, now: datetime = NOON) -> None:
-        self._begun = now
-        self._passed = 0.0
-        self._sleepers: list[tuple[float, asyncio.Event]] = []
-
-    def now(self) -> datetime:
-        return self._begun + timedelta(seconds=self._passed)
-
-    def monotonic(self) -> float:
-        return self._passed
-
-    async def sleep(self, delay_s: float) -> None:
-        woken = asyncio.Event()
-        self._sleepers.append((self._passed + delay_s, woken))
-        await woken.wait()
-
-    async def advance(self, seconds: float) -> None:
-        self._passed += seconds
-        due = [woken for when, woken in self._sleepers if when <= self._passed + 1e-9]
-        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[1] not in due]
-        for woken in due:
-            woken.set()
-        await settle()
-
-
-async def settle() -> None:
-    """Let every task run until it waits for something."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
 async def all_bars(after: Mapping[Stream, datetime] | None = None, **options: Any) -> list[Bar]:
-    feed = Feed(Options(speed="max", **options), FakeClock())
+    feed = Feed(Options(speed="max", **options), FakeClock(NOON))
     return [bar async for bar in feed.bars(after or {})]
 
 
@@ -157,7 +124,7 @@ async def test_accelerated_bars_begin_at_the_start_that_is_set() -> None:
 
 
 async def test_real_time_begins_with_the_history_that_has_closed() -> None:
-    async with Watched(FakeClock(), symbol="SIMBTC", history=10) as watched:
+    async with Watched(FakeClock(NOON), symbol="SIMBTC", history=10) as watched:
         assert len(watched.bars) == 10
         assert watched.bars[-1].close_time == NOON
 
@@ -174,21 +141,21 @@ async def test_in_real_time_a_bar_is_given_only_once_it_has_closed() -> None:
 
 async def test_real_time_fills_a_gap_with_at_most_the_history() -> None:
     stored = {Stream("simulated", "SIMBTC", "5s"): NOON - timedelta(hours=5)}
-    async with Watched(FakeClock(), stored, symbol="SIMBTC", history=10) as watched:
+    async with Watched(FakeClock(NOON), stored, symbol="SIMBTC", history=10) as watched:
         assert len(watched.bars) == 10
     stored = {Stream("simulated", "SIMBTC", "5s"): NOON - timedelta(seconds=20)}
-    async with Watched(FakeClock(), stored, symbol="SIMBTC", history=10) as watched:
+    async with Watched(FakeClock(NOON), stored, symbol="SIMBTC", history=10) as watched:
         assert [bar.open_time for bar in watched.bars] == [NOON - timedelta(seconds=past) for past in (15, 10, 5)]
 
 
 async def test_real_time_and_accelerated_are_one_market() -> None:
-    async with Watched(FakeClock(), symbol="SIMBTC", history=5) as watched:
+    async with Watched(FakeClock(NOON), symbol="SIMBTC", history=5) as watched:
         start = watched.bars[0].open_time
         assert await all_bars(symbol="SIMBTC", start=start, bars=5) == watched.bars
 
 
 async def test_accelerated_time_passes_at_the_speed_that_is_set() -> None:
-    async with Watched(FakeClock(), symbol="SIMBTC", speed=10, timeframe="1m") as watched:
+    async with Watched(FakeClock(NOON), symbol="SIMBTC", speed=10, timeframe="1m") as watched:
         await watched.clock.advance(5.9)
         assert watched.bars == []
         await watched.clock.advance(0.2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trading.errors import UnreadableFile
-from trading.feeds.files.numbers import to_float
+from trading.feeds.files.numbers import decimal_sign, to_float
 from trading.feeds.files.options import FileOptions
 from trading.feeds.files.raw import RawTable
 
@@ -50,8 +50,9 @@ _NO_TICKERS = {
 }
 _UTC = re.compile(r"(?<=.)_(utc|gmt)$|^(utc|gmt)_(?=.)")
 _UNNAMED = re.compile(r"(unnamed_?\d*(_level_\d+)?|index|id|level_0)?")
+_USUAL = "open, high, low, close"
 _ORDERS = {
-    "open, high, low, close": (1, 2, 3, 4),
+    _USUAL: (1, 2, 3, 4),
     "low, high, open, close": (3, 2, 1, 4),
     "open, close, high, low": (1, 3, 4, 2),
     "volume, close, high, low, open": (5, 3, 4, 2),
@@ -248,40 +249,40 @@ def _why_missing(missing: Sequence[str], names: Sequence[object] | None, raw: Ra
 
 
 def _by_order(raw: RawTable, options: FileOptions, label: str) -> dict[str, int]:
-    """Time first, then the one known order of prices that the figures agree with: no high may lie below a low."""
+    """Time first, then the order of prices that the figures contradict least; the usual one where it is as good."""
     if all(price in options.columns for price in PRICES):
         return {"time": 0}
     if len(raw.columns) < 5:
         return {}
-    figures = [[to_float(cell) for cell in raw.sample(column)] for column in range(1, min(len(raw.columns), 6))]
-    fitting = []
-    for order, places in _ORDERS.items():
-        if max(places) > len(figures):
-            continue
-        quotes = list(zip(*(figures[place - 1] for place in places), strict=True))
-        wrong = sum(
-            1 for open_, high, low, close in quotes if not low <= min(open_, close) <= max(open_, close) <= high
-        )
-        wrong -= sum(1 for quote in quotes if any(math.isnan(price) for price in quote))
-        if all(
-            any(not math.isnan(quote[price]) for quote in quotes) for price in range(4)
-        ) and wrong <= _TOLERATED * len(quotes):
-            if order == "open, high, low, close":
-                fitting = [order]
-                break
-            fitting.append(order)
-    if len(fitting) > 1:
-        raise UnreadableFile(f"{label}: no header, and {' or '.join(fitting)} all fit; say which with columns")
-    if not fitting:
+    places = range(1, min(len(raw.columns), 6))
+    sign = decimal_sign(raw, places, options.decimal, label)
+    figures = [[to_float(cell, sign) for cell in raw.sample(place)] for place in places]
+    faults = {
+        order: _faults([figures[place - 1] for place in prices])
+        for order, prices in _ORDERS.items()
+        if max(prices) <= len(figures)
+    }
+    least = min(faults.values())
+    if least > _TOLERATED:
         return {}
-    places = _ORDERS[fitting[0]]
-    volume = 1 if 1 not in places else 5
-    found = {"time": 0} | dict(zip(PRICES, places, strict=True))
+    best = [order for order, share in faults.items() if share == least]
+    if len(best) > 1 and best[0] != _USUAL:
+        raise UnreadableFile(f"{label}: no header, and {' or '.join(best)} all fit; say which with columns")
+    prices = _ORDERS[best[0]]
+    volume = 1 if 1 not in prices else 5
+    found = {"time": 0} | dict(zip(PRICES, prices, strict=True))
     if volume < len(raw.columns):
         found["volume"] = volume
     if len(raw.columns) > 6 and _later(raw.sample(6), raw.sample(0)):
         found["close_time"] = 6
     return found
+
+
+def _faults(prices: Sequence[Sequence[float]]) -> float:
+    """The share of rows whose open, high, low and close, read so, contradict each other; 1 when none is whole."""
+    whole = [quote for quote in zip(*prices, strict=True) if not any(map(math.isnan, quote))]
+    wrong = sum(not low <= min(open_, close) <= max(open_, close) <= high for open_, high, low, close in whole)
+    return wrong / len(whole) if whole else 1.0
 
 
 def _later(cells: Sequence[object], starts: Sequence[object]) -> bool:

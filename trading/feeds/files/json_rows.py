@@ -114,8 +114,10 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_record(node: Mapping[str, Any]) -> bool:
-    """Whether a mapping is one bar: its own names are prices, and they are figures."""
+    """Whether a mapping is one bar: it has figures of its own, and names of prices."""
     flat = _flat(node)
+    if all(isinstance(value, Mapping) for value in node.values()):
+        return False
     return header_fit([str(key) for key in flat]) and not any(
         isinstance(value, list | Mapping) for value in flat.values()
     )
