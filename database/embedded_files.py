@@ -137,7 +137,10 @@ def last_complaint(logs: Path, since: float) -> str:
 
 
 class OwnerLock:
-    """Says which process answers for the server; the system lets go of it when that process dies."""
+    """Says which process answers for the server; the system lets go of it when that process dies.
+
+    A forked child closes its copy at once, or it would hold the lock for a parent that was killed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -161,6 +164,8 @@ class OwnerLock:
                 f"process {owner} already runs the database in {self.path.parent}; stop it first, "
                 "give this one another database.data_directory, or share one server by database.url"
             ) from None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.release)
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._handle = handle

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from asyncpg.pool import PoolAcquireContext
@@ -11,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from database.settings import DatabaseSettings
+from database.settings import SCHEMES, DatabaseSettings, redacted
 from trading.errors import StorageError
 
 if TYPE_CHECKING:
@@ -122,14 +121,10 @@ def create_engine(url: str, settings: DatabaseSettings | None = None) -> AsyncEn
 
 def asyncpg_url(url: str) -> str:
     """`url` as asyncpg reads it: SQLAlchemy's driver suffix goes. Raises StorageError where it is no database URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
-        raise StorageError(
-            f"database.url starts with {parts.scheme or 'nothing'!r}; expected postgresql://user:password@host/name"
-        )
-    return (
-        urlunsplit(parts._replace(scheme="postgresql")) if parts.netloc else url.replace(parts.scheme, "postgresql", 1)
-    )
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise StorageError(f"{redacted(url)} is no database URL; expected postgresql://user:password@host/name")
+    return f"postgresql://{rest}"
 
 
 def _connect_arguments(limits: DatabaseSettings, application_name: str) -> dict[str, Any]:

@@ -1,18 +1,21 @@
 """DatabaseSettings: where PostgreSQL is, and how long we wait for it."""
 
+import re
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+_USER_SECRET = re.compile(r"^([\w+]+://[^:/@?#]*:).*@", re.DOTALL)
+_QUERY_SECRET = re.compile(r"([?&](?:password|passfile|sslpassword)=)[^&#]*", re.IGNORECASE)
+_HOSTS = re.compile(r"(?:(?:\[[^\]]*\]|[^:,\[\]]*)(?::\d{1,5})?)(?:,(?:\[[^\]]*\]|[^:,\[\]]*)(?::\d{1,5})?)*")
 SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
 class DatabaseSettings(BaseModel):
     """Where everything is kept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: str = Field(
         "embedded",
@@ -36,9 +39,16 @@ class DatabaseSettings(BaseModel):
 
     @field_validator("url")
     @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        if url != "embedded" and not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+    def _usable(cls, url: str) -> str:
+        if url == "embedded":
+            return url
+        if not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
             raise ValueError('expected "embedded" or postgresql://user:password@host:port/name')
+        if "#" in url or not _HOSTS.fullmatch(urlsplit(url).netloc.rpartition("@")[2]):
+            raise ValueError(
+                "the host and port cannot be told apart from the rest; "
+                "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23"
+            )
         return url
 
     @property
@@ -47,22 +57,11 @@ class DatabaseSettings(BaseModel):
         return self.url == "embedded"
 
     @property
-    def redacted_url(self) -> str | Literal["embedded"]:
+    def redacted_url(self) -> str:
         """The URL as it may be shown."""
         return redacted(self.url)
 
 
 def redacted(url: str) -> str:
-    """A database URL without its password, fit for a log line; "embedded" stays as it is."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"{user}:***@{host}" if colon else parts.netloc
-    query = "&".join(
-        f"{key}=***" if key.lower() in ("password", "passfile", "sslpassword") else pair
-        for pair in parts.query.split("&")
-        for key in (pair.partition("=")[0],)
-    )
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    """A database URL without its passwords, fit for a log line; "embedded" stays as it is."""
+    return _QUERY_SECRET.sub(r"\1***", _USER_SECRET.sub(r"\1***@", url))

@@ -28,8 +28,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @contextmanager
 def server() -> Iterator[str]:
     """A server in a folder of its own, not durable and so fast; its URL. Ends with the block."""
-    folder = Path(tempfile.mkdtemp(prefix="tradent-pg-"))
-    folder.chmod(0o711)
+    folder = make_folder()
     (folder / "custom.conf").write_text(FAST)
     (folder / "custom.conf").chmod(0o644)
     postgres = EmbeddedPostgres(folder)
@@ -40,6 +39,13 @@ def server() -> Iterator[str]:
     finally:
         run(postgres.stop())
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder() -> Path:
+    """A new folder with a short path that other accounts can pass through, as an installation's would be."""
+    folder = Path(tempfile.mkdtemp(prefix="tradent-pg-"))
+    folder.chmod(0o711)
+    return folder
 
 
 async def make_template(url: str) -> None:

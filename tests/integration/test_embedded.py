@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from database import embedded_process
 from database.embedded import EmbeddedPostgres
 from database.embedded_process import find_postmaster
 from database.engine import connect
+from tests.postgres import make_folder
 from trading.errors import StorageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,12 +37,23 @@ print("up", flush=True)
 sys.stdin.read()
 """
 
+FORKING_DAEMON = """
+import asyncio, os, sys, time
+from pathlib import Path
+from database.embedded import EmbeddedPostgres
+postgres = EmbeddedPostgres(Path(sys.argv[1]))
+asyncio.run(postgres.start())
+child = os.fork()
+if child:
+    print(child, flush=True)
+sys.stdin.read()
+"""
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that other accounts can reach, as an installation's would be."""
-    place = Path(tempfile.mkdtemp(prefix="tradent-pg-"))
-    place.chmod(0o711)
+    place = make_folder()
     yield place / "database"
     _end(place / "database")
     shutil.rmtree(place, ignore_errors=True)
@@ -130,8 +141,7 @@ async def test_it_is_durable_and_speaks_utf8(postgres_defaults: str, setting: st
 @pytest.fixture(scope="module")
 def postgres_defaults() -> Iterator[str]:
     """A server with our settings as they are shipped."""
-    place = Path(tempfile.mkdtemp(prefix="tradent-pg-"))
-    place.chmod(0o711)
+    place = make_folder()
     server = EmbeddedPostgres(place)
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         yield runner.run(server.start())
@@ -256,6 +266,25 @@ async def test_a_killed_daemon_leaves_its_server_to_the_next(folder: Path, daemo
     finally:
         await next_one.stop()
     assert not next_one.running
+
+
+@posix
+async def test_a_child_that_outlives_a_killed_daemon_does_not_keep_the_server(folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING_DAEMON, str(folder)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        assert psutil.pid_exists(child)
+        next_one = EmbeddedPostgres(folder)
+        await next_one.start()
+        await next_one.stop()
 
 
 @posix
