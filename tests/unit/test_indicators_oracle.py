@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "pvi": ("pvi", {}), "wad": ("wad", {}), "adosc_3_10": ("adosc", {}),
 }  # fmt: skip
 LIBRARY_NOISE = {"stderr": 1e-8}  # its sums run over the whole history and lose digits there
-THE_TEN = {
+THE_TEN: dict[str, tuple[str, dict[str, Any], int]] = {
     "rsi": ("rsi", {"length": 14}, 0), "atr": ("atr", {"length": 14}, 0), "sma_20": ("sma", {"length": 20}, 0),
     "sma_50": ("sma", {"length": 50}, 0), "bb_lower": ("bbands", {"length": 20, "std": 2.0, "ddof": 0}, 0),
     "bb_middle": ("bbands", {"length": 20, "std": 2.0, "ddof": 0}, 1),
