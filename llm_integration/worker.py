@@ -101,15 +101,12 @@ class LLMWorker:
         return not unfinished
 
     async def _claim_forever(self) -> None:
+        ahead = AHEAD * self._config.max_concurrency * self._config.batch_size
         while True:
-            ahead = AHEAD * self._config.max_concurrency * self._config.batch_size
+            self._claim_wanted.clear()
             wanted = min(ahead - self._store.waiting(), self._store.room())
-            claimed = 0
             if wanted >= max(1, ahead // 2):
-                self._claim_wanted.clear()
-                claimed = await self._guarded(partial(self._claim, wanted), "claiming tasks") or 0
-                if claimed == wanted:
-                    continue
+                await self._guarded(partial(self._claim, wanted), "claiming tasks")
             await self._wait(self._claim_wanted, self._config.poll_interval * random.uniform(0.8, 1.2))
 
     async def _claim(self, limit: int) -> int:
