@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import asyncpg
 
-from database.engine import connection_lost
+from database.engine import worth_retrying
 from database.journal import Journal
-from database.records import encode_record, split_records
+from database.records import encode_record, refused_for_content, split_records
 from trading.clock import Clock
 from trading.errors import TradentError
 from trading.model import Bar, Signal
@@ -23,22 +23,33 @@ RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TASK_CHANNEL = "tradent_tasks"
 
 SHIP = """
-WITH bars AS (
+WITH given AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (json_to_recordset($1::json) AS (
+        source text, symbol text, timeframe text, open_time timestamptz, close_time timestamptz, open numeric,
+        high numeric, low numeric, close numeric, volume numeric, indicators jsonb, received_at timestamptz))
+    WITH ORDINALITY AS bar(source, symbol, timeframe, open_time, close_time, open, high, low, close, volume,
+                           indicators, received_at, place)
+), newest AS MATERIALIZED (
+    SELECT stream.*, (
+        SELECT max(bar.open_time) FROM market_data bar
+        WHERE (bar.source, bar.symbol, bar.timeframe) = (stream.source, stream.symbol, stream.timeframe)) AS open_time
+    FROM (SELECT DISTINCT source, symbol, timeframe FROM given) stream
+), placed AS MATERIALIZED (
+    SELECT given.*, greatest(newest.open_time, max(given.open_time) OVER earlier) AS before
+    FROM given LEFT JOIN newest USING (source, symbol, timeframe)
+    WINDOW earlier AS (PARTITION BY source, symbol, timeframe ORDER BY place
+                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+), bars AS (
     INSERT INTO market_data (source, symbol, timeframe, open_time, close_time, open, high, low, close, volume,
                              indicators, received_at)
-    SELECT b.* FROM jsonb_to_recordset($1::jsonb) AS b(
-        source text, symbol text, timeframe text, open_time timestamptz, close_time timestamptz, open numeric,
-        high numeric, low numeric, close numeric, volume numeric, indicators jsonb, received_at timestamptz)
-    WHERE NOT EXISTS (
-        SELECT FROM market_data later
-        WHERE (later.source, later.symbol, later.timeframe) = (b.source, b.symbol, b.timeframe)
-          AND later.open_time > b.open_time)
+    SELECT source, symbol, timeframe, open_time, close_time, open, high, low, close, volume, indicators, received_at
+    FROM placed WHERE before IS NULL OR open_time > before ORDER BY place
     ON CONFLICT (source, symbol, timeframe, open_time) DO NOTHING
     RETURNING 1
 ), stored AS (
     INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, snapshot,
                          created_at)
-    SELECT s.* FROM jsonb_to_recordset($2::jsonb) AS s(
+    SELECT s.* FROM json_to_recordset($2::json) AS s(
         id uuid, source text, symbol text, timeframe text, close_time timestamptz, strategy text, side text,
         strength float8, price numeric, snapshot jsonb, created_at timestamptz)
     ON CONFLICT (id) DO NOTHING
@@ -50,17 +61,26 @@ WITH bars AS (
 )
 SELECT (SELECT count(*) FROM bars) AS bars, (SELECT count(*) FROM stored) AS signals,
        (SELECT count(*) FROM tasks) AS tasks,
+       (SELECT count(*) FROM placed WHERE open_time < before AND NOT EXISTS (
+           SELECT FROM market_data bar
+           WHERE (bar.source, bar.symbol, bar.timeframe, bar.open_time)
+               = (placed.source, placed.symbol, placed.timeframe, placed.open_time))) AS late,
        CASE WHEN $4 AND EXISTS (SELECT FROM stored) THEN pg_notify('tradent_tasks', '') END
 """
 
 
 @dataclass(slots=True)
 class Shipped:
-    """What the recorder has brought into PostgreSQL so far, and what it waits for."""
+    """What the recorder has brought into PostgreSQL so far, and what it waits for.
+
+    `late` bars are older than the newest of their stream and not stored; `refused` records are set aside because
+    PostgreSQL does not take what they hold.
+    """
 
     bars: int = 0
     signals: int = 0
     already_there: int = 0
+    late: int = 0
     refused: int = 0
     waiting_since: float | None = None
 
@@ -91,6 +111,7 @@ class Recorder:
         self._on_shipped = on_shipped
         self._work = asyncio.Event()
         self._room = asyncio.Event()
+        self._said: set[bool] = set()
 
     def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
         """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
@@ -140,8 +161,8 @@ class Recorder:
         while True:
             try:
                 await self._send(payloads)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                if not connection_lost(error):
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, UnicodeDecodeError) as error:
+                if refused_for_content(error):
                     await self._isolate(payloads, error)
                     return
                 self._say_away(error)
@@ -158,8 +179,15 @@ class Recorder:
             raise TradentError("PostgreSQL gave no answer to an insert")
         self.shipped.bars += row["bars"]
         self.shipped.signals += row["signals"]
-        self.shipped.already_there += bar_count + signal_count - row["bars"] - row["signals"]
-        self._on_shipped()
+        self.shipped.late += row["late"]
+        self.shipped.already_there += bar_count + signal_count - row["bars"] - row["signals"] - row["late"]
+        if row["late"]:
+            log.warning(
+                "bars older than the newest of their stream are not stored",
+                extra={"count": row["late"], "since_start": self.shipped.late},
+            )
+        if row["bars"] or row["signals"]:
+            self._on_shipped()
 
     async def _isolate(self, payloads: list[bytes], error: Exception) -> None:
         """PostgreSQL refuses the content of one of these: halve until it is alone, and set that one aside."""
@@ -174,12 +202,18 @@ class Recorder:
     def _say_away(self, error: BaseException) -> None:
         if self.shipped.waiting_since is None:
             self.shipped.waiting_since = self._clock.monotonic()
-            log.warning(
-                "PostgreSQL cannot be reached; bars and signals wait in the journal",
+        away = worth_retrying(error)
+        if away not in self._said:
+            self._said.add(away)
+            log.log(
+                logging.WARNING if away else logging.ERROR,
+                "PostgreSQL %s; bars and signals wait in the journal",
+                "cannot be reached" if away else "does not take the statement",
                 extra={"error": str(error) or type(error).__name__},
             )
 
     def _say_back(self) -> None:
+        self._said.clear()
         since, self.shipped.waiting_since = self.shipped.waiting_since, None
         if since is not None:
             log.info("PostgreSQL is back", extra={"away_s": round(self._clock.monotonic() - since, 1)})

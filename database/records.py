@@ -4,17 +4,23 @@ A float is written as the shortest decimal that reads back as the same float, so
 feed said. PostgreSQL's text holds no NUL: it is written as U+2400.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import orjson
 
 from trading.model import Bar, Side, Signal, Snapshot
 
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_CONTENT = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    UnicodeDecodeError,
+)
 
 
 def encode_record(
@@ -39,16 +45,27 @@ def split_records(records: Iterable[bytes]) -> tuple[str, str, int, int]:
 
 
 def decode_signal(row: Mapping[str, Any]) -> Signal:
-    """A signal from its row in `signals`, the snapshot given as JSON text."""
+    """A signal from its row in `signals`, the snapshot given as JSON text.
+
+    Raises KeyError, TypeError or ValueError where the snapshot is not of our making.
+    """
     snapshot = orjson.loads(row["snapshot"])
     bars = tuple(
-        Bar(row["symbol"], row["timeframe"], datetime.fromisoformat(time), *ohlc, volume, row["source"])
-        for time, *ohlc, volume in snapshot["bars"]
-    )
+        Bar(
+            row["symbol"], row["timeframe"], datetime.fromisoformat(time), float(open_), float(high), float(low),
+            float(close), _float(volume), row["source"],
+        )
+        for time, open_, high, low, close, volume in snapshot["bars"]
+    )  # fmt: skip
+    indicators = {name: _float(value) for name, value in snapshot["indicators"].items()}
     return Signal(
         row["id"], row["source"], row["symbol"], row["timeframe"], row["close_time"], row["strategy"],
-        Side(row["side"]), row["strength"], row["price"], Snapshot(snapshot["indicators"], bars),
+        Side(row["side"]), row["strength"], row["price"], Snapshot(indicators, bars),
     )  # fmt: skip
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _bar(bar: Bar, indicators: Mapping[str, float | None], received_at: datetime) -> dict[str, Any]:
@@ -71,14 +88,35 @@ def _signal(signal: Signal, created_at: datetime) -> dict[str, Any]:
 
 
 def json_line(value: object) -> bytes:
-    """`value` as one line of JSON that PostgreSQL takes; half a surrogate pair becomes a question mark."""
+    """`value` as one line of JSON that PostgreSQL takes.
+
+    What is not finite becomes null, half a surrogate pair a question mark.
+    """
     try:
         line = orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        line = json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace")
+        line = orjson.dumps(_plain(value), default=str, option=orjson.OPT_SERIALIZE_NUMPY)
     return _NUL.sub(rb"\1" + "\u2400".encode(), line) if rb"\u0000" in line else line
 
 
 def json_array(lines: Iterable[bytes]) -> str:
     """Lines of JSON as one array."""
     return (b"[" + b",".join(lines) + b"]").decode()
+
+
+def refused_for_content(error: BaseException) -> bool:
+    """Whether PostgreSQL refuses what a statement carries, so that each row is better tried by itself."""
+    return isinstance(error, _CONTENT)
+
+
+def _plain(value: Any) -> Any:
+    """The same with what orjson refuses made fit for it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return orjson.Fragment(str(value))
+    return value

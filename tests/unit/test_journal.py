@@ -212,7 +212,7 @@ def test_a_corrupt_middle_is_set_aside_and_the_rest_still_read(folder: Path, cap
 
 @pytest.mark.parametrize("damage", [b"\0" * 500, b"TRF1" * 100, frame(b"y" * 90)[:-1], frame(b"z")[:5]])
 def test_a_torn_tail_does_not_hide_what_came_before_or_after(folder: Path, damage: bytes) -> None:
-    """The last frames of an interrupted run may be zeros, half written or garbage; later segments are read all the same."""
+    """The end of an interrupted run may be zeros, half written or garbage; later segments are read all the same."""
     journal = opened(folder)
     journal.append(b"before")
     left = killed(journal, folder)
@@ -391,7 +391,7 @@ def test_what_waits_in_memory_reaches_the_disk_as_soon_as_it_takes_it(folder: Pa
     payloads = [b"%02d" % n * 50 for n in range(40)]
     for payload in payloads[:30]:
         journal.append(payload)
-    read, position = journal.read(10)
+    read, _ = journal.read(10)
     disk.left = 10**9
     synced(journal)
     assert journal._writer.in_memory == 0

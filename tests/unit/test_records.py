@@ -1,0 +1,76 @@
+"""Records: what is written to the journal is JSON that PostgreSQL takes, and reads back as what it was."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from database.records import decode_signal, encode_record, json_array, json_line, split_records
+from tests.marketdata import START, make_bar, make_signal
+from trading.model import Signal
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def as_row(signal: Signal) -> dict[str, object]:
+    """The signal's line, as its columns."""
+    row = orjson.loads(encode_record(None, {}, [signal], START).split(b"\n")[1])
+    row["snapshot"] = orjson.dumps(row["snapshot"]).decode()
+    row["close_time"] = datetime.fromisoformat(row["close_time"])
+    return {**row, "id": signal.id}
+
+
+def test_a_signal_reads_back_as_what_was_written() -> None:
+    assert decode_signal(as_row(make_signal())) == make_signal()
+
+
+@given(close=FINITE, volume=st.none() | FINITE, indicator=st.none() | FINITE)
+def test_every_float_reads_back_exactly(close: float, volume: float | None, indicator: float | None) -> None:
+    """Through numeric too: the text is the shortest decimal that gives the same float."""
+    signal = make_signal()
+    bar = replace(make_bar(), close=close, volume=volume)
+    signal = replace(signal, price=close, snapshot=replace(signal.snapshot, indicators={"x": indicator}, bars=(bar,)))
+    again = decode_signal(as_row(signal))
+    assert again == signal
+    assert isinstance(again.snapshot.bars[0].close, float)
+    line = encode_record(bar, {"x": indicator}, [], START).decode()
+    assert f'"close":{orjson.dumps(close).decode()},' in line
+    assert float(Decimal(orjson.dumps(close).decode())) == close
+
+
+@given(text=st.text(st.characters() | st.sampled_from(["\0", "\\", '"', "\n", "\u2028", "\ud800"])))
+def test_any_text_becomes_one_line_that_postgres_takes(text: str) -> None:
+    """No NUL, no half of a surrogate pair, no line break; all else as it was."""
+    line = json_line({"text": text, "list": [text]})
+    assert b"\n" not in line
+    assert b"\\u0000" not in line.replace(b"\\\\", b"")
+    back = orjson.loads(line)["text"]
+    assert back == text.encode("utf-8", "replace").decode().replace("\0", "\u2400")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_null(value: float) -> None:
+    assert json_line([value]) == b"[null]"
+    assert json_line([value, "\ud800"]) == b'[null,"?"]'
+
+
+def test_what_json_of_64_bits_does_not_hold_is_written_all_the_same() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    assert json_line({"a": 10**30, 5: moment}) == b'{"a":%d,"5":"2026-01-01T00:00:00+00:00"}' % 10**30
+
+
+def test_records_split_into_bars_and_signals() -> None:
+    records = [
+        encode_record(make_bar(0), {"rsi": 1.5}, [], START),
+        encode_record(make_bar(1), {}, [make_signal(1), make_signal(1, strategy="other")], START),
+        encode_record(None, {}, [make_signal(2)], START),
+    ]
+    bars, signals, bar_count, signal_count = split_records(records)
+    assert (bar_count, signal_count) == (2, 3)
+    assert [bar["open_time"] for bar in orjson.loads(bars)] == [f"2026-01-05T09:0{n}:00+00:00" for n in (0, 1)]
+    assert [signal["strategy"] for signal in orjson.loads(signals)] == ["ma_cross", "other", "ma_cross"]
+    assert json_array([]) == "[]"
