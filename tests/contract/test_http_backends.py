@@ -90,6 +90,7 @@ CASES = {
     "501": Case(error("not supported", 501, 501, type="not_supported_error"), RequestRejected),
     "502": Case(error("provider down", 502, 502), ServerFailed),
     "503": Case(error("Loading model", 503, 503, headers={"Retry-After": "3"}), ServerFailed, 3),
+    "503 with a reset": Case(error("down", 503, 503, headers={"X-RateLimit-Reset": "9999999999999"}), ServerFailed),
     "529": Case(error("overloaded", 529, 529), ServerFailed),
     "302": Case(Answer("", status=302, headers={"Location": "http://127.0.0.1:1/"}), RequestRejected),
     "error in a 200": Case(error("provider failed", 502), ServerFailed),

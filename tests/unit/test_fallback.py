@@ -107,6 +107,53 @@ async def test_one_that_cannot_be_used_is_passed_over_then_checked_again(failure
     assert first.checks == 2
 
 
+async def test_a_block_longer_than_the_cool_down_is_kept() -> None:
+    """A server that wants an hour is not checked before it."""
+    first = Named("one", RateLimited("x", retry_after_s=3600))
+    clock, fallback = pair(first, Named("two"))
+    await fallback.chat(REQUEST)
+    await clock.advance(3599)
+    await fallback.chat(REQUEST)
+    assert first.checks == 0
+    await clock.advance(2)
+    await fallback.chat(REQUEST)
+    assert first.checks == 1
+
+
+async def test_one_call_checks_while_the_others_go_on() -> None:
+    """While a check is under way, nobody else waits for it."""
+
+    class SlowToCheck(Named):
+        async def check(self, model: str) -> Health:
+            self.checks += 1
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    first, second = SlowToCheck("one", Unreachable("x")), Named("two")
+    clock, fallback = pair(first, second)
+    await fallback.chat(REQUEST)
+    await clock.advance(61)
+    checking = asyncio.create_task(fallback.chat(REQUEST))
+    await settle()
+    assert (await fallback.chat(REQUEST)).fallback
+    assert first.checks == 1
+    checking.cancel()
+
+
+async def test_what_a_check_showed_is_not_logged_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever asked for the check tells of it; the log tells when that changes."""
+    caplog.set_level(logging.INFO)
+    first = Named("one", health=Health(False, "no key"))
+    clock, fallback = pair(first, Named("two"))
+    await fallback.check_all()
+    await fallback.chat(REQUEST)
+    assert not caplog.records
+    first.health = Health(True, "well")
+    await clock.advance(61)
+    await fallback.chat(REQUEST)
+    assert [record.getMessage() for record in caplog.records] == ["one/a/b can be used again"]
+
+
 async def test_one_that_merely_failed_is_asked_again() -> None:
     """A server's failure is no reason to pass it over the next time."""
     first = Named("one", ServerFailed("x"))

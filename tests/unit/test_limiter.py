@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_integration.calling.limiter import WINDOW_S, Limited, Limiter
+from llm_integration.calling.limiter import WINDOW_S, Entry, Limited, Limiter
 from llm_integration.errors import (
     BackendError,
     NotUsable,
@@ -249,6 +249,21 @@ async def test_a_429_takes_a_tenth_off_which_comes_back() -> None:
     assert limiter.usage().requests_limit == 90
     await clock.advance(1)
     assert limiter.usage().requests_limit == 100
+
+
+async def test_a_request_above_the_shrunk_limit_goes_alone() -> None:
+    """What fits the quota as it was set does not wait for the shrunk one to recover, only for an empty window."""
+    clock, limiter = pieces(tokens=1000)
+    first = await limiter.reserve(100)
+    await clock.advance(1)
+    limiter.refused(first, None)
+    limiter.settle(first, None, None)
+    large = asyncio.create_task(limiter.reserve(950))
+    await clock.advance(59)
+    limiter.refused(Entry(1, clock.monotonic()), None)
+    await clock.advance(2)
+    assert limiter.usage().tokens_limit < 950
+    assert large.done()
 
 
 async def test_a_long_block_is_told_of_not_waited_out() -> None:
