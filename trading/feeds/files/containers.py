@@ -108,13 +108,14 @@ def _zipped(path: Path, data: bytes) -> Iterator[Member]:
 
 def _member(path: Path, name: str, data: bytes, *, alone: bool) -> Member:
     label = str(path) if alone else f"{path}:{name}"
-    if not data.strip():
+    head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head and not data.strip():
         raise UnreadableFile(f"{label}: the file is empty")
     if data[:4] == b"PAR1":
         kind = Kind.PARQUET
     elif data[:6] == b"ARROW1" or data[:4] == b"FEA1":
         kind = Kind.FEATHER
-    elif data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+    elif head[:1] in (b"{", b"["):
         kind = Kind.JSON
     elif b"\x00" in data[:1024] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise UnreadableFile(f"{label}: neither text, JSON, Parquet nor Feather; convert it to one of these")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-CHUNK = 65_536
+CHUNK = 8_192
 SAMPLE = 400
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from trading.errors import UnreadableFile
@@ -84,6 +85,7 @@ def read_file(path: Path, options: FileOptions) -> Reading:
         for member in open_members(path)
         for raw in _raw_tables(member, options)
     ]  # fmt: skip
+    pa.default_memory_pool().release_unused()
     refused: Counter[str] = Counter()
     for part in parts:
         refused.update(part.refused)

@@ -3,8 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 DAY_US = 86_400_000_000
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -31,8 +30,7 @@ EPOCH_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _TIME_OF_DAY = re.compile(rf"{_CLOCK}{_ZONE}")
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """A time as written: `a` and `b` are month and day, in the order of the form; `clock_us` since midnight.
 
     `offset_us` is what local time is ahead of UTC, None where it is not said.

@@ -17,8 +17,11 @@ _HALF_HOUR_S = 1800
 
 
 def _commonest_us(utc: Micros) -> tuple[int, float]:
-    """The commonest step between different times, the smaller of equals, and its share; (0, 0) without a step."""
-    steps = np.diff(np.unique(utc))
+    """The commonest step between different times, which ascend, the smaller of equals, and its share; (0, 0) without
+    a step.
+    """
+    steps = np.diff(utc)
+    steps = steps[steps > 0]
     if not len(steps):
         return 0, 0.0
     sizes, counts = np.unique(steps, return_counts=True)

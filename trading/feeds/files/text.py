@@ -3,7 +3,6 @@
 import codecs
 import csv
 import re
-from io import BytesIO
 
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
@@ -15,6 +14,7 @@ from trading.feeds.files.raw import Hints, RawTable
 
 _DELIMITERS = ";\t|,"
 _HEAD_LINES = 40
+_PART = 1 << 20
 _TICKER_ROWS = {"ticker", "price", "date", "datetime", "timestamp"}
 
 
@@ -38,13 +38,19 @@ def _decode(member: Member) -> bytes:
     if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         data = data.decode("utf-16").encode()
     data = data.removeprefix(codecs.BOM_UTF8)
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
+    if not _is_utf8(data):
         data = data.decode("cp1252", "replace").encode()
-    if b"\n" not in data:
-        data = data.replace(b"\r", b"\n")
-    return data
+    return data if b"\n" in data else data.replace(b"\r", b"\n")
+
+
+def _is_utf8(data: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), _PART):
+            decoder.decode(data[start : start + _PART], final=start + _PART >= len(data))
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _delimiter(lines: list[str]) -> str | None:
@@ -109,18 +115,22 @@ def _columns(
         broken += 1
         return "skip"
 
-    body = b"\n".join(data.split(b"\n", skip)[skip:]) if skip else data
-    if not body.strip():
+    begin = 0
+    for _ in range(skip):
+        begin = data.find(b"\n", begin) + 1
+    body = memoryview(data)[begin:]
+    head = data[begin : begin + _PART].lstrip()
+    if (skip and not begin) or not head:
         raise UnreadableFile(f"{member.label}: there is a header but no row below it")
     width = len(names) if names is not None else None
-    first = next(csv.reader([body.lstrip(b"\r\n").split(b"\n", 1)[0].decode("utf-8", "replace")], delimiter=delimiter))
+    first = next(csv.reader([head.split(b"\n", 1)[0].decode("utf-8", "replace")], delimiter=delimiter))
     if width is None or len(first) == width + 1:
         # A last delimiter, or an index that the header leaves out: rows have a cell more than the header.
         names = None if names is None else (*names, "") if not first[-1].strip() else ("", *names)
         width = len(first)
     labels = [f"c{number}" for number in range(width)]
     table = arrow_csv.read_csv(
-        BytesIO(body),
+        pa.BufferReader(pa.py_buffer(body)),
         read_options=arrow_csv.ReadOptions(column_names=labels, use_threads=False, block_size=1 << 24),
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
         convert_options=arrow_csv.ConvertOptions(
