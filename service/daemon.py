@@ -108,6 +108,7 @@ class Daemon:
                 indicators=settings.llm.indicators_to_include,
                 stats=self.vitals,
                 clock=self.clock,
+                poll_interval_s=settings.llm.poll_interval,
                 summary_interval_s=settings.llm.batch_export_interval_seconds,
             )
         if self.role is not Role.WORKER:

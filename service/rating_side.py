@@ -48,8 +48,7 @@ class RatingSide:
     async def prepare(self) -> None:
         """See which models can be used, say so, and remember what the quota has given in the last minute."""
         self.checked = await self.caller.check()
-        rater = next((model for model, health in self.checked if health.usable), None)
-        log.info(f"signals are rated by {rater}" if rater else "no model can be used: signals wait")
+        say_who_rates(self.checked)
         self.caller.seed(await calls_since(self._room.pool, 60.0))
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -76,3 +75,14 @@ class RatingSide:
 def worker_name() -> str:
     """This process among all that work on one queue."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def say_who_rates(checked: Sequence[tuple[str, Health]]) -> None:
+    """One line for each model that cannot be used, and one that says which rates."""
+    usable = [model for model, health in checked if health.usable]
+    instead = f"{usable[0]} rates instead" if usable else "no other model can rate instead"
+    for model, health in checked:
+        if not health.usable:
+            log.warning(f"{model} cannot be used: {health.detail}; {instead}")
+    if usable:
+        log.info(f"signals are rated by {usable[0]}")

@@ -14,7 +14,7 @@ from trading.clock import Clock
 from trading.feeds import feed_module
 from trading.loop import SignalTaker, TradingLoop
 from trading.model import Bar, Signal
-from trading.strategies import build_strategy
+from trading.strategies import build_strategies
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class TradingSide:
         after = await last_open_times(self._room.pool, self.feed.source)
         self.loop = TradingLoop(
             self.feed,
-            [build_strategy(options) for options in self._settings.trading.strategies],
+            build_strategies(self._settings.trading.strategies),
             self._settings.llm.indicators_to_include,
             self._settings.llm.lookback_periods,
             self.recorder,
