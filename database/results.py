@@ -1,36 +1,42 @@
-"""Final results: result, calls and task state in one commit, many signals to a commit."""
+"""How tasks end: result, calls and task state in one commit, many signals to a commit."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from database.engine import connection_lost
-from database.records import json_array, json_line
-from llm_integration.model import Call, Claim, Result
+from database.engine import worth_retrying
+from database.records import json_array, json_line, refused_for_content
+from llm_integration.model import Call, Claim, Result, TaskStatus
 from trading.clock import Clock
 
 log = logging.getLogger(__name__)
 
 BATCH = 128
 RETRY_S = (0.1, 0.3, 1.0, 2.0, 5.0)
+MAX_INTEGER = 2**31 - 1
 
-COMPLETE = """
+END = """
 WITH ended AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset($1::jsonb) AS r(
+    SELECT * FROM json_to_recordset($1::json) AS r(
         signal_id uuid, token bigint, status text, rating smallint, confidence float8, action text, rationale text,
         risks text[], regime text, abstention text, error text, model text, answered_model text, fallback boolean,
         prompt_version text, rung text, repaired boolean, call_id uuid, prompt_tokens int, completion_tokens int,
-        cost_usd numeric, processing_ms float8, finished_at timestamptz)
+        cost_usd numeric, processing_ms float8, finished_at timestamptz, delay_s float8)
 ), ours AS (
     UPDATE llm_enhancement_tasks task
-    SET status = ended.status, finished_at = ended.finished_at, lease_expires_at = NULL, last_error = ended.error
+    SET status = ended.status, finished_at = ended.finished_at, lease_expires_at = NULL, last_error = ended.error,
+        run_at = coalesce(clock_timestamp() + ended.delay_s * interval '1 second', task.run_at),
+        token = task.token + (ended.status = 'pending')::int
     FROM ended
-    WHERE task.signal_id = ended.signal_id AND task.token = ended.token AND task.status = 'processing'
-    RETURNING task.signal_id, task.attempts
+    WHERE task.signal_id = ended.signal_id AND task.token = ended.token AND task.status IN ('processing', 'pending')
+    RETURNING ended.signal_id, ended.token, task.attempts
 ), results AS (
     INSERT INTO llm_analysis_results (
         signal_id, status, rating, confidence, action, rationale, risks, regime, abstention, error, model,
@@ -39,40 +45,81 @@ WITH ended AS MATERIALIZED (
     SELECT signal_id, status, rating, confidence, action, rationale, risks, regime, abstention, error, model,
            answered_model, fallback, prompt_version, rung, repaired, attempts, call_id, prompt_tokens,
            completion_tokens, cost_usd, processing_ms, finished_at
-    FROM ended JOIN ours USING (signal_id)
+    FROM ended JOIN ours USING (signal_id, token) WHERE status <> 'pending'
 ), calls AS (
     INSERT INTO llm_calls (
         id, signal_ids, backend, model, answered_model, attempt, prompt_version, messages, parameters, reply, reply_id,
         finish_reason, prompt_tokens, completion_tokens, cost_usd, queue_wait_ms, latency_ms, started_at, finished_at,
         http_status, error_class, error)
-    SELECT c.* FROM jsonb_to_recordset($2::jsonb) AS c(
+    SELECT c.* FROM json_to_recordset($2::json) AS c(
         id uuid, signal_ids uuid[], backend text, model text, answered_model text, attempt int, prompt_version text,
         messages jsonb, parameters jsonb, reply text, reply_id text, finish_reason text, prompt_tokens int,
         completion_tokens int, cost_usd numeric, queue_wait_ms float8, latency_ms float8, started_at timestamptz,
         finished_at timestamptz, http_status smallint, error_class text, error text)
     ON CONFLICT (id) DO NOTHING
 )
-SELECT signal_id FROM ours
+SELECT signal_id, token FROM ours
 """
+
+ENDED_BY_US = """
+SELECT ended.signal_id, ended.token
+FROM json_to_recordset($1::json) AS ended(
+    signal_id uuid, token bigint, status text, processing_ms float8, finished_at timestamptz, error text)
+JOIN llm_enhancement_tasks task USING (signal_id)
+LEFT JOIN llm_analysis_results result USING (signal_id)
+WHERE task.status = ended.status
+  AND CASE WHEN ended.status = 'pending' THEN task.token = ended.token + 1 AND task.last_error = ended.error
+      ELSE task.token = ended.token AND result.finished_at = ended.finished_at
+       AND result.processing_ms = ended.processing_ms END
+"""
+
+Key = tuple[UUID, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """One task's end on its way: its row, its calls, and who waits for it."""
+
+    key: Key
+    row: bytes
+    calls: Sequence[bytes]
+    done: asyncio.Future[bool]
 
 
 class ResultWriter:
-    """Group commit: completions that arrive while one commit is under way go together in the next.
+    """Group commit: endings that arrive while one commit is under way go together in the next.
 
-    A call is kept even when its result is fenced off: it was made, and paid for.
+    A call is kept even when its result is fenced off: it was made, and paid for. `on_written` is called after each
+    commit.
     """
 
     def __init__(self, pool: asyncpg.Pool, clock: Clock, on_written: Callable[[], None] = lambda: None) -> None:
         self._pool = pool
         self._clock = clock
         self._on_written = on_written
-        self._waiting: list[tuple[bytes, list[bytes], UUID, asyncio.Future[bool]]] = []
+        self._waiting: list[_Ending] = []
         self._writing: asyncio.Task[None] | None = None
+        self._said = False
 
     async def write(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
-        """Commit; False when the task is somebody else's now. Waits, and tries again, while PostgreSQL is away."""
+        """Commit; False when the task is somebody else's now. Waits, and tries again, while PostgreSQL is away.
+
+        Raises asyncpg.PostgresError when PostgreSQL refuses what the result or its calls hold.
+        """
+        return await self._end(claim, _result(claim, result), calls)
+
+    async def postpone(self, claim: Claim, delay: timedelta, error: str, calls: Sequence[Call]) -> bool:
+        """Commit that the task waits for another attempt; otherwise as `write`."""
+        row = {
+            "signal_id": claim.signal.id, "token": claim.token, "status": TaskStatus.PENDING, "error": error,
+            "delay_s": delay.total_seconds(),
+        }  # fmt: skip
+        return await self._end(claim, json_line(row), calls)
+
+    async def _end(self, claim: Claim, row: bytes, calls: Sequence[Call]) -> bool:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((_result(claim, result), [_call(call) for call in calls], claim.signal.id, done))
+        key = claim.signal.id, claim.token
+        self._waiting.append(_Ending(key, row, [_call(call) for call in calls], done))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting(), name="result-writer")
         return await asyncio.shield(done)
@@ -80,51 +127,66 @@ class ResultWriter:
     async def _write_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            await self._commit(batch)
+            try:
+                await self._commit(batch)
+            except BaseException as error:
+                _fail(batch, error)
+                if not isinstance(error, Exception):
+                    raise
 
-    async def _commit(self, batch: list[tuple[bytes, list[bytes], UUID, asyncio.Future[bool]]]) -> None:
+    async def _commit(self, batch: Sequence[_Ending]) -> None:
         attempt = 0
         while True:
             try:
-                rows = await self._pool.fetch(
-                    COMPLETE,
-                    json_array(result for result, _, _, _ in batch),
-                    json_array(call for _, calls, _, _ in batch for call in calls),
-                )
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                if not connection_lost(error):
+                ours = await self._send(batch, again=attempt > 0)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                if refused_for_content(error):
                     await self._isolate(batch, error)
                     return
-                if attempt == 0:
-                    log.warning("PostgreSQL cannot be reached; results wait", extra={"error": str(error)})
+                self._say_away(error)
                 await self._clock.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt += 1
-            except BaseException as error:
-                _fail(batch, error)
-                raise
             else:
-                ours = {row["signal_id"] for row in rows}
-                for _, _, signal_id, done in batch:
-                    if not done.done():
-                        done.set_result(signal_id in ours)
+                self._said = False
+                for ending in batch:
+                    if not ending.done.done():
+                        ending.done.set_result(ending.key in ours)
                 self._on_written()
                 return
 
-    async def _isolate(
-        self, batch: list[tuple[bytes, list[bytes], UUID, asyncio.Future[bool]]], error: Exception
-    ) -> None:
-        """PostgreSQL refuses one of these for its content: write each by itself, and let only that one fail."""
+    async def _send(self, batch: Sequence[_Ending], *, again: bool) -> set[Key]:
+        """Which of them are ours. `again`: an earlier attempt may have been committed without our learning of it."""
+        rows = json_array(ending.row for ending in batch)
+        calls = json_array(call for ending in batch for call in ending.calls)
+        ours = {(row["signal_id"], row["token"]) for row in await self._pool.fetch(END, rows, calls)}
+        if again and len(ours) < len(batch):
+            ours |= {(row["signal_id"], row["token"]) for row in await self._pool.fetch(ENDED_BY_US, rows)}
+        return ours
+
+    async def _isolate(self, batch: Sequence[_Ending], error: Exception) -> None:
+        """PostgreSQL refuses what one of these holds: write each by itself, and let only that one fail."""
         if len(batch) == 1:
             _fail(batch, error)
             return
-        for item in batch:
-            await self._commit([item])
+        for ending in batch:
+            await self._commit([ending])
+
+    def _say_away(self, error: Exception) -> None:
+        if not self._said:
+            self._said = True
+            away = worth_retrying(error)
+            log.log(
+                logging.WARNING if away else logging.ERROR,
+                "PostgreSQL %s; results wait",
+                "cannot be reached" if away else "does not take the statement",
+                extra={"error": str(error) or type(error).__name__},
+            )
 
 
-def _fail(batch: list[tuple[bytes, list[bytes], UUID, asyncio.Future[bool]]], error: BaseException) -> None:
-    for _, _, _, done in batch:
-        if not done.done():
-            done.set_exception(error)
+def _fail(batch: Sequence[_Ending], error: BaseException) -> None:
+    for ending in batch:
+        if not ending.done.done():
+            ending.done.set_exception(error)
 
 
 def _result(claim: Claim, result: Result) -> bytes:
@@ -132,9 +194,10 @@ def _result(claim: Claim, result: Result) -> bytes:
     row: dict[str, Any] = {
         "signal_id": result.signal_id, "token": claim.token, "status": result.status, "error": result.error,
         "model": result.model, "answered_model": result.answered_model, "fallback": result.fallback,
-        "prompt_version": result.prompt_version, "call_id": result.call_id, "prompt_tokens": result.prompt_tokens,
-        "completion_tokens": result.completion_tokens, "cost_usd": result.cost_usd,
-        "processing_ms": result.processing_ms, "finished_at": result.finished_at, "repaired": False,
+        "prompt_version": result.prompt_version, "call_id": result.call_id,
+        "prompt_tokens": _integer(result.prompt_tokens), "completion_tokens": _integer(result.completion_tokens),
+        "cost_usd": _cost(result.cost_usd), "processing_ms": result.processing_ms, "finished_at": result.finished_at,
+        "repaired": False,
     }  # fmt: skip
     if verdict is not None:
         row |= {
@@ -153,8 +216,18 @@ def _call(call: Call) -> bytes:
         "answered_model": call.answered_model, "attempt": call.attempt, "prompt_version": call.prompt_version,
         "messages": [{"role": message.role, "content": message.content} for message in call.messages],
         "parameters": dict(call.parameters), "reply": call.reply, "reply_id": call.reply_id,
-        "finish_reason": call.finish_reason, "prompt_tokens": call.prompt_tokens,
-        "completion_tokens": call.completion_tokens, "cost_usd": call.cost_usd, "queue_wait_ms": call.queue_wait_ms,
-        "latency_ms": call.latency_ms, "started_at": call.started_at, "finished_at": call.finished_at,
-        "http_status": call.http_status, "error_class": call.error_class, "error": call.error,
+        "finish_reason": call.finish_reason, "prompt_tokens": _integer(call.prompt_tokens),
+        "completion_tokens": _integer(call.completion_tokens), "cost_usd": _cost(call.cost_usd),
+        "queue_wait_ms": call.queue_wait_ms, "latency_ms": call.latency_ms, "started_at": call.started_at,
+        "finished_at": call.finished_at, "http_status": call.http_status, "error_class": call.error_class,
+        "error": call.error,
     })  # fmt: skip
+
+
+def _integer(value: int | None) -> int | None:
+    """A count as reported; one that no column holds is not known."""
+    return value if value is not None and 0 <= value <= MAX_INTEGER else None
+
+
+def _cost(value: Decimal | None) -> Decimal | None:
+    return value if value is not None and value.is_finite() else None

@@ -1,4 +1,8 @@
-"""The queue: tasks claimed, renewed, handed back and completed in PostgreSQL, each fenced by its token."""
+"""The queue: tasks claimed, renewed, handed back and completed in PostgreSQL, each fenced by its token.
+
+The token changes with every claim: whoever holds the latest is the one who may end the task, also when its lease
+lapsed meanwhile, as leases do while PostgreSQL is away. It changes too when the task is put off for another attempt.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +20,7 @@ log = logging.getLogger(__name__)
 CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT signal_id FROM llm_enhancement_tasks
-    WHERE status = 'pending' AND run_at <= clock_timestamp()
+    WHERE status = 'pending' AND run_at <= statement_timestamp()
     ORDER BY priority DESC, run_at, signal_id
     LIMIT $1 FOR UPDATE SKIP LOCKED
 ), held AS (
@@ -32,10 +36,22 @@ FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
 """
 
+UNREADABLE = """
+WITH dead AS (
+    UPDATE llm_enhancement_tasks
+    SET status = 'failed', lease_expires_at = NULL, finished_at = clock_timestamp(), last_error = $3
+    WHERE signal_id = $1 AND token = $2 AND status = 'processing'
+    RETURNING signal_id, attempts, last_error, finished_at
+)
+INSERT INTO llm_analysis_results (signal_id, status, error, attempts, processing_ms, finished_at)
+SELECT signal_id, 'failed', last_error, attempts, 0, finished_at FROM dead
+"""
+
 EXTEND = """
-UPDATE llm_enhancement_tasks task SET lease_expires_at = clock_timestamp() + $3::interval
+UPDATE llm_enhancement_tasks task
+SET status = 'processing', lease_expires_at = clock_timestamp() + $3::interval
 FROM unnest($1::uuid[], $2::bigint[]) AS ours(signal_id, token)
-WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status = 'processing'
+WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status IN ('processing', 'pending')
 RETURNING task.signal_id
 """
 
@@ -92,7 +108,7 @@ COUNTS = "SELECT status, count(*) FROM llm_enhancement_tasks WHERE status IN ('p
 class PostgresTaskQueue:
     """`llm_enhancement_tasks` as a queue. `worker` names this process; leases live on the database's clock."""
 
-    failures = (asyncpg.PostgresError, asyncpg.InterfaceError)
+    failures: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
     def __init__(
         self,
@@ -110,16 +126,38 @@ class PostgresTaskQueue:
         self._max_attempts = max_attempts
 
     async def claim(self, limit: int) -> Sequence[Claim]:
-        """Up to `limit` tasks due now, highest priority first, now held by this process."""
-        rows = await self._pool.fetch(CLAIM, limit, self._worker, self.lease)
-        return [Claim(decode_signal(row), row["token"], row["attempts"], row["task_created_at"]) for row in rows]
+        """Up to `limit` tasks due now, highest priority first, now held by this process.
+
+        One whose snapshot cannot be read fails with that reason, and is not among them.
+        """
+        claims = []
+        for row in await self._pool.fetch(CLAIM, limit, self._worker, self.lease):
+            try:
+                signal = decode_signal(dict(row))
+            except (KeyError, TypeError, ValueError) as error:
+                reason = f"the signal's snapshot cannot be read: {type(error).__name__}: {error}"
+                log.error(reason, extra={"signal": str(row["id"])})
+                await self._pool.execute(UNREADABLE, row["id"], row["token"], reason)
+            else:
+                claims.append(Claim(signal, row["token"], row["attempts"], row["task_created_at"]))
+        return claims
 
     async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
         """Store result, calls and final state in one commit; False when the task is somebody else's now."""
         return await self._results.write(claim, result, calls)
 
+    async def retry(self, claim: Claim, delay: timedelta, error: str, calls: Sequence[Call]) -> bool:
+        """Let the task wait `delay` for another attempt, and keep its calls; False when it is somebody else's now.
+
+        The attempt stays counted.
+        """
+        return await self._results.postpone(claim, delay, error, calls)
+
     async def extend(self, claims: Sequence[Claim]) -> set[UUID]:
-        """Renew the leases; the signal ids that are still ours."""
+        """Renew the leases; the signal ids that are still ours.
+
+        A lease that lapsed, and was swept, is ours again as long as nobody has claimed the task since.
+        """
         rows = await self._pool.fetch(EXTEND, *_ids_and_tokens(claims), self.lease)
         return {row["signal_id"] for row in rows}
 
