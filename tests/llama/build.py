@@ -1,8 +1,9 @@
 """Builds the real llama-server and the tiny model that the tests talk to: `python -m tests.llama.build`.
 
 The source is the `llama-cpp-python` source distribution, which carries all of llama.cpp, at one exact version and
-hash. Both files land in `.cache/llama/<version>` and are kept: a second run does nothing, unless what writes the model
-has changed, whose hash is in the model's name. Exit 0 when both are there, 1 with the reason and what to do when not.
+hash. Both files land in the user's cache folder (`~/.cache/tradent/llama/<version>`), where every checkout finds them,
+and are kept: a second run does nothing, unless what writes the model has changed, whose hash is in the model's name.
+Exit 0 when both are there, 1 with the reason and what to do when not.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from tests.llama import tiny
 VERSION = "0.3.36"
 SDIST = f"llama_cpp_python-{VERSION}.tar.gz"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "llama" / VERSION
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tradent" / "llama" / VERSION
 SERVER = CACHE / ("llama-server.exe" if os.name == "nt" else "llama-server")
 MODEL = CACHE / f"tiny-{hashlib.sha256(Path(tiny.__file__).read_bytes()).hexdigest()[:8]}.gguf"
 
@@ -66,7 +67,7 @@ def main() -> int:
     except CannotBuild as error:
         _say(f"llama-server was not built: {error}")
         return 1
-    _say(f"llama-server {VERSION} and its tiny model are in {CACHE.relative_to(Path(__file__).resolve().parents[2])}")
+    _say(f"llama-server {VERSION} and its tiny model are in {CACHE}")
     return 0
 
 
