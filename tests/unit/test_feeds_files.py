@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
 from trading.errors import FeedError, UnreadableFile
@@ -56,9 +58,10 @@ def csv_of(
     order: Sequence[int] = (0, 1, 2, 3, 4, 5),
     sep: str = ",",
     cell: Callable[[float], str] = repr,
+    times: int = 1,
 ) -> str:
     lines = [] if header is None else [header]
-    for when, *figures in ROWS:
+    for when, *figures in ((row[0] + timedelta(hours=8 * day), *row[1:]) for day in range(times) for row in ROWS):
         cells = [stamp(when), *map(cell, figures)]
         lines.append(sep.join(cells[column] for column in order))
     return "\n".join(lines) + "\n"
@@ -328,6 +331,24 @@ def test_a_row_that_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -> No
     assert reading.refused == {"unreadable": 5}
 
 
+DAMAGED = {
+    "a cell too many in the first row": csv_of(NAMES, ISO).replace("1000.5,", "1000.5,,", 1),
+    "a cut last row": csv_of(NAMES, ISO)[:-30],
+    "a quote that is not closed": csv_of(NAMES, ISO).replace("1002.5,", '"1002.5,', 1),
+    "zero bytes": csv_of(NAMES, ISO).replace("1002.5,", "\x00" * 6 + ",", 1),
+    "a time without its offset": csv_of(NAMES, ISO, times=4).replace("T22:00:00Z", "T22:00:00", 1),
+    "a figure of the other decimal sign": csv_of(NAMES.replace(",", ";"), ISO, sep=";", cell=comma).replace(
+        "1003,5000", "1.003.50", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_row_costs_that_row_alone(damage: str, tmp_path: Path) -> None:
+    reading = read(tmp_path, "TEST.csv", DAMAGED[damage])
+    assert reading.refused == {"unreadable": 1}
+    assert len(bars_of(reading)) == reading.rows - 1 >= 7
+
+
 def test_a_duplicate_is_left_to_the_guard(tmp_path: Path) -> None:
     content = csv_of(NAMES, ISO)
     reading = read(tmp_path, "TEST.csv", content + content.splitlines()[3])
@@ -544,3 +565,29 @@ def test_a_file_name_says_symbol_and_timeframe(name: str, symbol: str, seconds: 
 )
 def test_a_timeframe_is_known_by_the_names_others_give_it(text: str, seconds: int | None) -> None:
     assert duration_s(text) == seconds
+
+
+WHOLE = [content.encode() for content in TEXT_FORMS.values()] + [
+    json.dumps(form).encode() for form in JSON_FORMS.values()
+]
+EDITS = st.lists(
+    st.tuples(
+        st.integers(0, 2000),
+        st.integers(0, 12),
+        st.sampled_from(["", ",", '"', "\n", "-1", "1e400", "x", "\x00", "]", "é;"]),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(WHOLE) | st.binary(max_size=100), EDITS)
+def test_however_a_file_is_damaged_it_is_read_or_refused(
+    tmp_path: Path, content: bytes, edits: list[tuple[int, int, str]]
+) -> None:
+    for place, cut, text in edits:
+        content = content[:place] + text.encode() + content[place + cut :]
+    try:
+        read(tmp_path, "x.csv", content)
+    except FeedError as error:
+        assert "x.csv" in str(error)

@@ -117,7 +117,7 @@ def _member(path: Path, name: str, data: bytes, *, alone: bool) -> Member:
         kind = Kind.FEATHER
     elif head[:1] in (b"{", b"["):
         kind = Kind.JSON
-    elif b"\x00" in data[:1024] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+    elif 10 * data[:1024].count(0) > len(data[:1024]) and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise UnreadableFile(f"{label}: neither text, JSON, Parquet nor Feather; convert it to one of these")
     else:
         kind = Kind.TEXT

@@ -9,6 +9,7 @@ from trading.errors import UnreadableFile
 from trading.feeds.files.columns import header_fit, simple
 from trading.feeds.files.containers import Member
 from trading.feeds.files.names import duration_s
+from trading.feeds.files.numbers import to_float
 from trading.feeds.files.raw import Hints, RawTable
 
 _SYMBOL_KEYS = ("symbol", "inst_id", "instid", "ticker", "pair", "instrument", "product_id", "s")
@@ -190,7 +191,7 @@ def _hints_of(node: Mapping[str, Any], hints: Hints) -> Hints:
     names: tuple[str, ...] = ()
     last = None
     if "error" in node and isinstance(node.get("result"), Mapping) and "last" in node["result"]:
-        names, last = _KRAKEN, float(node["result"]["last"])
+        names, last = _KRAKEN, to_float(node["result"]["last"])
     elif isinstance(node.get("data"), list) and all(isinstance(row, list) and len(row) == 9 for row in node["data"]):
         names = _OKX if {"code", "arg"} & node.keys() else ()
     return replace(

@@ -17,6 +17,8 @@ from trading.feeds.files.raw import RawTable
 _MISSING = {"", "-", "--", "n/a", "na", "nan", "null", "none", "nil", "#n/a", "."}
 _SIGNS = "$€£¥\"' \u00a0\u202f"
 _MULTIPLES = {"K": 1e3, "M": 1e6, "B": 1e9}
+_DAMAGED = 0.05
+_GROUPED_BY_POINTS = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d*)(,\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 _GROUPED = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
@@ -57,7 +59,8 @@ def _ungrouped(text: str, decimal: str) -> str:
     written.
     """
     if decimal == ",":
-        return text.replace(".", "").replace("\u00a0", "").replace(",", ".")
+        plain = text.replace("\u00a0", "").replace(" ", "")
+        return plain.replace(".", "").replace(",", ".") if _GROUPED_BY_POINTS.fullmatch(plain) else ""
     return text.replace(",", "") if _GROUPED.fullmatch(text) else text
 
 
@@ -95,7 +98,9 @@ def decimal_sign(raw: RawTable, columns: Iterable[int], told: str | None, label:
     """The decimal sign of a file, as its figures settle it. Raises UnreadableFile where they do not."""
     if told is not None:
         return told
-    commas, point, comma = 0, "", ""
+    commas = 0
+    points: list[str] = []
+    decimals: list[str] = []
     for column in columns:
         for cells in raw.cells(column) if _cast(raw.columns[column]) is None else ():
             for cell in cells:
@@ -103,12 +108,13 @@ def decimal_sign(raw: RawTable, columns: Iterable[int], told: str | None, label:
                     continue
                 commas += 1
                 sign = _sign_of(cell.strip(_SIGNS))
-                point, comma = (cell, comma) if sign == "." else (point, cell) if sign == "," else (point, comma)
-    if point and comma:
-        raise UnreadableFile(f"{label}: {point!r} and {comma!r} do not write decimals alike; set decimal")
-    if comma:
+                if sign is not None:
+                    (points if sign == "." else decimals).append(cell)
+    if min(len(points), len(decimals)) > _DAMAGED * max(len(points), len(decimals)):
+        raise UnreadableFile(f"{label}: {points[0]!r} and {decimals[0]!r} do not write decimals alike; set decimal")
+    if len(decimals) > len(points):
         return ","
-    if commas and not point and not _pointed(raw, columns):
+    if commas and not points and not _pointed(raw, columns):
         raise UnreadableFile(f"{label}: the commas may be decimals or thousands; set decimal to '.' or ','")
     return "."
 

@@ -21,7 +21,9 @@ _TICKER_ROWS = {"ticker", "price", "date", "datetime", "timestamp"}
 def read_text(member: Member) -> RawTable:
     """The rows of a text file: delimiter, encoding, title lines and header are found. Raises UnreadableFile."""
     data = _decode(member)
-    lines = data[:200_000].decode("utf-8", "replace").splitlines()[:_HEAD_LINES]
+    lines = data[:_PART].decode("utf-8", "replace").splitlines()[:_HEAD_LINES]
+    if not any(map(str.strip, lines)):
+        raise UnreadableFile(f"{member.label}: the file is empty")
     delimiter = _delimiter(lines)
     if delimiter is None:
         raise UnreadableFile(
@@ -36,7 +38,7 @@ def _decode(member: Member) -> bytes:
     """The text as UTF-8, whatever it was written in; a byte order mark is dropped."""
     data = member.data
     if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        data = data.decode("utf-16").encode()
+        data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(codecs.BOM_UTF8)
     if not _is_utf8(data):
         data = data.decode("cp1252", "replace").encode()
@@ -108,35 +110,60 @@ def _holds_numbers(row: list[str]) -> bool:
 def _columns(
     member: Member, data: bytes, delimiter: str, skip: int, names: tuple[str, ...] | None, hints: Hints
 ) -> RawTable:
-    broken = 0
+    begin = 0
+    for _ in range(skip):
+        begin = data.find(b"\n", begin) + 1
+    head = data[begin : begin + _PART].lstrip()
+    if (skip and not begin) or not head:
+        raise UnreadableFile(f"{member.label}: there is a header but no row below it")
+    body, broken = _closed_quotes(data[begin:])
+    first = _usual(head, delimiter)
+    width = len(first)
+    if names is not None and width == len(names) + 1:
+        # A last delimiter, or an index that the header leaves out: rows have a cell more than the header.
+        names = (*names, "") if not first[-1].strip() else ("", *names)
+    elif names is not None:
+        width = len(names)
+    labels = [f"c{number}" for number in range(width)]
 
     def leave_out(row: object) -> str:
         nonlocal broken
         broken += 1
         return "skip"
 
-    begin = 0
-    for _ in range(skip):
-        begin = data.find(b"\n", begin) + 1
-    body = memoryview(data)[begin:]
-    head = data[begin : begin + _PART].lstrip()
-    if (skip and not begin) or not head:
-        raise UnreadableFile(f"{member.label}: there is a header but no row below it")
-    width = len(names) if names is not None else None
-    first = next(csv.reader([head.split(b"\n", 1)[0].decode("utf-8", "replace")], delimiter=delimiter))
-    if width is None or len(first) == width + 1:
-        # A last delimiter, or an index that the header leaves out: rows have a cell more than the header.
-        names = None if names is None else (*names, "") if not first[-1].strip() else ("", *names)
-        width = len(first)
-    labels = [f"c{number}" for number in range(width)]
-    table = arrow_csv.read_csv(
-        pa.BufferReader(pa.py_buffer(body)),
-        read_options=arrow_csv.ReadOptions(column_names=labels, use_threads=False, block_size=1 << 24),
-        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types=dict.fromkeys(labels, pa.string()), strings_can_be_null=False, quoted_strings_can_be_null=False
-        ),
-    )
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(pa.py_buffer(body)),
+            read_options=arrow_csv.ReadOptions(column_names=labels, use_threads=False, block_size=1 << 24),
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=leave_out),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(labels, pa.string()),
+                strings_can_be_null=False,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowException as error:
+        raise UnreadableFile(f"{member.label}: the rows cannot be parted: {error}") from error
     if table.num_rows == 0:
-        raise UnreadableFile(f"{member.label}: no row has the {width} columns that the first one has")
+        raise UnreadableFile(f"{member.label}: no row has the {width} columns that most have")
     return RawTable(names, table.columns, table.num_rows, hints, broken)
+
+
+def _usual(head: bytes, delimiter: str) -> list[str]:
+    """The first row that has as many cells as most have."""
+    lines = head.decode("utf-8", "replace").splitlines()[:_HEAD_LINES]
+    rows = [row for line in lines if (row := next(csv.reader([line], delimiter=delimiter), []))]
+    widths = [len(row) for row in rows]
+    usual = max(widths, key=widths.count)
+    return next(row for row in rows if len(row) == usual)
+
+
+def _closed_quotes(body: bytes) -> tuple[bytes, int]:
+    """The rows without those that open a quote and do not close it, which would take in all behind them; and how many
+    these were.
+    """
+    if b'"' not in body:
+        return body, 0
+    lines = body.split(b"\n")
+    closed = [line for line in lines if line.count(b'"') % 2 == 0]
+    return (b"\n".join(closed), len(lines) - len(closed)) if len(closed) < len(lines) else (body, 0)

@@ -22,6 +22,7 @@ from trading.feeds.files.stamps import DAY_US, EPOCH_US, FORMS, epoch_scale, mai
 Micros = NDArray[np.int64]
 NO_TIME = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - wall clock, of no zone
+_DAMAGED = 0.05
 _LATEST_US = 2**53
 _EXCEL = _EPOCH - timedelta(days=25_569)
 
@@ -68,10 +69,13 @@ def _placed(
     known = wall != NO_TIME
     if offsets is not None:
         said = offsets != NO_TIME
-        if said[known].all():
-            return Times(np.where(known, wall - np.where(said, offsets, 0), NO_TIME), wall)
-        if said[known].any():
+        share = int(np.count_nonzero(said[known])) / max(1, int(np.count_nonzero(known)))
+        if share >= 1 - _DAMAGED:
+            wall = np.where(said, wall, NO_TIME)
+            return Times(np.where(known & said, wall - np.where(said, offsets, 0), NO_TIME), wall)
+        if share > _DAMAGED:
             raise UnreadableFile(f"{label}: some times say their offset from UTC and some do not; make them alike")
+        wall = np.where(said, NO_TIME, wall)
     zone = options.zone or (ZoneInfo(raw.hints.timezone) if raw.hints.timezone else None)
     if zone is None:
         return Times(wall, wall, assumed_utc=True)
