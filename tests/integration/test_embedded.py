@@ -28,7 +28,7 @@ root_only = pytest.mark.skipif(
 )
 
 DAEMON = """
-import asyncio, sys, time
+import asyncio, sys
 from pathlib import Path
 from database.embedded import EmbeddedPostgres
 postgres = EmbeddedPostgres(Path(sys.argv[1]))
@@ -38,25 +38,47 @@ sys.stdin.read()
 """
 
 FORKING_DAEMON = """
-import asyncio, os, sys, time
+import asyncio, os, sys
 from pathlib import Path
 from database.embedded import EmbeddedPostgres
 postgres = EmbeddedPostgres(Path(sys.argv[1]))
 asyncio.run(postgres.start())
-child = os.fork()
-if child:
-    print(child, flush=True)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that other accounts can reach, as an installation's would be."""
+def fresh_folder() -> Iterator[Path]:
+    """A folder for a first start, that other accounts can reach, as an installation's would be."""
     place = make_folder()
     yield place / "database"
     _end(place / "database")
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A cluster at rest, made once, to be copied: making one takes longer than all else a test does."""
+    place = make_folder()
+    server = EmbeddedPostgres(place / "database")
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(server.start())
+        runner.run(server.stop())
+    yield place / "database"
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def folder(fresh_folder: Path, made: Path) -> Path:
+    """A folder with a cluster in it that has been started before."""
+    shutil.copytree(made, fresh_folder, ignore=shutil.ignore_patterns("owner.lock"))
+    if sys.platform != "win32":
+        for path in (fresh_folder, *fresh_folder.rglob("*")):
+            owner = (made / path.relative_to(fresh_folder)).stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
+    return fresh_folder
 
 
 @pytest.fixture
@@ -232,7 +254,6 @@ async def test_a_folder_too_deep_for_sockets_is_served_over_loopback(folder: Pat
 
 
 async def test_settings_of_the_operator_are_read_last(folder: Path) -> None:
-    folder.mkdir()
     (folder / "custom.conf").write_text("work_mem = 3MB\n")
     (folder / "custom.conf").chmod(0o644)
     server = EmbeddedPostgres(folder)
@@ -243,7 +264,6 @@ async def test_settings_of_the_operator_are_read_last(folder: Path) -> None:
 
 
 async def test_a_server_that_refuses_its_settings_is_quoted(folder: Path) -> None:
-    folder.mkdir()
     (folder / "custom.conf").write_text("no_such_setting = 1\n")
     (folder / "custom.conf").chmod(0o644)
     with pytest.raises(StorageError, match="no_such_setting"):
@@ -388,13 +408,13 @@ async def test_a_killed_server_is_brought_back_at_the_same_address(folder: Path)
         await server.stop()
 
 
-async def test_half_a_cluster_left_by_a_killed_start_is_cleared_away(folder: Path) -> None:
-    (folder / "making-before").mkdir(parents=True)
-    (folder / "making-before" / "PG_VERSION").write_text("18\n")
-    server = EmbeddedPostgres(folder)
+async def test_half_a_cluster_left_by_a_killed_start_is_cleared_away(fresh_folder: Path) -> None:
+    (fresh_folder / "making-before").mkdir(parents=True)
+    (fresh_folder / "making-before" / "PG_VERSION").write_text("18\n")
+    server = EmbeddedPostgres(fresh_folder)
     await server.start()
     await server.stop()
-    assert list(folder.glob("making-*")) == []
+    assert list(fresh_folder.glob("making-*")) == []
 
 
 async def test_a_removed_password_is_replaced(folder: Path) -> None:
@@ -410,27 +430,27 @@ async def test_a_removed_password_is_replaced(folder: Path) -> None:
         await server.stop()
 
 
-async def test_data_of_another_version_is_refused(folder: Path) -> None:
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / "PG_VERSION").write_text("15\n")
+async def test_data_of_another_version_is_refused(fresh_folder: Path) -> None:
+    (fresh_folder / "data").mkdir(parents=True)
+    (fresh_folder / "data" / "PG_VERSION").write_text("15\n")
     with pytest.raises(StorageError, match=r"made by PostgreSQL 15.*brings 18"):
-        await EmbeddedPostgres(folder).start()
+        await EmbeddedPostgres(fresh_folder).start()
 
 
-async def test_a_folder_of_something_else_is_refused_and_left_alone(folder: Path) -> None:
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / "thesis.txt").write_text("mine")
+async def test_a_folder_of_something_else_is_refused_and_left_alone(fresh_folder: Path) -> None:
+    (fresh_folder / "data").mkdir(parents=True)
+    (fresh_folder / "data" / "thesis.txt").write_text("mine")
     with pytest.raises(StorageError, match="no PostgreSQL data directory"):
-        await EmbeddedPostgres(folder).start()
-    assert (folder / "data" / "thesis.txt").read_text() == "mine"
+        await EmbeddedPostgres(fresh_folder).start()
+    assert (fresh_folder / "data" / "thesis.txt").read_text() == "mine"
 
 
-async def test_a_start_that_failed_lets_go_of_the_folder(folder: Path) -> None:
-    (folder / "data").mkdir(parents=True)
+async def test_a_start_that_failed_lets_go_of_the_folder(fresh_folder: Path) -> None:
+    (fresh_folder / "data").mkdir(parents=True)
     with pytest.raises(StorageError):
-        await EmbeddedPostgres(folder).start()
-    (folder / "data").rmdir()
-    other = EmbeddedPostgres(folder)
+        await EmbeddedPostgres(fresh_folder).start()
+    (fresh_folder / "data").rmdir()
+    other = EmbeddedPostgres(fresh_folder)
     await other.start()
     await other.stop()
 
@@ -442,14 +462,14 @@ async def test_root_hands_the_server_to_an_unprivileged_account(postgres: Embedd
 
 @root_only
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="util-linux is not installed")
-async def test_root_serves_a_folder_that_nobody_else_reaches_through_a_user_namespace(folder: Path) -> None:
-    folder.parent.chmod(0o700)
-    server = EmbeddedPostgres(folder)
+async def test_root_serves_a_folder_that_nobody_else_reaches_through_a_user_namespace(fresh_folder: Path) -> None:
+    fresh_folder.parent.chmod(0o700)
+    server = EmbeddedPostgres(fresh_folder)
     url = await server.start()
     try:
         assert await _value(url, "SELECT 1") == 1
-        assert (folder / "data").stat().st_uid == 0
-        namespaces = [Path(f"/proc/{pid}/ns/user").readlink() for pid in (_pid(folder), "self")]
+        assert (fresh_folder / "data").stat().st_uid == 0
+        namespaces = [Path(f"/proc/{pid}/ns/user").readlink() for pid in (_pid(fresh_folder), "self")]
         assert namespaces[0] != namespaces[1]
     finally:
         await server.stop()
@@ -457,8 +477,8 @@ async def test_root_serves_a_folder_that_nobody_else_reaches_through_a_user_name
 
 @root_only
 async def test_root_without_any_way_to_step_down_is_told_what_to_do(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_process, "ACCOUNTS", ())
     with pytest.raises(StorageError, match="ordinary user"):
-        await EmbeddedPostgres(folder).start()
+        await EmbeddedPostgres(fresh_folder).start()
