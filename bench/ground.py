@@ -1,0 +1,135 @@
+"""What the benches stand on: a PostgreSQL as the daemon runs it, settings for a daemon, CPU and memory of processes."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.model_server import MODEL
+from database.embedded import EmbeddedPostgres
+from database.engine import connect
+from database.migrate import migrate
+from tests.postgres import create_database, make_folder, named
+
+KEY_VARIABLE = "OPENROUTER_API_KEY"
+TEMPLATE = "bench_template"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running PostgreSQL, with all that the daemon's own has set: durable commits above all."""
+
+    url: str
+    folder: Path
+
+    async def fresh(self, name: str) -> str:
+        """The URL of a new migrated database."""
+        return await create_database(self.url, name, TEMPLATE)
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of the server, all its processes together; None where the system does not tell."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        family = [pid, *_children(pid)]
+        times = [cpu_s(each) for each in family]
+        return None if times[0] is None else sum(time for time in times if time is not None)
+
+
+@asynccontextmanager
+async def postgres() -> AsyncIterator[Server]:
+    """A server in a new folder, deleted at the end."""
+    folder = make_folder()
+    server = EmbeddedPostgres(folder)
+    try:
+        url = await server.start()
+        await create_database(url, TEMPLATE)
+        await migrate(named(url, TEMPLATE))
+        yield Server(url, folder)
+    finally:
+        await server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def fetch(url: str, query: str) -> dict[str, Any]:
+    """The one row that a query gives."""
+    connection = await connect(url)
+    try:
+        return dict(await connection.fetchrow(query) or {})
+    finally:
+        await connection.close()
+
+
+def write_config(folder: Path, database_url: str, feed: dict[str, Any], llm: dict[str, Any]) -> Path:
+    """A config.json in `folder` for a daemon whose files all lie there; `llm` is the model's part of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "trading": {"feed": {"type": "simulated", **feed}},
+        "llm": {"csv_output_directory": str(folder / "csv"), "fallback_models": [], **llm},
+        "database": {"url": database_url, "journal_directory": str(folder / "journal")},
+        "service": {"port": 0, "log_level": "WARNING"},
+    }
+    path = folder / "config.json"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def model_settings(base_url: str, concurrency: int) -> dict[str, Any]:
+    """`llm` keys that ask the bench's model server, as much as it takes."""
+    return {
+        "model": f"openrouter/{MODEL}",
+        "backends": {"openrouter": {"base_url": base_url}},
+        "requests_per_minute": 0,
+        "tokens_per_minute": 0,
+        "max_concurrency": concurrency,
+        "timeout_seconds": 600,
+    }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that `percent` of all are not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def rss_mib(pid: int) -> float | None:
+    """A process's resident memory; None where the system does not tell, or the process has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def say(what: str, figure: str, wanted: str = "", met: bool | None = None) -> None:
+    """One line of the table, at once."""
+    mark = "" if met is None else "met" if met else "NOT MET"
+    sys.stdout.write(f"{what:<50} {figure:<44} {wanted:<18} {mark}".rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(_stat(int(path.name))[1]) == pid:
+                found.append(int(path.name))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def cpu_s(pid: int) -> float | None:
+    """CPU seconds of a process and of its children that have ended."""
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return None
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,168 @@
+"""What the trading loop pays for handing on a bar and its signals, and how soon they are committed.
+
+`python -m bench.loop [bars]` runs whole daemons on one durable PostgreSQL, in turns with the model answering at once,
+hanging, and switched off. Submit is `recorder.submit` and `store.add` of one bar, as the loop calls them; committed is
+the time from the begin of that submit to the moment PostgreSQL has confirmed the commit.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.ground import KEY_VARIABLE, Server, model_settings, percentile, postgres, say, write_config
+from bench.model_server import model_server
+from service.daemon import Daemon
+from service.settings import Settings
+from trading.model import Bar, Signal
+
+MODES = ("off", "hanging", "instant")
+ROUNDS = 4
+SYMBOLS = 3
+BARS_A_SECOND = 150
+WARM_UP = 60
+CONCURRENCY = 8
+
+
+@dataclass(slots=True)
+class Times:
+    """Milliseconds of each bar of one mode."""
+
+    submit: list[float] = field(default_factory=list)
+    signals: list[float] = field(default_factory=list)
+    committed: list[float] = field(default_factory=list)
+    rated: int = 0
+
+
+class Stopwatch:
+    """Stands between a daemon's loop and what it hands bars to."""
+
+    def __init__(self, daemon: Daemon, times: Times) -> None:
+        assert daemon.trading is not None
+        self._recorder = daemon.trading.recorder
+        self._times = times
+        self._submit = self._recorder.submit
+        self._add = daemon.store.add
+        self._handed = 0
+        self._under_way: list[float] = []
+        self._seen = self._recorder.shipped.bars
+        self._recorder.submit = self.submit  # type: ignore[method-assign]
+        self._on_shipped = self._recorder._on_shipped
+        self._recorder._on_shipped = self.shipped
+        daemon.store.add = self.add  # type: ignore[method-assign]
+
+    def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
+        start = time.perf_counter()
+        self._submit(bar, indicators, signals)
+        self._handed += 1
+        if self._handed > WARM_UP:
+            took = (time.perf_counter() - start) * 1e3
+            self._times.submit.append(took)
+            if signals:
+                self._times.signals.append(took)
+        self._under_way.append(start)
+
+    def add(self, signal: Signal) -> bool:
+        start = time.perf_counter()
+        taken = self._add(signal)
+        if self._handed > WARM_UP:
+            took = (time.perf_counter() - start) * 1e3
+            self._times.submit[-1] += took
+            self._times.signals[-1] += took
+        return taken
+
+    def shipped(self) -> None:
+        now = time.perf_counter()
+        count = self._recorder.shipped.bars - self._seen
+        self._seen += count
+        done, self._under_way = self._under_way[:count], self._under_way[count:]
+        if self._handed > WARM_UP:
+            self._times.committed.extend((now - start) * 1e3 for start in done)
+        self._on_shipped()
+
+
+async def one_round(path: Path, times: Times) -> None:
+    """One daemon from start to end."""
+    daemon = Daemon(Settings.load(path), until_idle=False)
+    running = asyncio.create_task(daemon.run())
+    while daemon.status is None or daemon.trading is None:
+        if running.done():
+            await running
+        await asyncio.sleep(0.001)
+    Stopwatch(daemon, times)
+    await daemon.trading.feed_ended.wait()
+    while not daemon.trading.recorder.idle:
+        await asyncio.sleep(0.01)
+    times.rated += daemon.store.get_stats()["processed"]
+    daemon.request_stop()
+    await running
+
+
+async def measure(server: Server, address: str, folder: Path, bars: int, rounds: int) -> dict[str, Times]:
+    """All modes in turns, so that the machine's mood falls on each."""
+    found = {mode: Times() for mode in MODES}
+    per_symbol = max(1, bars // SYMBOLS // rounds)
+    feed = {
+        "symbols": [f"BENCH{number}" for number in range(SYMBOLS)],
+        "timeframe": "1m", "speed": 60 * BARS_A_SECOND / SYMBOLS, "bars": per_symbol + WARM_UP // SYMBOLS,
+    }  # fmt: skip
+    for turn in range(rounds):
+        for mode in MODES:
+            llm: dict[str, Any] = {"enabled": False}
+            if mode != "off":
+                llm = model_settings(f"{address}/{mode}/v1", CONCURRENCY)
+            url = await server.fresh(f"loop_{mode}_{turn}")
+            path = write_config(folder / f"{mode}{turn}", url, feed, llm)
+            config = path.read_text().replace('"port": 0', '"port": 0, "shutdown_grace_seconds": 0')
+            path.write_text(config)
+            await one_round(path, found[mode])
+    return found
+
+
+def show(found: Mapping[str, Times]) -> bool:
+    """Print it; whether all that is wanted was reached."""
+
+    def line(name: str, values: list[float], unit: float = 1e3) -> str:
+        return f"p50 {percentile(values, 50) * unit:7.1f}  p99 {percentile(values, 99) * unit:7.1f} us"
+
+    for mode in MODES:
+        say(f"submit, model {mode}, {len(found[mode].submit)} bars", line(mode, found[mode].submit))
+        say(f"  of bars with signals, {len(found[mode].signals)}", line(mode, found[mode].signals))
+    off, hanging = (percentile(found[mode].submit, 99) for mode in ("off", "hanging"))
+    met = [hanging <= 0.2, hanging <= 1.1 * off, True]
+    say("submit p99 with the model hanging", f"{hanging * 1e3:.1f} us", "<= 200 us", met[0])
+    say("  against the model off", f"{hanging / off:.2f}", "<= 1.10", met[1])
+    for mode in MODES:
+        values = found[mode].committed
+        reached = percentile(values, 99) <= 20
+        met.append(reached)
+        say(
+            f"submitted to committed, model {mode}, {len(values)} bars",
+            f"p50 {percentile(values, 50):6.2f}  p99 {percentile(values, 99):6.2f} ms",
+            "p99 <= 20 ms",
+            reached,
+        )
+    return all(met)
+
+
+async def run(bars: int, rounds: int) -> bool:
+    """Measure and print."""
+    os.environ.setdefault(KEY_VARIABLE, "bench-key")
+    with model_server() as address, tempfile.TemporaryDirectory(prefix="tradent-bench-") as folder:
+        async with postgres() as server:
+            return show(await measure(server, address, Path(folder), bars, rounds))
+
+
+def main() -> int:
+    """1 when a target was missed."""
+    bars = int(sys.argv[1]) if len(sys.argv) > 1 else 12_000
+    return 0 if asyncio.run(run(bars, ROUNDS if bars >= 1000 else 1)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
