@@ -108,9 +108,11 @@ def daemon(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def _end(folder: Path) -> None:
+    """End what a failed test has left running."""
     postmaster = find_postmaster(folder / "data")
     if postmaster is not None:
         os.kill(postmaster.pid, signal.SIGINT if sys.platform == "win32" else signal.SIGQUIT)
+        psutil.wait_procs([psutil.Process(postmaster.pid)], timeout=10)
 
 
 def _pid(folder: Path) -> int:
