@@ -5,12 +5,22 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from llm_integration.model import Claim, Result, TaskStatus
 from trading.clock import Clock
-from trading.model import Signal
+from trading.model import Bar, Signal
+
+_REFERENCE = 8
+_FLOAT = sys.getsizeof(1.0)
+_BAR = (
+    sys.getsizeof(Bar("", "1m", datetime.now(UTC), 1.0, 1.0, 1.0, 1.0, 1.0, ""))
+    + sys.getsizeof(datetime.now(UTC)) + 5 * _FLOAT + _REFERENCE
+)  # fmt: skip
+_ENTRY = 640
+_INDICATOR = 2 * _REFERENCE + _FLOAT + 3 * _REFERENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,7 @@ class SignalMemoryStore:
         self._ready: OrderedDict[UUID, None] = OrderedDict()
         self._held: OrderedDict[UUID, None] = OrderedDict()
         self._finished: OrderedDict[UUID, None] = OrderedDict()
+        self._bytes = 0
         self._ended: Counter[str] = Counter()
         self._ratings: Counter[int] = Counter()
         self._abstained = 0
@@ -81,8 +92,7 @@ class SignalMemoryStore:
             full = not known and len(self._signals) >= self._max_signals
             if full and not (self._forget(self._finished) or self._forget(self._pending)):
                 return False
-            now = self._clock.monotonic()
-            self._put(StoredSignal(claim.signal, TaskStatus.PENDING, claim, None, now))
+            self._put(StoredSignal(claim.signal, TaskStatus.PENDING, claim, None, self._clock.monotonic()))
             return True
 
     def take(self, limit: int) -> list[Claim]:
@@ -111,10 +121,19 @@ class SignalMemoryStore:
             self._put(StoredSignal(entry.signal, result.status, None, result, self._clock.monotonic()))
             return True
 
-    def drop(self, signal_id: UUID) -> None:
-        """Forget a signal whose task is not ours any more."""
+    def drop(self, claim: Claim) -> None:
+        """Forget a task that is not ours any more; a newer claim of the same signal stays."""
         with self._lock:
-            self._remove(signal_id)
+            entry = self._signals.get(claim.signal.id)
+            if entry is not None and entry.claim is not None and entry.claim.token == claim.token:
+                self._remove(claim.signal.id)
+
+    def put_back(self, claim: Claim) -> None:
+        """The task waits for a later attempt, in nobody's hands."""
+        with self._lock:
+            entry = self._signals.get(claim.signal.id)
+            if entry is not None and entry.claim is not None and entry.claim.token == claim.token:
+                self._put(StoredSignal(claim.signal, TaskStatus.PENDING, None, None, self._clock.monotonic()))
 
     def waiting(self) -> int:
         """How many held tasks nobody works on yet."""
@@ -128,30 +147,30 @@ class SignalMemoryStore:
             return [claim for claim in (self._signals[signal_id].claim for signal_id in ids) if claim is not None]
 
     def clean(self, older_than_s: float) -> int:
-        """Forget signals that were final more than `older_than_s` ago; how many."""
+        """Forget signals that have been final, or pending in nobody's hands here, for longer; how many."""
         with self._lock:
             limit = self._clock.monotonic() - older_than_s
-            old = [
-                signal_id for signal_id in self._finished if self._signals[signal_id].changed_at < limit
-            ]  # oldest first
-            for signal_id in old:
-                self._remove(signal_id)
-            return len(old)
+            before = len(self._signals)
+            for queue in (self._finished, self._pending):
+                while queue and self._signals[next(iter(queue))].changed_at < limit:
+                    self._forget(queue)
+            return before - len(self._signals)
 
     def get_stats(self) -> dict[str, Any]:
         """Counts by state, how they ended since the start, average processing time, ratings, memory use.
 
         `in_memory` counts what is held now; `processed`, `failed`, `ratings` count since the process started.
+        `memory_bytes` is estimated, as if no two signals shared a bar.
         """
         with self._lock:
             processed = sum(self._ended.values())
-            sample = next(iter(self._signals.values()), None)
+            pending = len(self._pending) + len(self._ready)
             return {
                 "in_memory": {
-                    "total": len(self._signals), "pending": len(self._pending) + len(self._ready),
-                    "processing": len(self._held), "finished": len(self._finished),
+                    "total": len(self._signals), "pending": pending, "processing": len(self._held),
+                    "finished": len(self._finished),
                 },
-                "pending": len(self._pending) + len(self._ready),
+                "pending": pending,
                 "processing": len(self._held),
                 "processed": processed,
                 "completed": self._ended[TaskStatus.COMPLETED],
@@ -162,7 +181,7 @@ class SignalMemoryStore:
                 "average_processing_ms": round(self._processing_ms / processed, 3) if processed else None,
                 "rating_distribution": {rating: self._ratings[rating] for rating in range(1, 6)},
                 "refused_for_room": self._refused,
-                "memory_bytes": len(self._signals) * _size(sample.signal) if sample is not None else 0,
+                "memory_bytes": self._bytes,
             }  # fmt: skip
 
     def _put(self, entry: StoredSignal) -> None:
@@ -170,6 +189,7 @@ class SignalMemoryStore:
         self._remove(signal_id)
         self._signals[signal_id] = entry
         self._queue_of(entry)[signal_id] = None
+        self._bytes += _size(entry)
 
     def _queue_of(self, entry: StoredSignal) -> OrderedDict[UUID, None]:
         if entry.status.final:
@@ -182,6 +202,7 @@ class SignalMemoryStore:
         entry = self._signals.pop(signal_id, None)
         if entry is not None:
             self._queue_of(entry).pop(signal_id, None)
+            self._bytes -= _size(entry)
 
     def _forget(self, queue: OrderedDict[UUID, None]) -> bool:
         if not queue:
@@ -190,9 +211,10 @@ class SignalMemoryStore:
         return True
 
 
-def _size(signal: Signal) -> int:
-    """Roughly what one signal takes in memory, bytes: the sample stands for all."""
-    bars = signal.snapshot.bars
-    per_bar = sys.getsizeof(bars[0]) + 5 * sys.getsizeof(1.0) + sys.getsizeof(bars[0].open_time) if bars else 0
-    fixed = sys.getsizeof(signal) + sys.getsizeof(signal.snapshot.indicators)
-    return fixed + len(bars) * per_bar + len(signal.snapshot.indicators) * sys.getsizeof(1.0)
+def _size(entry: StoredSignal) -> int:
+    """Roughly what an entry takes in memory, bytes."""
+    snapshot, result = entry.signal.snapshot, entry.result
+    size = _ENTRY + len(snapshot.bars) * _BAR + len(snapshot.indicators) * _INDICATOR
+    if result is not None and result.verdict is not None:
+        size += len(result.verdict.rationale)
+    return size

@@ -1,19 +1,18 @@
 """LLMWorker: keeps the store filled with claimed tasks, works on them with bounded concurrency, ends each once."""
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Protocol, TypeVar
-from uuid import UUID
 
 from llm_integration.config import LLMConfig
-from llm_integration.llm_processor import LLMProcessor, Processed
+from llm_integration.llm_processor import LLMProcessor, Postponed, Processed
 from llm_integration.memory_store import SignalMemoryStore
-from llm_integration.model import Claim, Result, TaskStatus
+from llm_integration.model import Call, Claim, Result, TaskStatus
 from llm_integration.ports import TaskQueue
 from trading.clock import Clock
 from trading.errors import TradentError
@@ -22,7 +21,8 @@ from trading.model import Signal
 log = logging.getLogger(__name__)
 
 AHEAD = 4
-FINAL_WRITE_S = 10.0
+SWEEP_S = 5.0
+FINAL_WRITE_S = 2.0
 T = TypeVar("T")
 OnFinal = Callable[[Signal, Result], None]
 
@@ -36,13 +36,29 @@ class SweptQueue(TaskQueue, Protocol):
     lease: timedelta
     failures: tuple[type[Exception], ...]
 
+    async def retry(self, claim: Claim, delay: timedelta, error: str, calls: Sequence[Call]) -> bool:
+        """Let the task wait for another attempt, and keep its calls; False when it is somebody else's now."""
+        ...
+
     async def sweep(self) -> int:
         """Take back what has lapsed, end what has expired; how many."""
         ...
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Claims worked on together; `ending` once their outcomes are on the way to the queue."""
+
+    claims: Sequence[Claim]
+    ending: bool = False
+
+
 class LLMWorker:
-    """Runs until stopped. `on_final` is told of every result this process made, once it is stored."""
+    """Runs until stopped. `on_final` is told of every result this process made, once it is stored.
+
+    Claims run ahead of the work by `AHEAD` batches for each that may be under way; when half of them are used up and
+    the last claim found all it asked for, or somebody pokes, or `poll_interval` has passed, it claims again.
+    """
 
     def __init__(
         self,
@@ -56,19 +72,22 @@ class LLMWorker:
         self._config = config
         self._store = store
         self._queue = queue
-        self._passing: tuple[type[Exception], ...] = (TradentError, OSError, TimeoutError, *queue.failures)
+        self._passing: tuple[type[Exception], ...] = (TradentError, OSError, *queue.failures)
         self._processor = processor
         self._clock = clock
         self._on_final = on_final
+        self._ahead = AHEAD * config.max_concurrency * config.batch_size
+        self._more = True
         self._claim_wanted = asyncio.Event()
         self._work_there = asyncio.Event()
         self._slots = asyncio.Semaphore(config.max_concurrency)
-        self._busy: dict[asyncio.Task[None], Sequence[Claim]] = {}
+        self._busy: dict[asyncio.Task[None], _Batch] = {}
+        self._claiming: asyncio.Task[int | None] | None = None
         self._said: set[str] = set()
-        self._stopping = False
 
     def poke(self) -> None:
         """There may be new tasks: look at once."""
+        self._more = True
         self._claim_wanted.set()
 
     @property
@@ -77,90 +96,145 @@ class LLMWorker:
         return not self._busy and not self._store.waiting()
 
     async def run(self) -> None:
-        """Claim and work until cancelled; then `drain` ends it cleanly."""
+        """Claim and work until cancelled; then `drain` ends it cleanly. A crash of a part ends all, with its cause."""
+        self.poke()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._claim_forever(), name="claimer")
+            group.create_task(self._poll_forever(), name="poller")
             group.create_task(self._dispatch_forever(), name="dispatcher")
-            group.create_task(self._heartbeat_forever(), name="heartbeat")
-            group.create_task(self._sweep_forever(), name="sweeper")
+            group.create_task(self._keep_forever(), name="lease-keeper")
             group.create_task(self._clean_forever(), name="cleaner")
 
     async def drain(self, grace_s: float) -> bool:
-        """Give what is under way `grace_s` to end, hand back the rest; True when all of it ended."""
-        self._stopping = True
-        await self._guarded(partial(self._release, self._store.claims(ready_only=True)), "handing tasks back")
+        """Give what is under way `grace_s` to end, hand back the rest; True when all of it ended.
+
+        Outcomes on their way to the queue get `FINAL_WRITE_S` more. Call it once `run` has ended.
+        """
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming], timeout=FINAL_WRITE_S)
+        await self._hand_back(self._store.claims(ready_only=True))
         if self._busy:
             await asyncio.wait(list(self._busy), timeout=grace_s)
-        unfinished = [claim for claims in self._busy.values() for claim in claims]
-        for task in list(self._busy):
-            task.cancel()
+        unfinished = [batch for batch in self._busy.values() if not batch.ending]
+        for task, batch in list(self._busy.items()):
+            if not batch.ending:
+                task.cancel()
         if self._busy:
             await asyncio.wait(list(self._busy), timeout=FINAL_WRITE_S)
-        if unfinished:
-            await self._guarded(partial(self._release, unfinished), "handing tasks back")
-        return not unfinished
+        await self._hand_back([claim for batch in unfinished for claim in batch.claims])
+        unwritten = list(self._busy)
+        for task in unwritten:
+            task.cancel()
+        return not unfinished and not unwritten
+
+    async def _poll_forever(self) -> None:
+        while True:
+            await self._clock.sleep(self._config.poll_interval * random.uniform(0.8, 1.2))
+            self.poke()
 
     async def _claim_forever(self) -> None:
-        ahead = AHEAD * self._config.max_concurrency * self._config.batch_size
         while True:
+            await self._claim_wanted.wait()
             self._claim_wanted.clear()
-            wanted = min(ahead - self._store.waiting(), self._store.room())
-            if wanted >= max(1, ahead // 2):
-                await self._guarded(partial(self._claim, wanted), "claiming tasks")
-            await self._wait(self._claim_wanted, self._config.poll_interval * random.uniform(0.8, 1.2))
+            wanted = self._wanted()
+            if not wanted:
+                continue
+            self._more = False
+            step = self._guarded(partial(self._claim, wanted), "claiming tasks")
+            self._claiming = asyncio.create_task(step, name="claim")
+            if await asyncio.shield(self._claiming) == wanted:
+                self.poke()
+
+    def _wanted(self) -> int:
+        waiting = self._store.waiting()
+        return 0 if waiting > self._ahead // 2 else max(0, min(self._ahead - waiting, self._store.room()))
 
     async def _claim(self, limit: int) -> int:
         claims = await self._queue.claim(limit)
         unheld = [claim for claim in claims if not self._store.hold(claim)]
-        if unheld:
-            await self._queue.release(unheld)
         if claims:
             self._work_there.set()
+        if unheld:
+            await self._queue.release(unheld)
         return len(claims)
 
     async def _dispatch_forever(self) -> None:
         while True:
             await self._slots.acquire()
             claims = self._store.take(self._config.batch_size)
+            self._claim_more()
             if not claims:
                 self._slots.release()
-                self._claim_wanted.set()
                 self._work_there.clear()
                 await self._work_there.wait()
                 continue
-            if self._store.waiting() <= AHEAD * self._config.max_concurrency * self._config.batch_size // 2:
-                self._claim_wanted.set()
-            task = asyncio.create_task(self._handle(claims), name="rating")
-            self._busy[task] = claims
+            batch = _Batch(claims)
+            task = asyncio.create_task(self._handle(batch), name="rating")
+            self._busy[task] = batch
             task.add_done_callback(self._ended)
+
+    def _claim_more(self) -> None:
+        if self._more:
+            self._claim_wanted.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._busy.pop(task, None)
         self._slots.release()
+        self._claim_more()
 
-    async def _handle(self, claims: Sequence[Claim]) -> None:
-        """One batch from claim to stored result; whatever goes wrong stays with its signals."""
-        try:
-            processed = await self._processor.process(claims)
-        except Exception as error:
-            log.exception("a signal could not be processed", extra={"signals": [str(c.signal.id) for c in claims]})
-            processed = [(claim, self._crashed(claim, error), ()) for claim in claims]
+    async def _handle(self, batch: _Batch) -> None:
+        """One batch from claim to stored outcome; whatever goes wrong stays with its signals."""
+        processed = await self._process(batch.claims)
+        batch.ending = True
         await asyncio.gather(*(self._finish(item) for item in processed))
 
-    async def _finish(self, item: Processed) -> None:
-        claim, result, calls = item
+    async def _process(self, claims: Sequence[Claim]) -> list[Processed]:
         try:
-            ours = await asyncio.shield(self._queue.complete(claim, result, calls))
+            return await self._processor.process(claims)
+        except Exception as error:
+            if len(claims) > 1:
+                return [item for claim in claims for item in await self._process([claim])]
+            log.exception("a signal could not be processed", extra={"signal": str(claims[0].signal.id)})
+            return [(claims[0], self._crashed(claims[0], error), ())]
+
+    async def _finish(self, item: Processed) -> None:
+        claim, outcome, calls = item
+        try:
+            ours, outcome = await self._end(claim, outcome, calls)
+        except Exception:
+            log.exception("a result could not be stored; its lease will lapse", extra={"signal": str(claim.signal.id)})
+            self._store.drop(claim)
+            return
+        if not ours:
+            self._store.drop(claim)
+            log.warning("a result came too late and was discarded", extra={"signal": str(claim.signal.id)})
+        elif isinstance(outcome, Postponed):
+            self._store.put_back(claim)
+        else:
+            self._store.update(claim.signal.id, outcome)
+            self._tell(claim.signal, outcome)
+
+    async def _end(
+        self, claim: Claim, outcome: Result | Postponed, calls: Sequence[Call]
+    ) -> tuple[bool, Result | Postponed]:
+        """Bring an outcome to the queue, which may refuse it for what it holds: then that is the task's failure."""
+        try:
+            if isinstance(outcome, Postponed):
+                return await asyncio.shield(self._queue.retry(claim, outcome.delay, outcome.error, calls)), outcome
+            return await asyncio.shield(self._queue.complete(claim, outcome, calls)), outcome
         except Exception as error:
             log.exception("a result was refused", extra={"signal": str(claim.signal.id)})
-            result = self._crashed(claim, error)
-            ours = await asyncio.shield(self._queue.complete(claim, result, ()))
-        if ours:
-            self._store.update(claim.signal.id, result)
-            self._on_final(claim.signal, result)
-        else:
-            self._store.drop(claim.signal.id)
-            log.warning("a result came too late and was discarded", extra={"signal": str(claim.signal.id)})
+            failed = self._crashed(claim, error)
+        try:
+            return await asyncio.shield(self._queue.complete(claim, failed, calls)), failed
+        except Exception:
+            return await asyncio.shield(self._queue.complete(claim, failed, ())), failed
+
+    def _tell(self, signal: Signal, result: Result) -> None:
+        try:
+            self._on_final(signal, result)
+        except Exception:
+            log.exception("a listener failed on a result", extra={"signal": str(signal.id)})
 
     def _crashed(self, claim: Claim, error: Exception) -> Result:
         return Result(
@@ -169,31 +243,26 @@ class LLMWorker:
             prompt_version=None, call_id=None, processing_ms=0.0, finished_at=self._clock.now(),
         )  # fmt: skip
 
-    async def _heartbeat_forever(self) -> None:
+    async def _keep_forever(self) -> None:
+        """Renew our leases before sweeping those of others: after an outage all have lapsed."""
+        lease_s = self._queue.lease.total_seconds()
+        renewed = self._clock.monotonic()
         while True:
-            await self._clock.sleep(self._queue.lease.total_seconds() / 3)
-            await self._guarded(self._heartbeat, "renewing leases")
-
-    async def _heartbeat(self) -> None:
-        claims = self._store.claims()
-        if not claims:
-            return
-        ours = await self._queue.extend(claims)
-        still = {claim.signal.id for claim in self._store.claims()}
-        for claim in claims:
-            if claim.signal.id not in ours and claim.signal.id in still:
-                self._abandon(claim.signal.id)
-
-    def _abandon(self, signal_id: UUID) -> None:
-        """Somebody else holds the task now; a result still under way is fenced off when it is written."""
-        if all(signal_id != claim.signal.id for claims in self._busy.values() for claim in claims):
-            self._store.drop(signal_id)
-
-    async def _sweep_forever(self) -> None:
-        while True:
+            await self._clock.sleep(min(SWEEP_S, lease_s / 6) * random.uniform(0.8, 1.0))
+            now = self._clock.monotonic()
+            if now - renewed >= lease_s / 6 and await self._guarded(self._renew, "renewing leases"):
+                renewed = now
             if await self._guarded(self._queue.sweep, "sweeping the queue"):
                 self.poke()
-            await self._clock.sleep(min(5.0, self._queue.lease.total_seconds() / 3) * random.uniform(0.8, 1.2))
+
+    async def _renew(self) -> bool:
+        claims = self._store.claims()
+        ours = await self._queue.extend(claims) if claims else set()
+        worked_on = {id(claim) for batch in self._busy.values() for claim in batch.claims}
+        for claim in claims:
+            if claim.signal.id not in ours and id(claim) not in worked_on:
+                self._store.drop(claim)
+        return True
 
     async def _clean_forever(self) -> None:
         while True:
@@ -201,11 +270,15 @@ class LLMWorker:
             removed = self._store.clean(self._config.memory_retention_minutes * 60)
             log.info("memory cleaned", extra={"removed": removed, "stats": self._store.get_stats()})
 
-    async def _release(self, claims: Sequence[Claim]) -> None:
+    async def _hand_back(self, claims: Sequence[Claim]) -> None:
+        async def release() -> None:
+            async with asyncio.timeout(FINAL_WRITE_S):
+                await self._queue.release(claims)
+
         if claims:
-            await self._queue.release(claims)
+            await self._guarded(release, "handing tasks back")
             for claim in claims:
-                self._store.drop(claim.signal.id)
+                self._store.drop(claim)
 
     async def _guarded(self, step: Callable[[], Awaitable[T]], what: str) -> T | None:
         """Run a step that may fail while PostgreSQL is away; it is tried again at its next turn. Said once."""
@@ -215,14 +288,8 @@ class LLMWorker:
             if what not in self._said:
                 self._said.add(what)
                 log.warning(f"{what} does not work at present", extra={"error": str(error) or type(error).__name__})
-            await self._clock.sleep(min(1.0, self._config.poll_interval))
             return None
         if what in self._said:
             self._said.discard(what)
             log.info(f"{what} works again")
         return outcome
-
-    async def _wait(self, event: asyncio.Event, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
