@@ -148,6 +148,13 @@ async def test_real_time_fills_a_gap_with_at_most_the_history() -> None:
         assert [bar.open_time for bar in watched.bars] == [NOON - timedelta(seconds=past) for past in (15, 10, 5)]
 
 
+async def test_a_start_long_ago_gives_no_more_than_the_history_in_real_time() -> None:
+    async with Watched(FakeClock(NOON), symbol="SIMBTC", start=NOON - timedelta(days=9), history=10) as watched:
+        assert len(watched.bars) == 10
+    async with Watched(FakeClock(NOON), symbol="SIMBTC", start=NOON - timedelta(seconds=15), history=10) as watched:
+        assert len(watched.bars) == 3
+
+
 async def test_real_time_and_accelerated_are_one_market() -> None:
     async with Watched(FakeClock(NOON), symbol="SIMBTC", history=5) as watched:
         start = watched.bars[0].open_time
