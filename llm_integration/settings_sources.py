@@ -13,12 +13,15 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
 from trading.errors import SettingsError
 
 ENV_PREFIX = "TRADENT_"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 S = TypeVar("S", bound=BaseModel)
+_HIDING = ("key", "secret", "password", "token", "url", "headers", "backends")
+_OBJECT_EXPECTED = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
 class LayeredSettings(BaseSettings):
@@ -46,7 +49,8 @@ class LayeredSettings(BaseSettings):
                     secrets_nested_delimiter="__",
                 )
             )
-        return (*sources, JsonConfigSettingsSource(settings_cls, json_file=settings_cls.model_config.get("json_file")))
+        file = settings_cls.model_config.get("json_file")
+        return (*sources, JsonConfigSettingsSource(settings_cls, json_file=file, json_file_encoding="utf-8-sig"))
 
 
 def load_settings(settings: type[S], path: Path, overrides: dict[str, Any] | None = None) -> S:
@@ -60,6 +64,8 @@ def load_settings(settings: type[S], path: Path, overrides: dict[str, Any] | Non
         filled: S = at_path(**(overrides or {}))
     except ValidationError as error:
         raise SettingsError(mistakes_of(error)) from None
+    except UnreadableValue as error:
+        raise SettingsError([_unreadable(str(error))]) from None
     return filled
 
 
@@ -86,10 +92,26 @@ def _mistake(location: tuple[int | str, ...], value: object, kind: str, message:
     if kind == "missing":
         return f"{key}: is missing"
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if any(word in key.lower() for word in ("key", "secret", "password", "url", "headers")) and kind != "enum":
+    if not _may_be_shown(key, value, kind):
         return f"{key}: {message}"
     shown = repr(value)
     return f"{key} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
+
+
+def _unreadable(message: str) -> str:
+    """A list or object in the environment or a credential that is no JSON; the value itself is not shown."""
+    section = message.partition('field "')[2].partition('"')[0]
+    return (
+        f"{section}: a variable or credential whose name begins with {ENV_PREFIX}{section.upper()} "
+        'is not JSON; expected a list such as ["a", "b"] or an object such as {"name": "value"}'
+    )
+
+
+def _may_be_shown(key: str, value: object, kind: str) -> bool:
+    """Whether a wrong value holds no secret: numbers never do; objects, and what stands in place of one, may."""
+    if value is None or isinstance(value, int | float):
+        return True
+    return isinstance(value, str) and kind not in _OBJECT_EXPECTED and not any(word in key.lower() for word in _HIDING)
 
 
 def _require_json_object(path: Path) -> None:

@@ -1,0 +1,276 @@
+"""The processor: what becomes of claims when models answer, do not, or answer late; and who bears which cost."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_integration.config import LLMConfig
+from llm_integration.errors import (
+    BackendError,
+    ContextExceeded,
+    RateLimited,
+    RequestRejected,
+    ServerFailed,
+    Unauthorized,
+    Unreachable,
+)
+from llm_integration.llm_processor import LLMProcessor, Postponed, Processed, _shares
+from llm_integration.model import Call, Claim, Result, TaskStatus
+from llm_integration.ports import ChatReply, ChatRequest, Health
+from llm_integration.response_parser import LLMResponseParser
+from llm_integration.signal_formatter import SignalFormatter
+from tests.fake_clock import FakeClock
+from tests.marketdata import START, make_signal
+from trading.model import Signal
+
+
+def make_call(**changes: Any) -> Call:
+    call = Call(
+        uuid4(), (), "x", "y", None, 1, "v", (), {}, "{}", None, "stop", 100, 20, Decimal("0.01"), 0.0, 1.0, START,
+        START, 200, None, None,
+    )  # fmt: skip
+    return replace(call, **changes)
+
+
+def rating(number: int, signal: Signal, value: int) -> dict[str, object]:
+    return {
+        "signal": number, "symbol": signal.symbol, "rating": value, "confidence_percent": 60, "action": "hold",
+        "rationale": "figures", "risks": [], "regime": "ranging",
+    }  # fmt: skip
+
+
+class Model:
+    """A Backend that answers every request with ratings, or as `answer` says; each request makes one call."""
+
+    name = "model"
+
+    def __init__(self) -> None:
+        self.requests: list[ChatRequest] = []
+        self.answer: Callable[[ChatRequest], str] = self.rate
+        self.call = make_call()
+
+    def rate(self, request: ChatRequest) -> str:
+        rows = [rating(n, signal, 4) for n, signal in enumerate(request.signals, start=1)]
+        return json.dumps(rows[0] if len(rows) == 1 else {"verdicts": rows})
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        self.requests.append(request)
+        try:
+            text = self.answer(request)
+        except BackendError as error:
+            request.record(make_call(error_class=type(error).__name__, prompt_tokens=None, completion_tokens=None,
+                                     cost_usd=None))  # fmt: skip
+            raise
+        request.record(self.call)
+        return ChatReply(text, "model-7", "stop", call_id=self.call.id, answered_by="x/y", fallback=True)
+
+    async def check(self, model: str) -> Health:
+        return Health(True, "")
+
+    async def close(self) -> None: ...
+
+
+class World:
+    def __init__(self, **settings: Any) -> None:
+        self.config = LLMConfig(model="rules/baseline", **settings)
+        self.clock = FakeClock(START + timedelta(hours=1))
+        self.model = Model()
+        formatter = SignalFormatter(self.config.lookback_periods, ["rsi"])
+        self.processor = LLMProcessor(self.config, formatter, LLMResponseParser(), self.model, self.clock)
+
+    def claims(self, count: int, attempt: int = 1, age_s: float = 0.0) -> list[Claim]:
+        created = self.clock.now() - timedelta(seconds=age_s)
+        return [Claim(make_signal(n), attempt, attempt, created) for n in range(count)]
+
+
+def results(processed: Sequence[Processed]) -> list[Result]:
+    return [outcome for _, outcome, _ in processed if isinstance(outcome, Result)]
+
+
+def raising(error: BackendError) -> Callable[[ChatRequest], str]:
+    def answer(request: ChatRequest) -> str:
+        raise error
+
+    return answer
+
+
+async def test_a_reply_becomes_a_completed_result_with_all_that_answers_for_it() -> None:
+    world = World()
+    (claim,) = world.claims(1)
+    ((processed, result, calls),) = await world.processor.process([claim])
+    assert processed is claim
+    assert isinstance(result, Result)
+    assert (result.status, result.model, result.answered_model, result.fallback) == (
+        TaskStatus.COMPLETED, "x/y", "model-7", True,
+    )  # fmt: skip
+    assert result.verdict is not None
+    assert (result.verdict.rating, result.verdict.confidence) == (4, 0.6)
+    assert (result.prompt_tokens, result.completion_tokens, result.cost_usd) == (100, 20, Decimal("0.01"))
+    assert list(calls) == [world.model.call]
+    assert result.call_id == world.model.call.id
+    (request,) = world.model.requests
+    assert (request.model, request.max_tokens, request.signals) == ("baseline", 1024, (claim.signal,))
+    assert result.prompt_version == request.prompt_version != ""
+
+
+async def test_a_batch_is_one_request_and_each_signal_gets_its_own_verdict() -> None:
+    world = World()
+    claims = world.claims(3)
+    world.model.answer = lambda request: json.dumps(
+        {"verdicts": [rating(n, signal, n) for n, signal in enumerate(request.signals, start=1)]}
+    )
+    processed = await world.processor.process(claims)
+    assert len(world.model.requests) == 1
+    assert world.model.requests[0].max_tokens == 3 * 1024
+    assert [result.verdict and result.verdict.rating for result in results(processed)] == [1, 2, 3]
+    assert [len(calls) for _, _, calls in processed] == [1, 0, 0]
+    assert [result.prompt_tokens for result in results(processed)] == [34, 33, 33]
+    assert sum(result.cost_usd or 0 for result in results(processed)) == Decimal("0.01")
+
+
+async def test_a_reply_that_cannot_be_trusted_is_an_abstention() -> None:
+    world = World()
+    world.model.answer = lambda request: "I would rather talk about the weather."
+    (result,) = results(await world.processor.process(world.claims(1)))
+    assert (result.status, result.verdict) == (TaskStatus.COMPLETED, None)
+    assert result.abstention is not None
+    assert result.abstention.reason
+
+
+async def test_late_signals_expire_without_a_call_and_the_others_are_rated() -> None:
+    world = World(signal_ttl_seconds=60)
+    late, due = world.claims(2, age_s=61)[:1], world.claims(2)[1:]
+    processed = await world.processor.process([*late, *due])
+    by_signal = {claim.signal.id: outcome for claim, outcome, _ in processed}
+    expired, rated = by_signal[late[0].signal.id], by_signal[due[0].signal.id]
+    assert isinstance(expired, Result)
+    assert isinstance(rated, Result)
+    assert (expired.status, rated.status) == (TaskStatus.EXPIRED, TaskStatus.COMPLETED)
+    assert (expired.prompt_tokens, expired.cost_usd) == (None, None)
+    assert [request.signals for request in world.model.requests] == [(due[0].signal,)]
+
+
+async def test_the_request_carries_the_time_by_which_its_first_signal_expires() -> None:
+    world = World(signal_ttl_seconds=60)
+    await world.clock.advance(5)
+    await world.processor.process([*world.claims(1, age_s=50), *world.claims(2)[1:]])
+    assert world.model.requests[0].deadline == 15.0
+    endless = World()
+    await endless.processor.process(endless.claims(1))
+    assert endless.model.requests[0].deadline is None
+
+
+@pytest.mark.parametrize(
+    ("attempt", "low_s", "high_s"), [(1, 57, 63), (2, 570, 630), (3, 855, 945), (4, 855, 945), (19, 855, 945)]
+)
+async def test_what_may_pass_puts_the_signal_off_longer_each_time(attempt: int, low_s: int, high_s: int) -> None:
+    world = World(max_retries=20)
+    world.model.answer = raising(Unreachable("nobody there"))
+    ((_, outcome, calls),) = await world.processor.process(world.claims(1, attempt))
+    assert isinstance(outcome, Postponed)
+    assert low_s <= outcome.delay.total_seconds() <= high_s
+    assert outcome.error == "nobody there"
+    assert [call.error_class for call in calls] == ["Unreachable"]
+
+
+async def test_an_outage_of_ten_minutes_fails_nothing_by_default() -> None:
+    """The delays before the last attempt that the default settings allow add up to more."""
+    world = World()
+    world.model.answer = raising(ServerFailed("overloaded"))
+    waited = timedelta()
+    for attempt in range(1, world.config.max_retries):
+        ((_, outcome, _),) = await world.processor.process(world.claims(1, attempt))
+        assert isinstance(outcome, Postponed)
+        waited += outcome.delay
+    assert waited > timedelta(minutes=10)
+    (result,) = results(await world.processor.process(world.claims(1, world.config.max_retries)))
+    assert (result.status, result.error) == (TaskStatus.FAILED, "overloaded")
+
+
+async def test_a_server_that_names_a_longer_wait_gets_it() -> None:
+    world = World()
+    world.model.answer = raising(RateLimited("quota", retry_after_s=3600))
+    ((_, outcome, _),) = await world.processor.process(world.claims(1))
+    assert isinstance(outcome, Postponed)
+    assert outcome.delay == timedelta(hours=1)
+
+
+async def test_what_does_not_pass_fails_at_once_with_its_reason_and_keeps_the_call() -> None:
+    world = World()
+    world.model.answer = raising(Unauthorized("the key is wrong; set OPENROUTER_API_KEY", status=401))
+    ((_, outcome, calls),) = await world.processor.process(world.claims(1))
+    assert isinstance(outcome, Result)
+    assert (outcome.status, outcome.error) == (TaskStatus.FAILED, "the key is wrong; set OPENROUTER_API_KEY")
+    assert (outcome.model, outcome.verdict, outcome.cost_usd) == (None, None, None)
+    assert len(calls) == 1
+
+
+async def test_a_signal_whose_time_ran_out_while_it_waited_for_a_model_expires() -> None:
+    world = World(signal_ttl_seconds=60)
+
+    def answer(request: ChatRequest) -> str:
+        world.clock._elapsed_s += 61
+        raise RateLimited("no room in the quota")
+
+    world.model.answer = answer
+    (result,) = results(await world.processor.process(world.claims(1)))
+    assert (result.status, result.error) == (
+        TaskStatus.EXPIRED, "not rated within llm.signal_ttl_seconds: no room in the quota",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [ContextExceeded("too long"), RequestRejected("not in order")])
+async def test_a_request_rejected_for_one_of_its_signals_costs_only_that_one(error: BackendError) -> None:
+    world = World()
+    claims = world.claims(3)
+
+    def answer(request: ChatRequest) -> str:
+        if claims[1].signal in request.signals:
+            raise error
+        return world.model.rate(request)
+
+    world.model.answer = answer
+    processed = await world.processor.process(claims)
+    assert [result.status for result in results(processed)] == [
+        TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.COMPLETED,
+    ]  # fmt: skip
+    assert [len(calls) for _, _, calls in processed] == [2, 1, 1]
+
+
+@given(
+    calls=st.lists(
+        st.builds(
+            make_call,
+            prompt_tokens=st.integers(0, 10**6),
+            completion_tokens=st.integers(0, 10**6),
+            cost_usd=st.decimals(0, 10, places=9),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    count=st.integers(1, 50),
+)
+def test_shares_add_up_to_the_whole(calls: list[Call], count: int) -> None:
+    shares = _shares(calls, count)
+    assert len(shares) == count
+    for place, name in enumerate(("prompt_tokens", "completion_tokens", "cost_usd")):
+        parts = [share[place] for share in shares]
+        assert sum(part for part in parts if part is not None) == sum(getattr(call, name) for call in calls)
+        assert all(part is not None and part >= 0 for part in parts)
+
+
+def test_what_an_answered_call_does_not_report_is_unknown_never_nought() -> None:
+    failed = make_call(error_class="TimedOut", prompt_tokens=None, completion_tokens=None, cost_usd=None)
+    assert _shares([failed, make_call()], 1) == [(100, 20, Decimal("0.01"))]
+    assert _shares([make_call(cost_usd=None), make_call()], 2) == [(100, 20, None)] * 2
+    assert _shares([], 2) == _shares([failed], 2) == [(None, None, None)] * 2
+    charged = make_call(error_class="BadReply", cost_usd=Decimal("0.02"), completion_tokens=None)
+    assert _shares([charged, make_call()], 1) == [(200, 20, Decimal("0.03"))]
