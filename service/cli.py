@@ -9,9 +9,10 @@ from pathlib import Path
 from service import commands
 from service.daemon import Role
 from service.settings import Settings
-from trading.errors import SettingsError, StorageError, TradentError
+from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
-EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_SETTINGS = 0, 1, 69, 78
+EXIT_OK, EXIT_FAILED, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 66, 69, 78, 130
+STATUSES = {SettingsError: EXIT_SETTINGS, FeedError: EXIT_NO_INPUT, StorageError: EXIT_UNAVAILABLE}
 COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
     "run": ("watch the market and rate its signals (the default)", commands.run),
     "check": ("look at settings, database, migrations and models, and say what was found", commands.check),
@@ -22,34 +23,29 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit status: 0 done, 1 failed, 2 usage, 69 no database, 78 wrong settings."""
+    """Do what the command line says, and return the exit status.
+
+    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 78 wrong settings.
+    """
     given = _parser().parse_args(_with_default(arguments))
     if given.command == "version":
         sys.stdout.write(f"tradent {version('tradent')}\n")
         return EXIT_OK
+    sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
         settings = Settings.load(given.config, given.set)
         return COMMANDS[given.command][1](settings, given)
-    except SettingsError as error:
-        for mistake in error.mistakes:
-            sys.stderr.write(f"{mistake}\n")
-        return EXIT_SETTINGS
-    except StorageError as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_UNAVAILABLE
     except TradentError as error:
         sys.stderr.write(f"{error}\n")
-        return EXIT_FAILED
+        return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), EXIT_FAILED)
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
 
 
 def _with_default(arguments: Sequence[str]) -> list[str]:
-    """`run` when no command is named."""
-    names = {*COMMANDS, "version"}
-    if any(argument in names or argument in ("-h", "--help") for argument in arguments):
-        return list(arguments)
-    return ["run", *arguments]
+    """`run` when no command is named first."""
+    names = {*COMMANDS, "version", "-h", "--help"}
+    return list(arguments) if arguments and arguments[0] in names else ["run", *arguments]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     }
     commands_of.add_parser("version", help="print the version")
     run = parsers["run"]
-    run.add_argument("--role", type=Role, choices=list(Role), default=Role.ALL, help="which part of the work to do")
+    run.add_argument(
+        "--role", choices=[role.value for role in Role], default="all", help="which part of the work to do"
+    )
     run.add_argument("--until-idle", action="store_true", help="end once a finite feed is through and all is rated")
     run.add_argument("--no-migrate", action="store_true", help="refuse to start where the database is not up to date")
     run.add_argument("--plain", action="store_true", help="log lines in place of the live view, also in a terminal")

@@ -2,8 +2,9 @@
 
 import argparse
 import asyncio
+import logging
+import os
 import sys
-from urllib.parse import urlsplit
 
 from database.embedded_process import find_programs
 from database.engine import create_pool
@@ -13,24 +14,35 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.settings_sources import secret
 from service import view
 from service.check import check_everything
-from service.daemon import Daemon
+from service.daemon import Daemon, Role
+from service.ending import stop_signals
 from service.logs import RecentLines, set_up_logging
-from service.settings import Settings
+from service.settings import Settings, require_rules
 from service.status import fetch_status
-from service.store_room import reach_database
-from trading.errors import StorageError
+from service.store_room import reach_database, without_password
+from trading.errors import StorageError, TradentError
+
+log = logging.getLogger(__name__)
+
+EXIT_FAULT = 70
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
     """Run the daemon until it is stopped, or idle."""
+    require_rules(settings)
     formatter = set_up_logging(settings.service.log_level, secrets_of(settings))
-    daemon = Daemon(settings, given.role, until_idle=given.until_idle, may_migrate=not given.no_migrate)
-    if given.plain or not sys.stdout.isatty():
-        asyncio.run(daemon.run())
-        return 0
-    lines = RecentLines()
-    lines.setFormatter(formatter)
-    asyncio.run(view.run_with_view(daemon, lines))
+    daemon = Daemon(settings, Role(given.role), until_idle=given.until_idle, may_migrate=not given.no_migrate)
+    lines = None
+    if not given.plain and sys.stdout.isatty():
+        lines = RecentLines()
+        lines.setFormatter(formatter)
+    try:
+        asyncio.run(daemon.run() if lines is None else view.run_with_view(daemon, lines))
+    except TradentError:
+        raise
+    except Exception as fault:
+        log.critical("ended by a fault of the program; please report it with these lines", exc_info=fault)
+        return EXIT_FAULT
     return 0
 
 
@@ -66,7 +78,7 @@ def sql(settings: Settings, given: argparse.Namespace) -> int:
 def secrets_of(settings: Settings) -> list[str]:
     """Every secret this process may come to know: none of them is ever logged."""
     keys = [secret(name) for name in key_names(settings.llm).values()]
-    password = urlsplit(settings.database.url).password
+    password = None if settings.database.embedded else without_password(settings.database.url)[1]
     return [value for value in (*keys, password) if value]
 
 
@@ -95,8 +107,18 @@ async def _sql(settings: Settings, *, only_print: bool) -> int:
             sys.stdout.write(f"{url}\n")
             return 0
         try:
-            psql = find_programs() / "psql"
+            psql = str(find_programs() / "psql")
         except StorageError:
-            psql = None
-        process = await asyncio.create_subprocess_exec(str(psql) if psql else "psql", url)
-        return await process.wait()
+            psql = "psql"
+        address, password = without_password(url)
+        environment = os.environ if password is None else {**os.environ, "PGPASSWORD": password}
+        with stop_signals(_leave_to_psql):
+            try:
+                process = await asyncio.create_subprocess_exec(psql, address, env=environment)
+            except FileNotFoundError:
+                raise StorageError("psql is not installed; `sql --print` says where the database is") from None
+            return await process.wait()
+
+
+def _leave_to_psql() -> None:
+    """Ctrl-C ends a query, not psql."""

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+import asyncpg
+
 from database.exports import PostgresExportSource
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
+from service.ending import first_cause, stop_signals
 from service.rating_side import RatingSide
 from service.settings import Settings
 from service.status import StatusServer
@@ -21,6 +23,7 @@ from service.store_room import StoreRoom, open_store_room
 from service.trading_side import TradingSide
 from service.vitals import collect
 from trading.clock import Clock, SystemClock
+from trading.errors import TradentError
 from trading.model import Bar, Signal
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 IDLE_POLL_S = 0.2
 LAST_STEPS_S = 2.0
 EXIT_AT_ONCE = 130
+DATABASE_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 class Role(StrEnum):
@@ -69,6 +73,7 @@ class Daemon:
         self._until_idle = until_idle
         self._may_migrate = may_migrate
         self._stop = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
 
     def vitals(self) -> dict[str, Any]:
         """How the daemon does, as `status` and the live view show it."""
@@ -81,20 +86,31 @@ class Daemon:
             os._exit(EXIT_AT_ONCE)
         log.info("stopping", extra={"grace_s": self.settings.service.shutdown_grace_seconds})
         self._stop.set()
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def run(self) -> None:
-        """Until stopped, or idle. Raises TradentError where it cannot start, and what made a part crash."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, self.request_stop)
-        async with open_store_room(self.settings.database, may_migrate=self._may_migrate) as room:
-            self.room = room
-            try:
-                await self._prepare(room)
-                await self._live()
-            finally:
-                await self._close()
+        """Until stopped, or idle. Raises TradentError where it cannot start or go on, and what made a part crash."""
+        self._starting = asyncio.current_task()
+        try:
+            with stop_signals(self.request_stop):
+                async with open_store_room(self.settings.database, may_migrate=self._may_migrate) as room:
+                    await self._run_in(room)
+        except asyncio.CancelledError:
+            if self._starting is None or not self._stop.is_set():
+                raise
+        except BaseExceptionGroup as crashes:
+            raise first_cause(crashes) from None
+        log.info("ended")
+
+    async def _run_in(self, room: StoreRoom) -> None:
+        self.room = room
+        try:
+            await self._prepare(room)
+            self._starting = None
+            await self._live(room)
+        finally:
+            await self._close()
 
     async def _prepare(self, room: StoreRoom) -> None:
         settings = self.settings
@@ -120,73 +136,93 @@ class Daemon:
         self.status = StatusServer(settings.service.host, settings.service.port, self.vitals)
         await self.status.start()
 
-    async def _live(self) -> None:
-        settings = self.settings.service
+    async def _live(self, room: StoreRoom) -> None:
         async with asyncio.TaskGroup() as group:
-            sides = [side for side in (self.trading, self.rating) if side is not None]
-            for side in sides:
-                side.start(group)
+            beside = [group.create_task(self._count_forever(), name="counter")]
+            if room.keep_up is not None:
+                beside.append(group.create_task(room.keep_up(), name="postgresql"))
+            for side in (self.trading, self.rating):
+                if side is not None:
+                    side.start(group)
             exported = asyncio.Event()
             exporting = group.create_task(self.exporter.run(exported), name="exporter") if self.exporter else None
-            counting = group.create_task(self._count_forever(), name="counter")
             await self._until_told()
-            deadline = self.clock.monotonic() + settings.shutdown_grace_seconds
+            deadline = self.clock.monotonic() + self.settings.service.shutdown_grace_seconds
             await self._drain(deadline)
             exported.set()
             if exporting is not None:
                 left_s = max(LAST_STEPS_S, deadline - self.clock.monotonic())
                 await asyncio.wait([exporting], timeout=left_s)
                 exporting.cancel()
-            counting.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _until_told(self) -> None:
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         idle = asyncio.create_task(self._idle(), name="idle")
         try:
-            await asyncio.wait([stopped, idle], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stopped, idle], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             for task in (stopped, idle):
                 task.cancel()
 
     async def _idle(self) -> None:
         """Returns when a finite feed is through, everything is committed, every task final and every row exported."""
-        if not self._until_idle or self.trading is None:
+        if not self._until_idle:
             await asyncio.Event().wait()
-            return
-        await self.trading.feed_ended.wait()
-        while not self.trading.recorder.idle:
-            await self.clock.sleep(IDLE_POLL_S)
-        while self.rating is not None and await self._tasks_left():
+        if self.trading is not None:
+            await self.trading.feed_ended.wait()
+            while not self.trading.recorder.idle:
+                await self.clock.sleep(IDLE_POLL_S)
+        while self.rating is not None and await self._tasks_left() != 0:
             self.rating.worker.poke()
             await self.clock.sleep(IDLE_POLL_S)
+        if self.exporter is not None:
+            with contextlib.suppress(TradentError):
+                await self.exporter.drain()
 
-    async def _tasks_left(self) -> int:
+    async def _tasks_left(self) -> int | None:
+        """How many tasks are not final, all workers together; None while PostgreSQL does not say."""
         if self.rating is None:
             return 0
-        return sum((await self.rating.queue.unfinished()).values())
+        try:
+            self.unfinished = await self.rating.queue.unfinished()
+        except DATABASE_FAILURES:
+            return None
+        return sum(self.unfinished.values())
 
     async def _drain(self, deadline: float) -> None:
-        if self.trading is not None:
-            await self.trading.drain(max(0.5, min(5.0, deadline - self.clock.monotonic() - LAST_STEPS_S)))
-        if self.rating is not None:
-            await self.rating.drain(max(0.0, deadline - self.clock.monotonic() - LAST_STEPS_S))
+        """Bring what is under way to an end, or hand it back. What PostgreSQL does not take in time stays as it is."""
+        left_s = deadline - self.clock.monotonic()
+        try:
+            async with asyncio.timeout(max(LAST_STEPS_S, left_s)):
+                if self.trading is not None:
+                    await self.trading.drain(max(0.5, min(5.0, left_s - LAST_STEPS_S)))
+                if self.rating is not None:
+                    await self.rating.drain(max(0.0, deadline - self.clock.monotonic() - LAST_STEPS_S))
+        except TimeoutError:
+            log.warning("the grace period is over; what is under way is taken up at the next start")
 
     async def _close(self) -> None:
+        """Let everything go, after a crash too: the journal is made durable, tasks are handed back."""
+        if self.trading is not None:
+            self.trading.close()
         if self.status is not None:
             await self.status.stop()
         if self.rating is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_STEPS_S):
+                    await self.rating.drain(0.0)
             await self.rating.close()
-        if self.trading is not None:
-            self.trading.close()
         if self.exporter is not None:
             self.exporter.close()
 
     async def _count_forever(self) -> None:
         """Keep the number of unfinished tasks, for the vitals."""
         while True:
-            if self.rating is not None:
-                with contextlib.suppress(Exception):
-                    self.unfinished = await self.rating.queue.unfinished()
+            await self._tasks_left()
             await self.clock.sleep(1.0)
 
     def _on_bar(self, bar: Bar, signals: Sequence[Signal]) -> None:

@@ -49,7 +49,7 @@ class RatingSide:
         """See which models can be used, say so, and remember what the quota has given in the last minute."""
         self.checked = await self.caller.check()
         say_who_rates(self.checked)
-        self.caller.seed(await calls_since(self._room.pool, 60.0))
+        self.caller.seed(await calls_since(self._room.pool, 60.0, list(self.caller.limits())))
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin; a crash of any part ends the group."""

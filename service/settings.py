@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from database.settings import DatabaseSettings
 from llm_integration.config import LLMConfig
 from llm_integration.settings_sources import LayeredSettings, load_settings
-from trading.errors import SettingsError
+from trading.errors import IndicatorError, SettingsError, StrategyError
+from trading.indicators import IndicatorSet
 from trading.settings import TradingSettings
+from trading.strategies import build_strategies, build_strategy
 
 
 class ServiceSettings(BaseModel):
@@ -47,6 +49,30 @@ class Settings(LayeredSettings):
         if url and "TRADENT_DATABASE__URL" not in os.environ:
             overrides.setdefault("database", {}).setdefault("url", url)
         return load_settings(cls, path, overrides)
+
+
+def require_rules(settings: Settings) -> None:
+    """Make every strategy and indicator once. Raises SettingsError with a line for each that cannot be."""
+    mistakes, strategies = [], []
+    for number, options in enumerate(settings.trading.strategies):
+        try:
+            strategies.append(build_strategy(options))
+        except StrategyError as error:
+            mistakes.append(f"trading.strategies.{number}: {error}")
+    wanted = {f"llm.indicators_to_include.{n}": name for n, name in enumerate(settings.llm.indicators_to_include)}
+    wanted |= {f"strategy {strategy.name}: {name}": name for strategy in strategies for name in strategy.indicators}
+    for place, name in wanted.items():
+        try:
+            IndicatorSet([name])
+        except IndicatorError as error:
+            mistakes.append(f"{place} = {name!r}: {error}")
+    if not mistakes:
+        try:
+            build_strategies(settings.trading.strategies)
+        except StrategyError as error:
+            mistakes.append(f"trading.strategies: {error}")
+    if mistakes:
+        raise SettingsError(mistakes)
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

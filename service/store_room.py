@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
 from database.embedded import EmbeddedPostgres
-from database.engine import create_pool
+from database.engine import asyncpg_url, create_pool
 from database.migrate import migrate, require_current
 from database.settings import DatabaseSettings, redacted
 from trading.errors import StorageError
@@ -19,24 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoreRoom:
-    """Where everything is kept while the daemon runs."""
+    """Where everything is kept while the daemon runs. `keep_up` brings our own server back whenever it ends."""
 
     url: str
     pool: asyncpg.Pool
-
-
-@contextlib.asynccontextmanager
-async def database_url(settings: DatabaseSettings) -> AsyncIterator[str]:
-    """The URL of a running server; the embedded one is started, and stopped at the end. Raises StorageError."""
-    if not settings.embedded:
-        yield settings.url
-        return
-    server = EmbeddedPostgres(settings.data_directory, start_timeout_s=settings.start_timeout_seconds)
-    url = await server.start()
-    try:
-        yield url
-    finally:
-        await server.stop()
+    keep_up: Callable[[], Coroutine[None, None, None]] | None = None
 
 
 @contextlib.asynccontextmanager
@@ -46,14 +34,14 @@ async def reach_database(settings: DatabaseSettings) -> AsyncIterator[str]:
     if running is not None:
         yield running
         return
-    async with database_url(settings) as url:
+    async with _server(settings) as (url, _):
         yield url
 
 
 @contextlib.asynccontextmanager
 async def open_store_room(settings: DatabaseSettings, *, may_migrate: bool) -> AsyncIterator[StoreRoom]:
     """A migrated database and a pool on it. Raises StorageError that says what to do."""
-    async with database_url(settings) as url:
+    async with _server(settings) as (url, embedded):
         try:
             if may_migrate:
                 applied = await migrate(url)
@@ -68,9 +56,34 @@ async def open_store_room(settings: DatabaseSettings, *, may_migrate: bool) -> A
                 "check that the server runs and that database.url is right"
             ) from error
         try:
-            yield StoreRoom(url, pool)
+            yield StoreRoom(url, pool, embedded.supervise if embedded is not None else None)
         finally:
             await _close(pool)
+
+
+@contextlib.asynccontextmanager
+async def _server(settings: DatabaseSettings) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
+    """The URL of a running server; our own is started, and stopped at the end. Raises StorageError."""
+    if not settings.embedded:
+        yield settings.url, None
+        return
+    server = EmbeddedPostgres(settings.data_directory, start_timeout_s=settings.start_timeout_seconds)
+    url = await server.start()
+    try:
+        yield url, server
+    finally:
+        await server.stop()
+
+
+def without_password(url: str) -> tuple[str, str | None]:
+    """A database URL as any PostgreSQL program reads it, less its password, and the password as it is typed."""
+    parts = urlsplit(asyncpg_url(url))
+    user, at, hosts = parts.netloc.rpartition("@")
+    name, _, quoted = user.partition(":")
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    password = dict(given).get("password") or unquote(quoted)
+    query = urlencode([(key, value) for key, value in given if key != "password"], quote_via=quote)
+    return urlunsplit(parts._replace(netloc=f"{name}{at}{hosts}", query=query)), password or None
 
 
 async def _close(pool: asyncpg.Pool) -> None:

@@ -11,7 +11,7 @@ from trading.errors import JournalFull
 from trading.feeds.base import Feed
 from trading.feeds.guard import BarGuard
 from trading.indicators import IndicatorSet
-from trading.model import Bar, Signal, Stream
+from trading.model import Bar, Side, Signal, Stream
 from trading.strategies.base import Event, Strategy
 from trading.window import BarWindow
 
@@ -88,8 +88,8 @@ class TradingLoop:
 
     @property
     def needed_bars(self) -> int:
-        """How many bars of history every indicator needs to go on as if it had never stopped."""
-        return self._new_window().needed_bars
+        """How many stored bars a stream needs to go on as if it had never stopped, in what the model is shown too."""
+        return max(self._new_window().needed_bars, self._lookback)
 
     def prime(self, stream: Stream, history: Iterable[Bar]) -> None:
         """Start a stream's indicators from stored bars; no signal comes of them."""
@@ -145,7 +145,7 @@ class TradingLoop:
 
     def _evaluate(self, strategy: Strategy, window: BarWindow) -> Event | None:
         try:
-            return strategy.evaluate(window)
+            return _checked(strategy.evaluate(window))
         except Exception as error:
             self.counts.strategy_errors += 1
             self._say_once(
@@ -160,3 +160,14 @@ class TradingLoop:
         if key not in self._said:
             self._said.add(key)
             log.error(message, extra={"error": error})
+
+
+def _checked(event: Event | None) -> Event | None:
+    """What a strategy returned, if it is what it promises. Raises TypeError and ValueError."""
+    if event is None:
+        return None
+    if not isinstance(event, Event) or not isinstance(event.side, Side):
+        raise TypeError(f"expected an Event with a Side, or None, not {event!r}")
+    if not 0 <= event.strength <= 1:
+        raise ValueError(f"strength must be from 0 to 1, not {event.strength!r}")
+    return event
