@@ -1,6 +1,7 @@
 """A whole daemon in a process of its own, through its own door, watched from outside."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
@@ -8,13 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.ground import KEY_VARIABLE, Server, cpu_s, fetch, model_settings, rss_mib, write_config
+import psutil
+
+from bench.ground import KEY_VARIABLE, Server, cpu_s, fetch, model_settings, write_config
 
 SYMBOLS = 8
 SIGNALS_A_BAR = 0.37
 SAMPLE_S = 0.1
+ASK_S = 2.0
 FIGURES = """
 SELECT (SELECT count(*) FROM signals) AS signals, count(*) AS results,
        count(*) FILTER (WHERE status = 'completed' AND rating IS NOT NULL AND NOT fallback) AS rated,
@@ -28,16 +31,17 @@ FROM llm_analysis_results
 class Ran:
     """What a daemon did: `took_s` from the first signal to the last row of both CSV files.
 
-    `rss_mib` holds (signals rated by then, resident memory) over the run; CPU is None where the system does not tell.
+    CPU seconds are of the whole process, start and end included. `rss_mb` holds (signals rated by then, resident memory
+    in 10^6 bytes) over the run.
     """
 
     signals: int
     rated: int
     took_s: float
     rating_took_s: float
-    daemon_cpu_s: float | None
-    postgres_cpu_s: float | None
-    rss_mib: Sequence[tuple[int, float]]
+    daemon_cpu_s: float
+    postgres_cpu_s: float
+    rss_mb: Sequence[tuple[int, float]]
 
 
 async def run_daemon(server: Server, base_url: str, folder: Path, signals: int, concurrency: int) -> Ran:
@@ -57,7 +61,6 @@ async def run_daemon(server: Server, base_url: str, folder: Path, signals: int, 
     samples, cpu = await _watch(process, url)
     if process.returncode:
         raise RuntimeError(f"the daemon ended with {process.returncode}; its lines are above")
-    after = server.cpu_s()
     found = await fetch(url, FIGURES)
     csv_files = sorted((folder / "csv").glob("llm_*.csv"))
     rows = [_rows(file) for file in csv_files]
@@ -67,28 +70,26 @@ async def run_daemon(server: Server, base_url: str, folder: Path, signals: int, 
     shutil.rmtree(folder / "csv")
     return Ran(
         found["signals"], found["rated"], last_row - found["began"], found["ended"] - found["began"],
-        cpu, None if before is None or after is None else after - before, samples,
+        cpu, server.cpu_s() - before, samples,
     )  # fmt: skip
 
 
-async def _watch(process: asyncio.subprocess.Process, url: str) -> tuple[list[tuple[int, float]], float | None]:
+async def _watch(process: asyncio.subprocess.Process, url: str) -> tuple[list[tuple[int, float]], float]:
     """Memory over the run, by how much was rated, and the CPU the process has used in the end."""
     samples: list[tuple[int, float]] = []
-    cpu: float | None = None
+    watched = psutil.Process(process.pid)
+    cpu = 0.0
     ended = asyncio.create_task(process.wait())
-    asked_at = -10.0
-    done = 0
+    asked_at, done = 0.0, 0
     while not ended.done():
-        await asyncio.wait([ended], timeout=SAMPLE_S)
-        cpu = cpu_s(process.pid) or cpu
-        rss = rss_mib(process.pid)
-        if rss is None:
-            continue
-        if time.monotonic() - asked_at > 2:
+        cpu = max(cpu, cpu_s(watched))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            samples.append((done, watched.memory_info().rss / 1e6))
+        if time.monotonic() - asked_at > ASK_S:
             asked_at = time.monotonic()
             done = (await fetch(url, "SELECT count(*) AS done FROM llm_analysis_results"))["done"]
-        samples.append((done, rss))
-    return samples, cpu
+        await asyncio.wait([ended], timeout=SAMPLE_S)
+    return [(done, rss) for done, rss in samples if rss], cpu
 
 
 def _rows(path: Path) -> int:

@@ -1,14 +1,14 @@
-"""What the benches stand on: a PostgreSQL as the daemon runs it, settings for a daemon, CPU and memory of processes."""
+"""What the benches stand on: a PostgreSQL as the daemon runs it, settings for a daemon, CPU of processes."""
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from bench.model_server import MODEL
 from database.embedded import EmbeddedPostgres
@@ -31,12 +31,10 @@ class Server:
         """The URL of a new migrated database."""
         return await create_database(self.url, name, TEMPLATE)
 
-    def cpu_s(self) -> float | None:
-        """CPU seconds of the server, all its processes together; None where the system does not tell."""
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
-        family = [pid, *_children(pid)]
-        times = [cpu_s(each) for each in family]
-        return None if times[0] is None else sum(time for time in times if time is not None)
+    def cpu_s(self) -> float:
+        """CPU seconds of the server, all its processes together, ended ones too."""
+        first = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0]))
+        return sum(cpu_s(process) for process in (first, *first.children(recursive=True)))
 
 
 @asynccontextmanager
@@ -70,7 +68,7 @@ def write_config(folder: Path, database_url: str, feed: dict[str, Any], llm: dic
         "trading": {"feed": {"type": "simulated", **feed}},
         "llm": {"csv_output_directory": str(folder / "csv"), "fallback_models": [], **llm},
         "database": {"url": database_url, "journal_directory": str(folder / "journal")},
-        "service": {"port": 0, "log_level": "WARNING"},
+        "service": {"port": 0, "log_level": "ERROR", "shutdown_grace_seconds": 3},
     }
     path = folder / "config.json"
     path.write_text(json.dumps(settings))
@@ -95,41 +93,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def rss_mib(pid: int) -> float | None:
-    """A process's resident memory; None where the system does not tell, or the process has ended."""
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process and of its children that have ended; 0 once it has ended itself."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-
-
-def say(what: str, figure: str, wanted: str = "", met: bool | None = None) -> None:
-    """One line of the table, at once."""
-    mark = "" if met is None else "met" if met else "NOT MET"
-    sys.stdout.write(f"{what:<50} {figure:<44} {wanted:<18} {mark}".rstrip() + "\n")
-    sys.stdout.flush()
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(_stat(int(path.name))[1]) == pid:
-                found.append(int(path.name))
-        except (OSError, IndexError):
-            continue
-    return found
-
-
-def cpu_s(pid: int) -> float | None:
-    """CPU seconds of a process and of its children that have ended."""
-    try:
-        fields = _stat(pid)
-    except OSError:
-        return None
-    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system + times.children_user + times.children_system

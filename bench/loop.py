@@ -6,17 +6,19 @@ the time from the begin of that submit to the moment PostgreSQL has confirmed th
 """
 
 import asyncio
+import logging
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.ground import KEY_VARIABLE, Server, model_settings, percentile, postgres, say, write_config
+from bench.ground import KEY_VARIABLE, Server, model_settings, percentile, postgres, write_config
 from bench.model_server import model_server
+from bench.table import say
 from service.daemon import Daemon
 from service.settings import Settings
 from trading.model import Bar, Signal
@@ -24,7 +26,7 @@ from trading.model import Bar, Signal
 MODES = ("off", "hanging", "instant")
 ROUNDS = 4
 SYMBOLS = 3
-BARS_A_SECOND = 150
+BARS_A_SECOND = 200
 WARM_UP = 60
 CONCURRENCY = 8
 
@@ -48,6 +50,7 @@ class Stopwatch:
         self._times = times
         self._submit = self._recorder.submit
         self._add = daemon.store.add
+        self.all_committed = asyncio.Event()
         self._handed = 0
         self._under_way: list[float] = []
         self._seen = self._recorder.shipped.bars
@@ -66,6 +69,7 @@ class Stopwatch:
             if signals:
                 self._times.signals.append(took)
         self._under_way.append(start)
+        self.all_committed.clear()
 
     def add(self, signal: Signal) -> bool:
         start = time.perf_counter()
@@ -83,6 +87,8 @@ class Stopwatch:
         done, self._under_way = self._under_way[:count], self._under_way[count:]
         if self._handed > WARM_UP:
             self._times.committed.extend((now - start) * 1e3 for start in done)
+        if not self._under_way:
+            self.all_committed.set()
         self._on_shipped()
 
 
@@ -94,10 +100,9 @@ async def one_round(path: Path, times: Times) -> None:
         if running.done():
             await running
         await asyncio.sleep(0.001)
-    Stopwatch(daemon, times)
+    stopwatch = Stopwatch(daemon, times)
     await daemon.trading.feed_ended.wait()
-    while not daemon.trading.recorder.idle:
-        await asyncio.sleep(0.01)
+    await stopwatch.all_committed.wait()
     times.rated += daemon.store.get_stats()["processed"]
     daemon.request_stop()
     await running
@@ -117,10 +122,7 @@ async def measure(server: Server, address: str, folder: Path, bars: int, rounds:
             if mode != "off":
                 llm = model_settings(f"{address}/{mode}/v1", CONCURRENCY)
             url = await server.fresh(f"loop_{mode}_{turn}")
-            path = write_config(folder / f"{mode}{turn}", url, feed, llm)
-            config = path.read_text().replace('"port": 0', '"port": 0, "shutdown_grace_seconds": 0')
-            path.write_text(config)
-            await one_round(path, found[mode])
+            await one_round(write_config(folder / f"{mode}{turn}", url, feed, llm), found[mode])
     return found
 
 
@@ -152,6 +154,7 @@ def show(found: Mapping[str, Times]) -> bool:
 
 async def run(bars: int, rounds: int) -> bool:
     """Measure and print."""
+    logging.basicConfig(level=logging.ERROR)
     os.environ.setdefault(KEY_VARIABLE, "bench-key")
     with model_server() as address, tempfile.TemporaryDirectory(prefix="tradent-bench-") as folder:
         async with postgres() as server:
@@ -160,7 +163,7 @@ async def run(bars: int, rounds: int) -> bool:
 
 def main() -> int:
     """1 when a target was missed."""
-    bars = int(sys.argv[1]) if len(sys.argv) > 1 else 12_000
+    bars = int(sys.argv[1]) if len(sys.argv) > 1 else 6000
     return 0 if asyncio.run(run(bars, ROUNDS if bars >= 1000 else 1)) else 1
 
 

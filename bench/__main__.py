@@ -1,0 +1,43 @@
+"""`python -m bench` measures everything and prints one table; `python -m bench enhance 2000` one part of it, so large.
+
+Each bench runs in a process of its own. The exit status is 1 when a bench failed or missed what is wanted.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.table import say
+
+BENCHES = {
+    "indicators": "what the default indicators cost per bar",
+    "loop": "what the trading loop pays for handing on a bar, and how soon it is committed",
+    "durable": "how many signals a second become durable",
+    "limits": "what a call costs on its way to the model, and how much of a quota is used",
+    "enhance": "how many signals a second are rated from end to end",
+    "memory": "how much memory that takes",
+}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is named, or all."""
+    names = [arguments[0]] if arguments else list(BENCHES)
+    if names[0] not in BENCHES:
+        sys.stderr.write(f"there is no bench {names[0]!r}; there are {', '.join(BENCHES)}\n")
+        return 2
+    say("measured", "figure", "wanted")
+    missed = []
+    for name in names:
+        sys.stdout.write(f"\n{name}: {BENCHES[name]}\n")
+        sys.stdout.flush()
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments[1:]], cwd=ROOT, check=False).returncode:
+            missed.append(name)
+    if missed:
+        sys.stdout.write(f"\nfailed, or missed what is wanted: {', '.join(missed)}\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
