@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,10 +16,12 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.ending import first_cause, stop_signals
+from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
 from service.settings import Settings
 from service.status import StatusServer
 from service.store_room import StoreRoom, open_store_room
+from service.tally import Tally
 from service.trading_side import TradingSide
 from service.vitals import collect
 from trading.clock import Clock, SystemClock
@@ -70,6 +72,10 @@ class Daemon:
         self.status: StatusServer | None = None
         self.room: StoreRoom | None = None
         self.unfinished: Mapping[str, int] = {}
+        self.queue_unseen = False
+        self.tally = Tally()
+        self.before_sudden_end: Callable[[], None] = lambda: None
+        self._rating_log = RatingLog()
         self._until_idle = until_idle
         self._may_migrate = may_migrate
         self._stop = asyncio.Event()
@@ -79,9 +85,17 @@ class Daemon:
         """How the daemon does, as `status` and the live view show it."""
         return collect(self)
 
+    @property
+    def phase(self) -> str:
+        """`starting`, `running` or `stopping`."""
+        if self._stop.is_set():
+            return "stopping"
+        return "starting" if self.status is None else "running"
+
     def request_stop(self) -> None:
         """Drain and end; asked twice, end at once."""
         if self._stop.is_set():
+            self.before_sudden_end()
             log.warning("stopped at once; what was under way is taken up at the next start")
             os._exit(EXIT_AT_ONCE)
         log.info("stopping", extra={"grace_s": self.settings.service.shutdown_grace_seconds})
@@ -146,6 +160,9 @@ class Daemon:
                     side.start(group)
             exported = asyncio.Event()
             exporting = group.create_task(self.exporter.run(exported), name="exporter") if self.exporter else None
+            beside.append(group.create_task(log_summaries(self.vitals, self.clock), name="summary"))
+            if self.rating is not None:
+                beside.append(group.create_task(self.tally.follow_costs(room.pool, self.clock), name="costs"))
             await self._until_told()
             deadline = self.clock.monotonic() + self.settings.service.shutdown_grace_seconds
             await self._drain(deadline)
@@ -156,6 +173,7 @@ class Daemon:
                 exporting.cancel()
             for task in beside:
                 task.cancel()
+            log_summary(self.vitals())
 
     async def _until_told(self) -> None:
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
@@ -222,10 +240,11 @@ class Daemon:
     async def _count_forever(self) -> None:
         """Keep the number of unfinished tasks, for the vitals."""
         while True:
-            await self._tasks_left()
+            self.queue_unseen = await self._tasks_left() is None
             await self.clock.sleep(1.0)
 
     def _on_bar(self, bar: Bar, signals: Sequence[Signal]) -> None:
+        self.tally.bar(bar)
         for found in signals:
             log.debug("signal", extra={"id": str(found.id), "symbol": found.symbol, "strategy": found.strategy})
 
@@ -237,5 +256,7 @@ class Daemon:
 
     def _on_final(self, rated: Signal, result: Result) -> None:
         self.recent.append((rated, result))
+        self.tally.final(result)
+        self._rating_log.log_rating(rated, result)
         if self.exporter is not None:
             self.exporter.poke()

@@ -4,41 +4,82 @@ import json
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
+from urllib.parse import quote, unquote
+
+from service.safe_text import escaped
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 HIDDEN = "[hidden]"
+_SHORTEST_SECRET = 4
 
 
 class LineFormatter(logging.Formatter):
-    """`2026-01-31T10:15:00Z INFO recorder: PostgreSQL is back away_s=3.1`; secrets are blanked out."""
+    """`2026-01-31T10:15:00Z INFO recorder: PostgreSQL is back away_s=3.1`; secrets are blanked out.
+
+    A record is one line, whatever its values hold; only a traceback follows on lines of its own.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__()
-        self._secrets = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+        forms = {form for secret in secrets for form in _forms(secret) if len(form) >= _SHORTEST_SECRET}
+        self._secrets = sorted(forms, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         facts = "".join(f" {key}={_shown(value)}" for key, value in vars(record).items() if key not in _STANDARD)
         line = f"{time} {record.levelname} {record.name.rpartition('.')[2]}: {record.getMessage()}{facts}"
+        lines = [escaped(self._hide(line))]
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            lines += map(escaped, self._hide(self.formatException(record.exc_info)).split("\n"))
+        if record.stack_info:
+            lines += map(escaped, self._hide(record.stack_info).split("\n"))
+        return "\n".join(lines)
+
+    def _hide(self, text: str) -> str:
         for secret in self._secrets:
-            line = line.replace(secret, HIDDEN)
-        return line
+            text = text.replace(secret, HIDDEN)
+        return text
 
 
 class RecentLines(logging.Handler):
-    """Keeps the last lines for the live view."""
+    """Keeps log lines for the live view: the newest of any level, and the last `count` at WARNING and above."""
 
-    def __init__(self, count: int = 6) -> None:
+    def __init__(self, count: int = 100) -> None:
         super().__init__()
-        self.lines: deque[tuple[int, str]] = deque(maxlen=count)
+        self._newest = ""
+        self._warnings: deque[tuple[int, str]] = deque(maxlen=count)
+        self._warned = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append((record.levelno, self.format(record)))
+        try:
+            line = self.format(record)
+        except Exception as error:  # a bad log call must neither end its caller nor write over the view
+            line = f"a log line could not be made ({error}): {record.msg!r}"
+        self._newest = line
+        if record.levelno >= logging.WARNING:
+            self._warned += 1
+            self._warnings.append((record.levelno, line))
+
+    def newest(self) -> str:
+        """The last line of any level, "" before the first."""
+        return self._newest
+
+    def warnings(self) -> list[tuple[int, str]]:
+        """Level and line of what was warned of, oldest first."""
+        self.acquire()
+        try:
+            return list(self._warnings)
+        finally:
+            self.release()
+
+    @property
+    def forgotten(self) -> int:
+        """How many warnings were too many to be kept."""
+        return self._warned - len(self._warnings)
 
 
 def set_up_logging(level: str, secrets: Iterable[str], stream: TextIO | None = None) -> LineFormatter:
@@ -56,7 +97,50 @@ def set_up_logging(level: str, secrets: Iterable[str], stream: TextIO | None = N
     return formatter
 
 
+@contextmanager
+def off_the_screen(lines: RecentLines) -> Iterator[Callable[[], None]]:
+    """While the block runs, log lines and Python's warnings go to `lines` and nowhere that shows in a terminal.
+
+    Gives a function that ends this early, from any thread.
+    """
+    root = logging.getLogger()
+    put_aside = [handler for handler in root.handlers if _shows_in_terminal(handler)]
+
+    def put_back() -> None:
+        logging.captureWarnings(False)
+        root.removeHandler(lines)
+        for handler in put_aside:
+            root.addHandler(handler)
+
+    for handler in put_aside:
+        root.removeHandler(handler)
+    root.addHandler(lines)
+    logging.captureWarnings(True)
+    try:
+        yield put_back
+    finally:
+        put_back()
+
+
+def _shows_in_terminal(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream.isatty()
+
+
+def _forms(secret: str) -> set[str]:
+    """How a secret may turn up: as it is, percent-encoded as in a URL, or escaped as in JSON."""
+    plain = {secret, unquote(secret)}
+    return (
+        plain
+        | {quote(form, safe="") for form in plain}
+        | {json.dumps(form, ensure_ascii=False)[1:-1] for form in plain}
+    )
+
+
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    plain = text and not any(character.isspace() or character in '"=' for character in text)
-    return text if plain or not isinstance(value, str) else json.dumps(text, ensure_ascii=False)
+    if isinstance(value, str):
+        plain = value and not any(character.isspace() or character in '"=' for character in value)
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    try:
+        return json.dumps(value, default=str, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return json.dumps(repr(value), ensure_ascii=False)

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_integration.model import Result
+from service.safe_text import visible
+from trading.feeds.simulated import SOURCE as SIMULATED
 from trading.model import Signal
 
 if TYPE_CHECKING:
+    from database.costs import Spent
     from service.daemon import Daemon
+    from service.rating_side import RatingSide
 
 
 def collect(daemon: Daemon) -> dict[str, Any]:
-    """Everything a person asks of a running daemon. Plain values only."""
+    """Everything a person asks of a running daemon. Plain values only, and no control characters in any text."""
     now = daemon.clock.now()
     return {
-        "version": version("tradent"),
+        "version": _version(),
         "role": daemon.role.value,
+        "phase": daemon.phase,
         "started_at": daemon.started_at,
         "now": now,
         "uptime_s": round((now - daemon.started_at).total_seconds(), 1),
         "memory_mib": _memory_mib(),
+        "memory_peak_mib": _memory_peak_mib(),
+        "database": visible(daemon.settings.database.redacted_url),
+        "postgresql_away": _postgresql_away(daemon),
         "feed": _feed(daemon),
         "recorder": _recorder(daemon),
         "signals": daemon.store.get_stats(),
         "queue": dict(daemon.unfinished),
-        "models": _models(daemon),
+        "models": _models(daemon.rating),
+        "cost": _cost(daemon.tally.spent, daemon.tally.today),
         "recent": [_rating(signal, result) for signal, result in reversed(daemon.recent)],
-        "csv": daemon.exporter.stats() if daemon.exporter is not None else {},
+        "csv": _csv(daemon),
         "status_url": daemon.status.url if daemon.status is not None else None,
     }
 
@@ -42,16 +54,24 @@ def _feed(daemon: Daemon) -> dict[str, Any]:
         return {}
     loop = trading.loop
     return {
-        "source": trading.feed.source,
+        "source": visible(trading.feed.source),
+        "simulated": trading.feed.source == SIMULATED,
         "ended": trading.feed_ended.is_set(),
         "bars": loop.counts.bars,
         "signals": loop.counts.signals,
         "dropped": loop.counts.dropped,
         "strategy_errors": loop.counts.strategy_errors,
         "guard": {cause.value: count for cause, count in loop.guard.counts.items()},
-        "last_bars": [
-            {"symbol": bar.symbol, "timeframe": bar.timeframe, "close_time": bar.close_time, "close": bar.close}
-            for bar in loop.counts.last_bars.values()
+        "streams": [
+            {
+                "symbol": visible(stream.symbol),
+                "timeframe": stream.timeframe,
+                "bars": seen.bars,
+                "close_time": seen.last.close_time,
+                "close": seen.last.close,
+                "close_before": seen.close_before,
+            }
+            for stream, seen in daemon.tally.streams.items()
         ],
     }
 
@@ -65,44 +85,70 @@ def _recorder(daemon: Daemon) -> dict[str, Any]:
         "bars": shipped.bars,
         "signals": shipped.signals,
         "already_there": shipped.already_there,
+        "late": shipped.late,
         "refused": shipped.refused,
-        "postgresql_away": shipped.waiting_since is not None,
         "journal_bytes": trading.journal.pending_bytes,
         "journal": asdict(trading.journal.counts),
     }
 
 
-def _models(daemon: Daemon) -> dict[str, Any]:
-    rating = daemon.rating
+def _postgresql_away(daemon: Daemon) -> bool:
+    shipping = daemon.trading is not None and daemon.trading.recorder.shipped.waiting_since is not None
+    return shipping or daemon.queue_unseen
+
+
+def _models(rating: RatingSide | None) -> dict[str, Any]:
     if rating is None:
-        return {"enabled": False}
+        return {"enabled": False, "rates": None, "checked": [], "limits": {}}
+    details = {model: health.detail for model, health in rating.checked if health.usable}
+    standing = rating.caller.standing() if rating.checked else []
     return {
         "enabled": True,
+        "rates": next((model for model, out in standing if out is None), None),
         "checked": [
-            {"model": model, "usable": health.usable, "detail": health.detail} for model, health in rating.checked
+            {"model": visible(model), "usable": out is None, "detail": visible(out or details.get(model, ""))}
+            for model, out in standing
         ],
         "limits": {name: asdict(usage) for name, usage in rating.caller.limits().items()},
     }
+
+
+def _cost(spent: Spent, today: Spent | None) -> dict[str, Any]:
+    """US dollars; `unknown` counts answers whose price is not known. Today is by UTC, over all processes."""
+    return {
+        "since_start_usd": float(spent.usd),
+        "since_start_unknown": spent.unknown,
+        "today_usd": None if today is None else float(today.usd),
+        "today_unknown": None if today is None else today.unknown,
+    }
+
+
+def _csv(daemon: Daemon) -> dict[str, Any]:
+    if daemon.exporter is None:
+        return {}
+    stats = daemon.exporter.stats()
+    trouble = daemon.exporter.trouble
+    return {**stats, "trouble": None if trouble is None else visible(trouble)}
 
 
 def _rating(signal: Signal, result: Result) -> dict[str, Any]:
     verdict = result.verdict
     return {
         "signal": f"sig-{signal.id}",
-        "symbol": signal.symbol,
+        "symbol": visible(signal.symbol),
         "timeframe": signal.timeframe,
         "close_time": signal.close_time,
-        "strategy": signal.strategy,
+        "strategy": visible(signal.strategy),
         "side": signal.side.value,
         "price": signal.price,
         "status": result.status.value,
         "rating": verdict.rating if verdict else None,
         "confidence": verdict.confidence if verdict else None,
         "action": verdict.action.value if verdict else None,
-        "rationale": verdict.rationale if verdict else None,
-        "abstention": result.abstention.reason if result.abstention else None,
-        "error": result.error,
-        "model": result.model,
+        "rationale": visible(verdict.rationale) if verdict else None,
+        "abstention": visible(result.abstention.reason) if result.abstention else None,
+        "error": visible(result.error) if result.error else None,
+        "model": visible(result.model) if result.model else None,
         "fallback": result.fallback,
         "cost_usd": None if result.cost_usd is None else float(result.cost_usd),
         "processing_ms": result.processing_ms,
@@ -110,7 +156,21 @@ def _rating(signal: Signal, result: Result) -> dict[str, Any]:
     }
 
 
-def _memory_mib() -> float:
-    """This process's peak memory, MiB."""
+@lru_cache(maxsize=1)
+def _version() -> str:
+    return version("tradent")
+
+
+def _memory_mib() -> float | None:
+    """This process's memory now, MiB; None where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+
+
+def _memory_peak_mib() -> float:
+    """The most it has been, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

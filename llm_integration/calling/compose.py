@@ -29,6 +29,10 @@ class Caller:
         """
         return await self._fallback.check_all()
 
+    def standing(self) -> list[tuple[str, str | None]]:
+        """Each model string, in order, and why it is passed over at present: None where it is not. Asks nobody."""
+        return self._fallback.standing()
+
     def limits(self) -> dict[str, Usage]:
         """The last minute's requests and tokens of each backend, by its name."""
         return {name: limiter.usage() for name, limiter in self._limiters.items()}

@@ -102,6 +102,10 @@ class Fallback:
                 self._put_out(choice, NotUsable(health.detail))
         return [(candidate.model, health) for candidate, health in zip(candidates, healths, strict=True)]
 
+    def standing(self) -> list[tuple[str, str | None]]:
+        """Each candidate, in order, and why it is passed over at present: None where it is not."""
+        return [(one.candidate.model, None if one.out is None else str(one.out)) for one in self._choices]
+
     async def close(self) -> None:
         """Close every candidate's backend."""
         for choice in self._choices:
