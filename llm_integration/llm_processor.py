@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
+from typing import Protocol
 from uuid import UUID
 
 from llm_integration.config import LLMConfig, split_model
@@ -32,6 +33,14 @@ class Postponed:
 
 
 Processed = tuple[Claim, Result | Postponed, Sequence[Call]]
+
+
+class Processor(Protocol):
+    """What the worker asks of a processor."""
+
+    async def process(self, claims: Sequence[Claim]) -> list[Processed]:
+        """What became of each claim."""
+        ...
 
 
 class LLMProcessor:

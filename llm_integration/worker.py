@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from llm_integration.config import LLMConfig
-from llm_integration.llm_processor import LLMProcessor, Postponed, Processed
+from llm_integration.llm_processor import Postponed, Processed, Processor
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Call, Claim, Result, TaskStatus
 from llm_integration.ports import TaskQueue
@@ -65,7 +65,7 @@ class LLMWorker:
         config: LLMConfig,
         store: SignalMemoryStore,
         queue: SweptQueue,
-        processor: LLMProcessor,
+        processor: Processor,
         clock: Clock,
         on_final: OnFinal = lambda signal, result: None,
     ) -> None:

@@ -216,7 +216,7 @@ async def test_old_and_new_claim_of_one_task_in_one_commit_end_as_the_new(pool: 
         queue.complete(old, completed(old, processing_ms=1.0), []),
         queue.complete(new, completed(new, processing_ms=2.0), []),
     )
-    assert ended == [False, True]
+    assert list(ended) == [False, True]
     assert (await only(pool, "llm_analysis_results"))["processing_ms"] == 2.0
 
 
@@ -247,7 +247,7 @@ async def test_a_commit_whose_answer_was_lost_is_known_as_ours(database: str, po
             queue.retry(claims[1], MINUTE, "no model answered", [make_call(claims[1])]),
         )
         assert proxy.swallowed.is_set()
-        assert ended == [True, True]
+        assert list(ended) == [True, True]
         proxy.swallow_next_answer()
         stale = replace(claims[2], token=claims[2].token - 1)
         assert not await queue.complete(stale, completed(stale), [])

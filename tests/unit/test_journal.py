@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-def opened(folder: Path, max_bytes: int = 64 * MIB, **options: int) -> Journal:
-    journal = Journal(folder, max_bytes, **options)
+def opened(folder: Path, max_bytes: int = 64 * MIB, segment_bytes: int = 8 * MIB) -> Journal:
+    journal = Journal(folder, max_bytes, segment_bytes=segment_bytes)
     journal.open()
     return journal
 
