@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import talib._ta_lib as ta
-
 from trading.indicators import cumulative, running, sliding
 from trading.indicators.columns import CLOSE, Columns
+from trading.indicators.talib_functions import ta
 
 LONGEST = 5000
 

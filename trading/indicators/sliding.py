@@ -8,9 +8,9 @@ from collections.abc import Callable
 from math import nan, sqrt
 
 import numpy as np
-import talib._ta_lib as ta
 
 from trading.indicators.columns import CLOSE, HIGH, LOW, VOLUME, Array, Columns
+from trading.indicators.talib_functions import ta
 
 
 class Sliding:
