@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     AnyPool: TypeAlias = asyncpg.Pool[Record]
 else:
     Record, Connection, AnyPool = asyncpg.Record, asyncpg.Connection, asyncpg.Pool
+FAILURES: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""What any use of PostgreSQL may raise; `connection_lost` and `worth_retrying` say what it means."""
 SERVER_SETTINGS = {"jit": "off", "TimeZone": "UTC"}
 
 _LOST = (

@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from database.engine import FAILURES
 from database.export_columns import BAR_CELLS, SIGNAL_CELLS, selected
 from llm_integration.csv_rows import BARS_FILE, Layout
 from llm_integration.csv_source import Batch, Horizon, Mark, Position, Rows
@@ -185,7 +186,8 @@ class PostgresExportSource:
                 with _storage_errors():
                     await transaction.rollback()
         finally:
-            await self._pool.release(connection)
+            with _storage_errors():
+                await self._pool.release(connection)
 
     async def _signals(self, connection: Connection, layout: Layout, after: Position) -> Batch | None:
         last = await connection.fetchrow(SIGNALS_UNTIL, after.xid, after.row_id, self._batch_rows)
@@ -285,5 +287,5 @@ def _columns(streams: Sequence[Stream], times: Mapping[Stream, datetime]) -> tup
 def _storage_errors() -> Iterator[None]:
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+    except FAILURES as error:
         raise StorageError(f"PostgreSQL cannot be read for the CSV files: {error or type(error).__name__}") from error

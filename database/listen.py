@@ -4,9 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import asyncpg
-
-from database.engine import connect, connection_lost
+from database.engine import FAILURES, connect, connection_lost
 from database.recorder import TASK_CHANNEL
 from trading.clock import Clock
 
@@ -29,7 +27,7 @@ async def listen_forever(url: str, clock: Clock, on_tasks: Callable[[], None]) -
                     await connection.execute("SELECT 1", timeout=PING_S)
             finally:
                 await asyncio.shield(connection.close(timeout=1.0))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             if not connection_lost(error):
                 raise
             log.debug("the listening connection was lost", extra={"error": str(error)})

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from database.engine import worth_retrying
+from database.engine import FAILURES, worth_retrying
 from database.journal import Journal
 from database.records import encode_record, refused_for_content, split_records
 from trading.clock import Clock
@@ -21,6 +21,7 @@ BATCH = 100
 BACKLOG_BATCH = 500
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TASK_CHANNEL = "tradent_tasks"
+NOT_SHIPPED: tuple[type[Exception], ...] = (*FAILURES, UnicodeDecodeError)
 
 SHIP = """
 WITH given AS MATERIALIZED (
@@ -161,7 +162,7 @@ class Recorder:
         while True:
             try:
                 await self._send(payloads)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, UnicodeDecodeError) as error:
+            except NOT_SHIPPED as error:
                 if refused_for_content(error):
                     await self._isolate(payloads, error)
                     return

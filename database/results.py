@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from database.engine import worth_retrying
+from database.engine import FAILURES, worth_retrying
 from database.records import json_array, json_line, refused_for_content
 from llm_integration.model import Call, Claim, Result, TaskStatus
 from trading.clock import Clock
@@ -139,7 +139,7 @@ class ResultWriter:
         while True:
             try:
                 ours = await self._send(batch, again=attempt > 0)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except FAILURES as error:
                 if refused_for_content(error):
                     await self._isolate(batch, error)
                     return

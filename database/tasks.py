@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from database.engine import FAILURES
 from database.records import decode_signal
 from database.results import ResultWriter
 from llm_integration.model import Call, Claim, Result
@@ -108,7 +109,7 @@ COUNTS = "SELECT status, count(*) FROM llm_enhancement_tasks WHERE status IN ('p
 class PostgresTaskQueue:
     """`llm_enhancement_tasks` as a queue. `worker` names this process; leases live on the database's clock."""
 
-    failures: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError)
+    failures = FAILURES
 
     def __init__(
         self,

@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Awaitable, Callable
 
-import asyncpg
-
-from database.engine import connect
+from database.engine import FAILURES, connect
 from database.migrate import head, pending
 from database.settings import redacted
 from llm_integration.calling.compose import build, key_names
@@ -17,6 +15,9 @@ from trading.errors import TradentError
 from trading.feeds import feed_module
 from trading.indicators import IndicatorSet
 from trading.strategies import build_strategies
+
+
+FOUND_WANTING: tuple[type[Exception], ...] = (TradentError, *FAILURES)
 
 
 async def check_everything(settings: Settings) -> int:
@@ -37,7 +38,7 @@ async def check_everything(settings: Settings) -> int:
 async def _step(name: str, look: Callable[[], Awaitable[str]]) -> bool:
     try:
         found = await look()
-    except (TradentError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except FOUND_WANTING as error:
         _say(False, name, str(error) or type(error).__name__)
         return False
     _say(True, name, found)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-import asyncpg
-
+from database.engine import FAILURES
 from database.exports import PostgresExportSource
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 IDLE_POLL_S = 0.2
 LAST_STEPS_S = 2.0
 EXIT_AT_ONCE = 130
-DATABASE_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 class Role(StrEnum):
@@ -207,7 +205,7 @@ class Daemon:
             return 0
         try:
             self.unfinished = await self.rating.queue.unfinished()
-        except DATABASE_FAILURES:
+        except FAILURES:
             return None
         return sum(self.unfinished.values())
 

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Sequence
 
 from database.calls import calls_since
 from database.listen import listen_forever
 from database.results import ResultWriter
+from database.takeover import lapse_leases_of_the_dead, worker_name
 from database.tasks import PostgresTaskQueue
 from llm_integration.calling.compose import Caller, build, key_names
 from llm_integration.config import LLMConfig
@@ -47,6 +46,9 @@ class RatingSide:
 
     async def prepare(self) -> None:
         """See which models can be used, say so, and remember what the quota has given in the last minute."""
+        left = await lapse_leases_of_the_dead(self._room.pool)
+        if left:
+            log.info("signals that a dead process was rating are taken up again", extra={"count": left})
         self.checked = await self.caller.check()
         say_who_rates(self.checked)
         self.caller.seed(await calls_since(self._room.pool, 60.0, list(self.caller.limits())))
@@ -70,11 +72,6 @@ class RatingSide:
         """Let go of connections and helper processes."""
         await self.caller.close()
         await self.parser.close()
-
-
-def worker_name() -> str:
-    """This process among all that work on one queue."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def say_who_rates(checked: Sequence[tuple[str, Health]]) -> None:

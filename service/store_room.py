@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 import asyncpg
 
 from database.embedded import EmbeddedPostgres
-from database.engine import asyncpg_url, create_pool
+from database.engine import FAILURES, asyncpg_url, create_pool
 from database.migrate import migrate, require_current
 from database.settings import DatabaseSettings, redacted
 from trading.errors import StorageError
@@ -50,7 +50,7 @@ async def open_store_room(settings: DatabaseSettings, *, may_migrate: bool) -> A
             else:
                 await require_current(url)
             pool = await create_pool(url, settings)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise StorageError(
                 f"the database at {redacted(url)} cannot be used: {error or type(error).__name__}; "
                 "check that the server runs and that database.url is right"

@@ -6,6 +6,7 @@ from decimal import Decimal
 import asyncpg
 
 from database.costs import Spent, spent_since
+from database.engine import FAILURES
 from llm_integration.backends import backend_names
 from llm_integration.model import Result
 from trading.clock import Clock
@@ -54,6 +55,6 @@ class Tally:
             midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
             try:
                 self.today = await spent_since(pool, backend_names(), midnight)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
+            except FAILURES:
                 self.today = None
             await clock.sleep(max(LOOK_EVERY_S, COST_SHARE * (clock.monotonic() - began)))
