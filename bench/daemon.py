@@ -16,6 +16,7 @@ from bench.ground import KEY_VARIABLE, Server, cpu_s, fetch, model_settings, wri
 
 SYMBOLS = 8
 SIGNALS_A_BAR = 0.37
+FEWEST_BARS = 30
 SAMPLE_S = 0.1
 ASK_S = 2.0
 FIGURES = """
@@ -50,7 +51,7 @@ async def run_daemon(server: Server, base_url: str, folder: Path, signals: int, 
     url = await server.fresh(name)
     feed = {
         "symbols": [f"BENCH{number}" for number in range(SYMBOLS)], "timeframe": "1m", "speed": "max",
-        "bars": max(60, round(signals / SIGNALS_A_BAR / SYMBOLS)),
+        "bars": max(FEWEST_BARS, round(signals / SIGNALS_A_BAR / SYMBOLS)),
     }  # fmt: skip
     path = write_config(folder, url, feed, model_settings(base_url, concurrency))
     before = server.cpu_s()

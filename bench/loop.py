@@ -24,7 +24,7 @@ from service.settings import Settings
 from trading.model import Bar, Signal
 
 MODES = ("off", "hanging", "instant")
-ROUNDS = 4
+ROUNDS = 9
 SYMBOLS = 3
 BARS_A_SECOND = 200
 WARM_UP = 60
@@ -117,7 +117,7 @@ async def measure(server: Server, address: str, folder: Path, bars: int, rounds:
         "timeframe": "1m", "speed": 60 * BARS_A_SECOND / SYMBOLS, "bars": per_symbol + WARM_UP // SYMBOLS,
     }  # fmt: skip
     for turn in range(rounds):
-        for mode in MODES:
+        for mode in MODES[turn % 3 :] + MODES[: turn % 3]:
             llm: dict[str, Any] = {"enabled": False}
             if mode != "off":
                 llm = model_settings(f"{address}/{mode}/v1", CONCURRENCY)
@@ -163,7 +163,7 @@ async def run(bars: int, rounds: int) -> bool:
 
 def main() -> int:
     """1 when a target was missed."""
-    bars = int(sys.argv[1]) if len(sys.argv) > 1 else 6000
+    bars = int(sys.argv[1]) if len(sys.argv) > 1 else 9000
     return 0 if asyncio.run(run(bars, ROUNDS if bars >= 1000 else 1)) else 1
 
 

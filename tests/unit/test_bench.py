@@ -1,0 +1,38 @@
+"""Each bench runs at a small size and prints its figures; what the figures are is for a quiet machine to say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import BENCHES
+
+ROOT = Path(__file__).resolve().parents[2]
+PRINTS = {
+    "indicators": ("60", ("times cheaper",)),
+    "limits": ("40", ("CPU us/call", "quota used")),
+    "loop": ("60", ("submit p99 with the model hanging", "submitted to committed, model instant")),
+    "durable": ("200", ("against asyncpg's executemany", "tasks claimed and ended")),
+    "enhance": ("300", ("a second", "end to end against it", "CPU per enhancement, PostgreSQL")),
+    "memory": ("300", ("daemon's memory", "MB")),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_bench_prints_its_figures(name: str) -> None:
+    size, figures = PRINTS[name]
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench", name, size], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Traceback" not in ran.stderr
+    for figure in figures:
+        assert figure in ran.stdout
+
+
+def test_a_name_that_is_no_bench_is_refused_with_those_there_are() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench", "nothing"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 2
+    assert all(name in ran.stderr for name in BENCHES)
