@@ -30,7 +30,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        facts = "".join(f" {key}={_shown(value)}" for key, value in vars(record).items() if key not in _STANDARD)
+        facts = "".join(f" {key}={self._fact(value)}" for key, value in vars(record).items() if key not in _STANDARD)
         line = f"{time} {record.levelname} {record.name.rpartition('.')[2]}: {record.getMessage()}{facts}"
         lines = [escaped(self._hide(line))]
         if record.exc_info:
@@ -38,6 +38,9 @@ class LineFormatter(logging.Formatter):
         if record.stack_info:
             lines += map(escaped, self._hide(record.stack_info).split("\n"))
         return "\n".join(lines)
+
+    def _fact(self, value: object) -> str:
+        return _shown(self._hide(value) if isinstance(value, str) else value)
 
     def _hide(self, text: str) -> str:
         for secret in self._secrets:
@@ -128,12 +131,9 @@ def _shows_in_terminal(handler: logging.Handler) -> bool:
 
 def _forms(secret: str) -> set[str]:
     """How a secret may turn up: as it is, percent-encoded as in a URL, or escaped as in JSON."""
-    plain = {secret, unquote(secret)}
-    return (
-        plain
-        | {quote(form, safe="") for form in plain}
-        | {json.dumps(form, ensure_ascii=False)[1:-1] for form in plain}
-    )
+    forms = {secret, unquote(secret)}
+    forms |= {quote(form, safe="") for form in forms}
+    return forms | {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in forms for ascii_only in (True, False)}
 
 
 def _shown(value: object) -> str:

@@ -8,7 +8,8 @@ from llm_integration.model import Result, TaskStatus
 from trading.clock import Clock
 from trading.model import Signal
 
-log = logging.getLogger(__name__)
+ratings = logging.getLogger("service.ratings")
+summaries = logging.getLogger("service.summary")
 
 SUMMARY_EVERY_S = 60.0
 
@@ -34,14 +35,14 @@ class RatingLog:
         repeated = result.error == self._last_failure
         self._last_failure = result.error
         level = logging.WARNING if result.status is TaskStatus.FAILED and not repeated else logging.INFO
-        log.log(level, f"{result.status.value} {what}", extra={**facts, "error": result.error})
+        ratings.log(level, f"{result.status.value} {what}", extra={**facts, "error": result.error})
 
     def _log_completed(self, what: str, facts: dict[str, object], result: Result) -> None:
-        if not log.isEnabledFor(logging.INFO):
+        if not ratings.isEnabledFor(logging.INFO):
             return
         if result.verdict is None:
             reason = result.abstention.reason if result.abstention else None
-            log.info(f"abstained {what}", extra={**facts, "reason": reason})
+            ratings.info(f"abstained {what}", extra={**facts, "reason": reason})
             return
         verdict = result.verdict
         facts |= {
@@ -52,7 +53,7 @@ class RatingLog:
         if result.cost_usd is None or result.cost_usd:
             facts["cost_usd"] = "unknown" if result.cost_usd is None else str(result.cost_usd)
         rating = "unrated" if verdict.rating is None else verdict.rating
-        log.info(f"rated {what} {rating}", extra=facts)
+        ratings.info(f"rated {what} {rating}", extra=facts)
 
 
 async def log_summaries(vitals: Callable[[], Mapping[str, Any]], clock: Clock) -> None:
@@ -64,7 +65,7 @@ async def log_summaries(vitals: Callable[[], Mapping[str, Any]], clock: Clock) -
 
 def log_summary(vitals: Mapping[str, Any]) -> None:
     """One line that says how the daemon does."""
-    log.info("summary", extra=summary_facts(vitals))
+    summaries.info("so far", extra=summary_facts(vitals))
 
 
 def summary_facts(vitals: Mapping[str, Any]) -> dict[str, object]:

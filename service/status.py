@@ -13,6 +13,8 @@ from trading.errors import TradentError
 
 log = logging.getLogger(__name__)
 
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
 
 class StatusServer:
     """Answers `GET /status`. A port that is taken costs the endpoint, not the daemon."""
@@ -40,7 +42,8 @@ class StatusServer:
             return
         self._runner = runner
         port = runner.addresses[0][1]
-        self.url = f"http://{self._host}:{port}"
+        self.url = f"http://{_in_url(self._host)}:{port}"
+        log.info(f"`status` is answered at {self.url}")
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -55,7 +58,11 @@ class StatusServer:
 
 async def fetch_status(host: str, port: int) -> bytes:
     """What the daemon there says of itself. Raises TradentError when none answers."""
-    address = f"http://{host}:{port}/status"
+    if not port:
+        raise TradentError(
+            "service.port is 0, so the daemon took a free port, which its log names; ask with --set service.port=PORT"
+        )
+    address = f"http://{_in_url(_ANYWHERE.get(host, host))}:{port}/status"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
@@ -68,3 +75,7 @@ async def fetch_status(host: str, port: int) -> bytes:
             f"no daemon answers at {address} ({error or type(error).__name__}); start one with `run`, "
             "or name its settings with --config"
         ) from None
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

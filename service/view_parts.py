@@ -24,7 +24,7 @@ from service.view_words import (
 )
 
 GUTTER = 9
-BAD, WARN, GOOD, DIM = "bold red", "yellow", "green", "dim"
+BAD, WARN, GOOD, DIM, LABEL = "bold red", "yellow", "green", "dim", "bold cyan"
 _BARS = "▁▂▃▄▅▆▇█"
 _GUARD_FINE = frozenset({"good", "already_stored"})
 RATING_STYLE = {1: "bold red", 2: "red", 3: "", 4: "green", 5: "bold green"}
@@ -93,7 +93,7 @@ def models(vitals: dict[str, Any], width: int) -> list[Text]:
             lines += [Text(line, BAD) for line in refusal]
         elif one.get("model") == rates:
             first = not lines
-            lines.append(Text(cut(f"✓ {model} rates{'' if first else ' instead'}", width - GUTTER), GOOD))
+            lines.append(Text(cut(f"✓ {model} rates{'' if first else ' instead (↳)'}", width - GUTTER), GOOD))
         else:
             lines.append(Text(cut(f"· {model} stands by", width - GUTTER), DIM))
     return _labelled("MODELS", lines)
@@ -195,7 +195,7 @@ def _usage(name: str, used: dict[str, Any], width: int) -> Text:
         value, limit = number(used, what), number(used, f"{what}_limit")
         if limit:
             full = value >= limit
-            facts.append(Fact(_gauge(value / limit), WARN if full else "green", 5 + rank))
+            facts.append(Fact(_gauge(value / limit), WARN if full else GOOD if value else DIM, 5 + rank))
             facts.append(Fact(f"{count(value)}/{count(limit)} {what}", WARN if full else "", rank))
         else:
             facts.append(Fact(f"{count(value)} {what}", "", rank))
@@ -245,7 +245,7 @@ def _labelled(label: str, lines: Sequence[Text]) -> list[Text]:
     """The lines behind a label, which stands before the first."""
     made = []
     for place, line in enumerate(lines):
-        whole = Text(fitted("" if place else label, GUTTER), "bold cyan", no_wrap=True, overflow="crop")
-        whole.append_text(line) if line.spans else whole.append(line.plain, line.style)
+        whole = Text(no_wrap=True, overflow="crop").append(fitted("" if place else label, GUTTER), LABEL)
+        whole.append_text(line)
         made.append(whole)
     return made

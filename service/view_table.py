@@ -38,6 +38,7 @@ def table(vitals: dict[str, Any], width: int, most: int) -> list[Text]:
     heading = Text(no_wrap=True, overflow="crop")
     for name, wide in columns.items():
         heading.append(fitted(name, wide) + " ", "bold")
+    heading.rstrip()
     return [heading, *(_line(result, shown, columns) for result, shown in zip(results, cells, strict=True))]
 
 
@@ -89,6 +90,7 @@ def _line(result: dict[str, Any], shown: dict[str, str], columns: Columns) -> Te
     line = Text(no_wrap=True, overflow="crop")
     for name, wide in columns.items():
         line.append(fitted(shown[name], wide, right=name == "conf") + " ", _style(name, result))
+    line.rstrip()
     return line
 
 

@@ -72,14 +72,14 @@ def price(value: Any) -> str:
 
 
 def usd(known: Any, unknown: Any) -> str:
-    """Money spent; what is not known is said, and is never a 0."""
+    """Money spent; what is not known is said, and is never a 0: `unknown` counts answers that came unpriced."""
     if not isinstance(known, int | float):
         return "unknown"
     missing = unknown if isinstance(unknown, int) else 0
     if missing and not known:
-        return f"unknown ({missing} answers without a price)"
+        return f"unknown ({missing} unpriced)"
     shown = f"${known:.2f}" if not known or known >= 1 else f"${known:.4f}"
-    return f"{shown} + {missing} answers without a price" if missing else shown
+    return f"{shown} + {missing} unpriced" if missing else shown
 
 
 def span(seconds: float) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def collect(daemon: Daemon) -> dict[str, Any]:
     """Everything a person asks of a running daemon. Plain values only, and no control characters in any text."""
     now = daemon.clock.now()
+    memory = _memory_mib()
     return {
         "version": _version(),
         "role": daemon.role.value,
@@ -32,8 +33,8 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "started_at": daemon.started_at,
         "now": now,
         "uptime_s": round((now - daemon.started_at).total_seconds(), 1),
-        "memory_mib": _memory_mib(),
-        "memory_peak_mib": _memory_peak_mib(),
+        "memory_mib": memory,
+        "memory_peak_mib": max(memory or 0.0, _memory_peak_mib()),
         "database": visible(daemon.settings.database.redacted_url),
         "postgresql_away": _postgresql_away(daemon),
         "feed": _feed(daemon),
@@ -171,6 +172,6 @@ def _memory_mib() -> float | None:
 
 
 def _memory_peak_mib() -> float:
-    """The most it has been, MiB."""
+    """The most it has been, MiB; the system's figure lags a little."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

@@ -1,0 +1,166 @@
+"""`status` over real HTTP: the daemon's own vitals, answered, fetched and shown."""
+
+import asyncio
+import io
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+from rich.console import Console
+
+from database.settings import DatabaseSettings
+from service.daemon import Daemon, Role
+from service.settings import ServiceSettings, Settings
+from service.status import StatusServer, fetch_status
+from service.view import show_status
+from tests.postgres import make_folder
+from trading.errors import TradentError
+
+
+@pytest.fixture
+async def running(database: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """A daemon of the role that is asked for, on a real database and its default simulated market."""
+    monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
+    folder = make_folder()
+    settings = Settings(
+        database=DatabaseSettings(url=database, journal_directory=folder / "journal"),
+        service=ServiceSettings(port=0, shutdown_grace_seconds=5),
+    )
+    settings = settings.model_copy(
+        update={"llm": settings.llm.model_copy(update={"csv_output_directory": folder / "csv"})}
+    )
+    daemon = Daemon(settings, getattr(request, "param", Role.ALL))
+    task = asyncio.create_task(daemon.run())
+    async with asyncio.timeout(60):
+        while daemon.phase == "starting" or (daemon.status and daemon.status.url is None):
+            await asyncio.wait([task], timeout=0.05)
+            if task.done():
+                task.result()
+    yield daemon
+    daemon.request_stop()
+    await task
+
+
+async def ask(daemon: Daemon) -> bytes:
+    assert daemon.status is not None
+    assert daemon.status.url is not None
+    return await fetch_status("127.0.0.1", int(daemon.status.url.rpartition(":")[2]))
+
+
+async def until(daemon: Daemon, *facts: str) -> str:
+    """What `status` prints, once it holds these facts."""
+    async with asyncio.timeout(60):
+        while True:
+            out = io.StringIO()
+            show_status(await ask(daemon), Console(file=out))
+            if all(fact in out.getvalue() for fact in facts):
+                return out.getvalue()
+            await asyncio.sleep(0.05)
+
+
+async def test_a_running_daemon_tells_all_that_the_view_shows(running: Daemon) -> None:
+    """Market, missing key, who rates instead, ratings, quota, money and what is stored, in words."""
+    shown = await until(
+        running, "SIMULATED MARKET", "OPENROUTER_API_KEY is not set", "rules/baseline rates instead", "SIMBTC",
+        "0 pending", "★", "0/14 requests", "today $0.00", "signals in SQL",
+    )  # fmt: skip
+    assert " 0 rated" not in shown
+    assert "AWAY" not in shown
+    assert "starting" not in shown
+
+
+async def test_the_answer_holds_plain_values_and_no_secret(running: Daemon) -> None:
+    """Numbers are numbers; memory is told as it is now and at its peak; the database's password is not told."""
+    answer = await ask(running)
+    vitals = orjson.loads(answer)
+    assert vitals["phase"] == "running"
+    assert 0 < vitals["memory_mib"] <= vitals["memory_peak_mib"]
+    assert vitals["models"]["rates"] == "rules/baseline"
+    password = running.settings.database.url.partition("@")[0].rpartition(":")[2]
+    assert len(password) > 8
+    assert password.encode() not in answer
+
+
+@pytest.mark.parametrize("running", [Role.TRADER], indirect=True)
+async def test_a_trader_says_that_it_does_not_rate(running: Daemon) -> None:
+    shown = await until(running, "workers rate what this trader finds", "SIMBTC")
+    assert "QUOTA" not in shown
+
+
+@pytest.mark.parametrize("running", [Role.WORKER], indirect=True)
+async def test_a_worker_shows_models_and_no_market(running: Daemon) -> None:
+    shown = await until(running, "rules/baseline rates instead", "0 rated")
+    assert "SIMULATED" not in shown
+
+
+async def test_where_no_daemon_answers_the_error_says_what_to_do() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(TradentError, match=r"no daemon answers at http://127\.0\.0\.1:\d+/status.*start one"):
+            await fetch_status("127.0.0.1", held.getsockname()[1])
+
+
+async def test_port_0_cannot_be_asked() -> None:
+    with pytest.raises(TradentError, match=r"--set service\.port"):
+        await fetch_status("127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])
+async def test_status_is_found_wherever_it_listens(host: str) -> None:
+    """An address that means anywhere is asked on this machine, and IPv6 is written as URLs want it."""
+    if ":" in host and not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    server = StatusServer(host, 0, lambda: {"version": "1", "text": "ok"})
+    await server.start()
+    try:
+        assert server.url is not None
+        port = int(server.url.rpartition(":")[2])
+        assert orjson.loads(await fetch_status(host, port))["text"] == "ok"
+    finally:
+        await server.stop()
+
+
+async def test_a_taken_port_costs_the_endpoint_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(text="somebody else")
+
+    other = web.Application()
+    other.router.add_get("/status", hello)
+    runner = web.AppRunner(other)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    server = StatusServer("127.0.0.1", port, dict)
+    await server.start()
+    try:
+        assert server.url is None
+        assert "service.port" in caplog.text
+        with pytest.raises(TradentError, match="no Tradent daemon"):
+            show_status(await fetch_status("127.0.0.1", port), Console(file=io.StringIO()))
+    finally:
+        await server.stop()
+        await runner.cleanup()
+
+
+async def test_nothing_else_is_answered() -> None:
+    server = StatusServer("127.0.0.1", 0, dict)
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            assert (await session.get(f"{server.url}/")).status == 404
+            assert (await session.post(f"{server.url}/status")).status == 405
+    finally:
+        await server.stop()
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
