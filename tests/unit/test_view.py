@@ -266,6 +266,29 @@ async def test_a_terminal_that_takes_nothing_holds_nobody_up() -> None:
     assert "\x1b[?1049l" in out.getvalue(), "the screen is given back"
 
 
+async def test_a_frame_is_painted_once() -> None:
+    """Between frames the painter rests."""
+    painted: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    class Watched(io.StringIO):
+        def write(self, text: str) -> int:
+            for uptime in re.findall(r"up 0:00:\d\d", text):
+                loop.call_soon_threadsafe(painted.put_nowait, uptime)
+            return super().write(text)
+
+    painter = Painter(Console(file=Watched(), width=80, height=24, force_terminal=True), lambda: None)
+    painter.start()
+    shown = []
+    async with asyncio.timeout(30):
+        for uptime in range(20):
+            painter.show((orjson.dumps(vitals(uptime_s=uptime)), ()))
+            shown.append(await painted.get())
+        await painter.stop()
+    assert shown == [f"up 0:00:{uptime:02}" for uptime in range(20)]
+    assert painted.empty()
+
+
 async def test_a_view_that_fails_gives_the_terminal_back_to_the_log() -> None:
     left = asyncio.Event()
     loop = asyncio.get_running_loop()
