@@ -419,6 +419,33 @@ def test_a_batch_read_from_memory_can_be_committed_after_it_went_to_the_disk(fol
     journal.close()
 
 
+@pytest.mark.parametrize("meanwhile", ["append", "commit"])
+def test_what_happens_while_memory_goes_to_the_disk_is_not_lost_on_the_way(
+    folder: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    journal = opened(folder, segment_bytes=1000)
+    disk.left = 0
+    payloads = [b"%02d" % n * 100 for n in range(3)]
+    journal.append(payloads[0])
+    disk.left = 10**9
+
+    def sync(fd: int) -> None:
+        monkeypatch.undo()
+        if meanwhile == "append":
+            journal.append(payloads[1])
+        else:
+            assert read_all(journal) == payloads[:1]
+
+    monkeypatch.setattr(journal_writer, "datasync", sync)
+    journal._writer._bring_to_disk()
+    journal.append(payloads[2])
+    assert journal._writer.in_memory == 0
+    synced(journal)
+    left = opened(killed(journal, folder))
+    assert read_all(left) == (payloads if meanwhile == "append" else payloads[2:])
+    left.close()
+
+
 def test_closing_saves_what_waits_in_memory_where_the_disk_has_room_again(folder: Path, disk: Disk) -> None:
     journal = opened(folder)
     disk.left = 0

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from database.records import decode_signal, encode_record, json_array, json_line, split_records
@@ -42,6 +42,7 @@ def test_every_float_reads_back_exactly(close: float, volume: float | None, indi
     assert float(Decimal(orjson.dumps(close).decode())) == close
 
 
+@example(text="nul \0, written out \\u0000, both \\\0")
 @given(text=st.text(st.characters() | st.sampled_from(["\0", "\\", '"', "\n", "\u2028", "\ud800"])))
 def test_any_text_becomes_one_line_that_postgres_takes(text: str) -> None:
     """No NUL, no half of a surrogate pair, no line break; all else as it was."""

@@ -399,6 +399,8 @@ async def test_a_claim_under_way_at_the_end_is_handed_back() -> None:
         await world.quiet()
     asyncio.get_running_loop().call_later(0.05, world.queue.gate.set)
     assert await world.worker.drain(1)
+    await world.queue.gate.wait()
+    await settle()
     assert world.queue.count(TaskStatus.PENDING) == 3
     assert all(task.attempts == 0 for task in world.queue.tasks.values())
 
