@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -10,16 +11,22 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block, SIGTERM and SIGINT call `request_stop` in the event loop."""
+    """Within the block, SIGTERM, SIGINT and SIGHUP (the terminal was closed) call `request_stop` in the event loop.
+
+    Where SIGHUP is ignored, as under nohup, it stays so.
+    """
     loop = asyncio.get_running_loop()
+    numbers = list(STOP_SIGNALS)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     with contextlib.suppress(NotImplementedError):
-        for number in STOP_SIGNALS:
+        for number in numbers:
             loop.add_signal_handler(number, request_stop)
     try:
         yield
     finally:
         with contextlib.suppress(NotImplementedError):
-            for number in STOP_SIGNALS:
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
 

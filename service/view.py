@@ -48,7 +48,8 @@ async def run_with_view(daemon: Daemon, lines: RecentLines) -> None:
             feeding.cancel()
             await asyncio.wait([feeding])
             await painter.stop()
-    _say_goodbye(console, daemon, lines)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        _say_goodbye(console, daemon, lines)
 
 
 def show_status(answer: bytes, console: Console | None = None) -> None:

@@ -1,5 +1,6 @@
 """The real program in a real terminal: the view comes up, Ctrl-C ends it, and the terminal is as it was before."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -60,8 +61,9 @@ class Screen:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self.place)
-        os.close(self.inner)
+        for place in (self.place, self.inner):
+            with contextlib.suppress(OSError):
+                os.close(place)
 
     def _read(self) -> None:
         while select.select([self.place], [], [], 0.1)[0]:
@@ -97,6 +99,15 @@ def test_a_second_ctrl_c_ends_at_once_and_gives_the_terminal_back(screen: Screen
     os.kill(screen.process.pid, signal.SIGTERM)
     assert screen.end() == 130
     assert_terminal_is_as_before(screen)
+
+
+def test_a_terminal_that_is_closed_ends_the_daemon_in_order(screen: Screen) -> None:
+    """As when its window is closed: nothing can be written any more, and all the same it drains and ends well."""
+    screen.read_until(b"SIMULATED MARKET")
+    os.close(screen.inner)
+    os.close(screen.place)
+    screen.process.send_signal(signal.SIGHUP)
+    assert screen.process.wait(60) == 0
 
 
 def test_an_error_that_ends_the_program_is_printed_plainly_after_the_view(database: str) -> None:
