@@ -35,6 +35,13 @@ class BackendSettings(BaseModel):
     )
     timeout_seconds: float | None = Field(None, gt=0, description="Limit for one call; unset: `llm.timeout_seconds`.")
     headers: dict[str, str] = Field(default_factory=dict, description="Further HTTP headers; never a key.")
+    region: str | None = Field(
+        None, pattern=r"^[a-z0-9-]+$", description="Bedrock only: the AWS region, unless `base_url` says it."
+    )
+    commands: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description='Command line assistants only: the command of each name, as a list of words: `["claude", "-p"]`.',
+    )
 
 
 class LLMConfig(BaseModel):
@@ -110,4 +117,3 @@ def _require_known(name: str) -> None:
     known: list[str] = backend_names()
     if name not in known:
         raise ValueError(f"no backend is named {name!r}; there are {', '.join(known)}")
-

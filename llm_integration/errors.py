@@ -9,6 +9,7 @@ TradentError
     ├── RateLimited          429, or its like                                                    retry, after a while
     ├── ServerFailed         5xx, overloaded, or an error inside a 200                           retry
     ├── BadReply             a 200 whose body is no chat reply                                   retry
+    ├── ParameterRefused     the model takes no such parameter: it is left out from now on       retry
     ├── Unauthorized         401, 403: the key is missing, wrong or not allowed                  no
     ├── PaymentRequired      402: no credit left                                                 no
     ├── ModelNotFound        the model is unknown or has been shut down                          no
@@ -88,6 +89,12 @@ class ServerFailed(BackendError):
 
 class BadReply(BackendError):
     """The server answered 200 with a body that is no chat reply."""
+
+    retryable = True
+
+
+class ParameterRefused(BackendError):
+    """The model does not take an optional part of the request, which is left out from the next one on."""
 
     retryable = True
 

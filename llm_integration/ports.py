@@ -77,7 +77,8 @@ class Health:
 class BackendContext:
     """What a backend is built from. `base_url` None is the backend's own address; `api_key` None is "not set".
 
-    `api_key_env` is where the key was looked for, for messages; None: the backend's usual name.
+    `api_key_env` is where the key was looked for, for messages; None: the backend's usual name. `region` is the cloud
+    region, `commands` the words of each command line by model name: both for the backends that have such.
     """
 
     name: str
@@ -87,6 +88,8 @@ class BackendContext:
     api_key_env: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     max_connections: int = 8
+    region: str | None = None
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Backend(Protocol):

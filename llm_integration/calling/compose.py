@@ -76,6 +76,8 @@ def build(config: LLMConfig, clock: Clock, keys: Mapping[str, str | None]) -> Ca
             api_key_env=names.get(name),
             headers=settings.headers,
             max_connections=config.max_concurrency,
+            region=settings.region,
+            commands=settings.commands,
         )
         limiters[name] = Limiter(
             clock,

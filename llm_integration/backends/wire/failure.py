@@ -20,16 +20,21 @@ from llm_integration.errors import (
 
 _LONGEST_MESSAGE = 400
 _CONTEXT_CODES = ("exceed_context_size", "context_length_exceeded", "context_window_exceeded")
-_CONTEXT_WORDS = ("context length", "context size", "context window", "maximum context", "prompt is too long")
+_CONTEXT_WORDS = (
+    "context length", "context size", "context window", "maximum context", "prompt is too long", "input is too long",
+)  # fmt: skip
 _GONE_CODES = ("model_not_found", "model_not_available", "model_deprecated")
 _GONE_WORDS = (
     "not a valid model", "model not found", "unknown model", "no such model", "no endpoints found",
     "has been shut down", "has been deprecated", "has been retired", "no longer available", "does not exist",
+    "model identifier is invalid",
 )  # fmt: skip
 _MODERATION_WORDS = ("moderation", "flagged", "content policy", "safety")
 _RATE_CODES = ("rate_limit", "too_many_requests", "resource_exhausted")
 _QUOTA_CODES = ("insufficient_quota", "insufficient_credits", "payment_required", "billing")
-_KEY_CODES = ("authentication", "invalid_api_key", "unauthorized", "permission_denied")
+_QUOTA_WORDS = ("credit balance is too low", "specified api usage limits")
+_KEY_CODES = ("authentication", "invalid_api_key", "unauthorized", "permission_denied", "permission_error")
+_LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _OF_STATUS: dict[int, type[BackendError]] = {
     401: Unauthorized,
     402: PaymentRequired,
@@ -37,6 +42,7 @@ _OF_STATUS: dict[int, type[BackendError]] = {
     404: ModelNotFound,
     408: TimedOut,
     410: ModelNotFound,
+    424: ServerFailed,
     429: RateLimited,
 }
 
@@ -48,7 +54,7 @@ def failure_of_status(received: Received, name: str, now: datetime, clean: Calla
     except ValueError:
         body = None
     whole = _object(body)
-    error = whole.get("error") or whole.get("message") or whole.get("detail")
+    error = whole.get("error") or whole.get("message") or whole.get("Message") or whole.get("detail")
     return failure_of(error or received.text.strip()[:_LONGEST_MESSAGE], whole, received, name, now, clean)
 
 
@@ -106,7 +112,7 @@ def _class_by_words(status: int | None, codes: str, said: str) -> type[BackendEr
     rules: tuple[tuple[bool, type[BackendError]], ...] = (
         (_any(_CONTEXT_CODES, codes) or (ours and _any(_CONTEXT_WORDS, said)), ContextExceeded),
         (_any(_GONE_CODES, codes) or gone, ModelNotFound),
-        (_any(_QUOTA_CODES, codes), PaymentRequired),
+        (_any(_QUOTA_CODES, codes) or (ours and _any(_QUOTA_WORDS, said)), PaymentRequired),
         (unnumbered and _any(_RATE_CODES, codes), RateLimited),
         (unnumbered and _any(_KEY_CODES, codes), Unauthorized),
         (unnumbered and "invalid_request" in codes, RequestRejected),
@@ -149,7 +155,8 @@ def _retry_after(
     """Seconds until the server wants to be asked again, from whichever place names them; None where none does.
 
     Retry-After is seconds or an HTTP date, which is measured against the server's own Date where it sends one;
-    X-RateLimit-Reset is the epoch in milliseconds.
+    X-RateLimit-Reset is the epoch in milliseconds. Anthropic names, for each of its limits, what remains and when it is
+    full again; without Retry-After, the latest of those that are used up counts.
     """
     inner = _object(metadata.get("headers"))
     for value in (headers.get("Retry-After"), availability.get("retry_after"), inner.get("Retry-After")):
@@ -160,6 +167,12 @@ def _retry_after(
         reset_ms = _number(headers.get("X-RateLimit-Reset") or inner.get("X-RateLimit-Reset"))
         if reset_ms is not None and reset_ms > 1e11:
             return max(0.0, reset_ms / 1000 - now.timestamp())
+        named = [f"anthropic-ratelimit-{limit}" for limit in _LIMITS]
+        used_up = [name for name in named if _number(headers.get(f"{name}-remaining")) == 0]
+        resets = [_timestamp(headers.get(f"{name}-reset")) for name in used_up]
+        known = [moment for moment in resets if moment is not None]
+        if known:
+            return max(0.0, (max(known) - (_http_date(headers.get("Date")) or now)).total_seconds())
     return None
 
 
@@ -189,5 +202,14 @@ def _http_date(value: object) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _timestamp(value: str | None) -> datetime | None:
+    """An RFC 3339 moment; None for what is none."""
+    try:
+        moment = datetime.fromisoformat(value or "")
+    except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,6 +1,6 @@
 """One pooled aiohttp session per backend; every way a request can fail becomes our error here, and nowhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -37,10 +37,18 @@ class Fetched:
 class Wire:
     """Sends JSON to one server and reads what comes back.
 
-    `api_key` goes out as a Bearer token and is taken out of everything that comes back or is said about it.
+    `api_key` goes out as a Bearer token, or as it is in the header `key_header` names, and is taken out of everything
+    that comes back or is said about it. `read` reads the body of a 200, as `read_chat` does for chat completions.
     """
 
-    def __init__(self, context: BackendContext, base_url: str) -> None:
+    def __init__(
+        self,
+        context: BackendContext,
+        base_url: str,
+        *,
+        read: Callable[[Received, Callable[[str], str]], ChatReply] = read_chat,
+        key_header: str | None = None,
+    ) -> None:
         self._name = context.name
         self._clock = context.clock
         self._base_url = (context.base_url or base_url).rstrip("/")
@@ -49,6 +57,8 @@ class Wire:
         self._max_connections = context.max_connections
         self._scrub = Scrubber(context.api_key)
         self._session: aiohttp.ClientSession | None = None
+        self._read = read
+        self._key_header = key_header
 
     @property
     def address(self) -> str:
@@ -69,7 +79,7 @@ class Wire:
         if received.status >= 400:
             raise failure_of_status(received, self._name, self._clock.now(), self._scrub)
         try:
-            return read_chat(received, self._scrub)
+            return self._read(received, self._scrub)
         except ErrorInside as found:
             failure = failure_of(found.error, found.body, received, self._name, self._clock.now(), self._scrub)
         except NotAChat as found:
@@ -79,9 +89,9 @@ class Wire:
             )  # fmt: skip
         raise failure
 
-    async def fetch(self, path: str, timeout_s: float) -> Fetched:
+    async def fetch(self, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Fetched:
         """What a GET answers, whatever its status. Raises BackendError where nothing readable came."""
-        received = await self._send("GET", path, timeout_s, _FETCH_LIMIT_BYTES)
+        received = await self._send("GET", path, timeout_s, _FETCH_LIMIT_BYTES, headers=headers)
         try:
             return Fetched(received.status, parse_json(received.text))
         except ValueError:
@@ -149,7 +159,7 @@ class Wire:
     def _outgoing(self, headers: Mapping[str, str] | None) -> dict[str, str]:
         outgoing = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
         if self._key is not None:
-            outgoing["Authorization"] = f"Bearer {self._key}"
+            outgoing[self._key_header or "Authorization"] = self._key if self._key_header else f"Bearer {self._key}"
         return {**outgoing, **self._headers}
 
 

@@ -76,7 +76,8 @@ def read_chat(received: Received, clean: Callable[[str], str]) -> ChatReply:
     )
 
 
-def _completion(received: Received) -> Mapping[str, object]:
+def json_object(received: Received) -> Mapping[str, object]:
+    """The JSON object that a body is. Raises NotAChat."""
     if not received.text.strip():
         raise NotAChat("the body is empty")
     try:
@@ -85,6 +86,11 @@ def _completion(received: Received) -> Mapping[str, object]:
         raise NotAChat(f"the body is no JSON: {received.text.strip()[:120]!r}") from None
     if not isinstance(body, dict):
         raise NotAChat(f"the body is JSON but no object: {received.text.strip()[:120]!r}")
+    return body
+
+
+def _completion(received: Received) -> Mapping[str, object]:
+    body = json_object(received)
     nested = body.get("provider")
     if not body.get("choices") and isinstance(nested, dict) and ("choices" in nested or "error" in nested):
         return nested
