@@ -107,7 +107,7 @@ class ChatServer:
     @property
     def chats(self) -> list[Request]:
         """The chat requests among `requests`."""
-        return [request for request in self.requests if request.path.endswith("/chat/completions")]
+        return [request for request in self.requests if request.method == "POST"]
 
     def let_go(self) -> None:
         """End every Hang: its connection is closed."""
@@ -133,7 +133,7 @@ class ChatServer:
         return Answer({"error": {"code": 404, "message": f"no {path} here"}}, status=404)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        path = request.path.removeprefix(self.prefix)
+        path = request.rel_url.raw_path.removeprefix(self.prefix)
         if request.method == "GET":
             self.requests.append(Request("GET", path, dict(request.headers), {}))
             return _response(self.beside(path))

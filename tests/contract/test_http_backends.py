@@ -29,13 +29,15 @@ from llm_integration.errors import (
 )
 from llm_integration.model import Message
 from llm_integration.ports import BackendContext, ChatReply, ChatRequest
+from tests.dialects import DIALECTS
 from tests.fake_clock import FakeClock
 from tests.sampledata import SHARED
 from tests.servers import Answer, Break, ChatServer, Hang, LlamaServer, OpenRouterServer, Step, completion
 
 KEY = "sk-or-v1-0123456789abcdef"
-SERVERS: dict[str, Callable[[], ChatServer]] = {"openrouter": OpenRouterServer, "llama_cpp": LlamaServer}
-BOTH = pytest.mark.parametrize("name", SERVERS)
+SERVERS: dict[str, Callable[[], ChatServer]] = {name: dialect.server for name, dialect in DIALECTS.items()}
+EVERY = pytest.mark.parametrize("name", SERVERS)
+CHOICES = pytest.mark.parametrize("name", [name for name, dialect in DIALECTS.items() if dialect.reply is completion])
 
 
 def error(message: str, code: object = None, status: int = 200, **fields: Any) -> Answer:
@@ -63,6 +65,7 @@ CASES = {
     "404": Case(error("No endpoints found for x/y.", 404, 404), ModelNotFound),
     "404 in HTML": Case(Answer("<html>nothing here</html>", status=404), ModelNotFound),
     "400 for no such model": Case(error("x/y is not a valid model ID", 400, 400), ModelNotFound),
+    "400 for want of credit": Case(error("Your credit balance is too low to go on", None, 400), PaymentRequired),
     "410": Case(error("model has been shut down", 410, 410), ModelNotFound),
     "408": Case(error("Your request timed out", 408, 408), TimedOut),
     "context by type": Case(
@@ -91,6 +94,7 @@ CASES = {
     "502": Case(error("provider down", 502, 502), ServerFailed),
     "503": Case(error("Loading model", 503, 503, headers={"Retry-After": "3"}), ServerFailed, 3),
     "503 with a reset": Case(error("down", 503, 503, headers={"X-RateLimit-Reset": "9999999999999"}), ServerFailed),
+    "424": Case(error("the model has failed", 424, 424), ServerFailed),
     "529": Case(error("overloaded", 529, 529), ServerFailed),
     "302": Case(Answer("", status=302, headers={"Location": "http://127.0.0.1:1/"}), RequestRejected),
     "error in a 200": Case(error("provider failed", 502), ServerFailed),
@@ -103,16 +107,6 @@ CASES = {
     "error type that will not pass": Case(
         Answer({"error": {"message": "no", "error_type": "x", "availability": {"retryable": False}}}),
         RequestRejected),
-    "error type on top": Case(Answer({"error_type": "rate_limit_exceeded", "message": "slow"}), RateLimited),
-    "error in a choice": Case(
-        Answer(completion("", choices=[{"finish_reason": "error", "error": {"code": 502, "message": "cut"},
-                                        "message": {"content": '{"rating"'}}])), ServerFailed),
-    "finished by an error": Case(
-        Answer(completion("", choices=[{"finish_reason": "error", "message": {"content": "half"}}])), ServerFailed),
-    "error nested under provider": Case(Answer({"provider": {"error": {"code": 503, "message": "x"}}}), ServerFailed),
-    "choices null": Case(Answer(completion("", choices=None)), BadReply),
-    "choices empty": Case(Answer(completion("", choices=[])), BadReply),
-    "no message": Case(Answer(completion("", choices=[{"index": 0}])), BadReply),
     "empty body": Case(Answer(""), BadReply),
     "whitespace and a dot": Case(Answer("   \n   \n ."), BadReply),
     "JSON cut off": Case(Answer('{"choices": [{"message": {"content": "hal'), BadReply),
@@ -124,6 +118,18 @@ CASES = {
     "ends before the reply": Case(Break(before_headers=True), ConnectionBroken),
     "hangs": Case(Hang(), TimedOut),
     "hangs in mid-reply": Case(Hang(after_headers=True), TimedOut),
+}  # fmt: skip
+CHOICE_CASES = {
+    "error type on top": Case(Answer({"error_type": "rate_limit_exceeded", "message": "slow"}), RateLimited),
+    "error in a choice": Case(
+        Answer(completion("", choices=[{"finish_reason": "error", "error": {"code": 502, "message": "cut"},
+                                        "message": {"content": '{"rating"'}}])), ServerFailed),
+    "finished by an error": Case(
+        Answer(completion("", choices=[{"finish_reason": "error", "message": {"content": "half"}}])), ServerFailed),
+    "error nested under provider": Case(Answer({"provider": {"error": {"code": 503, "message": "x"}}}), ServerFailed),
+    "choices null": Case(Answer(completion("", choices=None)), BadReply),
+    "choices empty": Case(Answer(completion("", choices=[])), BadReply),
+    "no message": Case(Answer(completion("", choices=[{"index": 0}])), BadReply),
 }  # fmt: skip
 
 
@@ -146,10 +152,21 @@ async def chat(name: str, step: Step, **fields: Any) -> ChatReply:
             await asked.close()
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_each_failure_becomes_its_own_error(name: str, case: Case) -> None:
     """A failure on the wire is the error class that says whether to try again, and after how long."""
+    await expect(name, case)
+
+
+@CHOICES
+@pytest.mark.parametrize("case", CHOICE_CASES.values(), ids=CHOICE_CASES)
+async def test_each_failure_inside_a_chat_completion_becomes_its_own_error(name: str, case: Case) -> None:
+    """What only chat completions carry inside a 200 is told apart too."""
+    await expect(name, case)
+
+
+async def expect(name: str, case: Case) -> None:
     timeout_s = 0.2 if isinstance(case.step, Hang) else 5.0
     with pytest.raises(BackendError) as caught:
         await chat(name, case.step, timeout_s=timeout_s)
@@ -162,7 +179,7 @@ async def test_each_failure_becomes_its_own_error(name: str, case: Case) -> None
         assert name in str(caught.value)
 
 
-@BOTH
+@EVERY
 async def test_a_break_in_mid_reply_still_knows_when_the_headers_came(name: str) -> None:
     """The quota counts from the headers, so that a reply that breaks off later keeps their time."""
     for step in (Break(), Hang(after_headers=True)):
@@ -172,7 +189,7 @@ async def test_a_break_in_mid_reply_still_knows_when_the_headers_came(name: str)
         assert caught.value.status == 200
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid", "nonsense"])
 async def test_where_no_connection_is_made_nothing_is_charged(name: str, url: str) -> None:
     """Refused, unknown or impossible addresses are Unreachable: nothing was sent."""
@@ -184,7 +201,7 @@ async def test_where_no_connection_is_made_nothing_is_charged(name: str, url: st
     await asked.close()
 
 
-@BOTH
+@EVERY
 async def test_a_server_that_does_not_speak_tls_is_unreachable(name: str) -> None:
     """A failed TLS handshake counts as no connection."""
     async with SERVERS[name]() as server:
@@ -194,7 +211,7 @@ async def test_a_server_that_does_not_speak_tls_is_unreachable(name: str) -> Non
         await asked.close()
 
 
-@BOTH
+@EVERY
 async def test_a_server_that_does_not_speak_http_gives_a_bad_reply(name: str) -> None:
     """Whatever listens there, what it says does not escape as a library's error."""
 
@@ -211,14 +228,39 @@ async def test_a_server_that_does_not_speak_http_gives_a_bad_reply(name: str) ->
         await asked.close()
 
 
-@BOTH
+@EVERY
 async def test_a_body_without_end_is_cut_at_its_bound(name: str) -> None:
     """More than eight MiB is no chat reply, and is not read to its end."""
     with pytest.raises(BadReply, match="more than 8388608 bytes"):
         await chat(name, Answer(b"[" + b" " * (9 * 1024 * 1024) + b"]"))
 
 
-@BOTH
+@EVERY
+async def test_a_reply_is_read_with_its_tokens(name: str) -> None:
+    """What every dialect says of text, end and tokens is in the reply; cost is None where none is stated."""
+    reply = await chat(name, Answer(DIALECTS[name].reply("hello")))
+    assert (reply.text, reply.finish_reason) == ("hello", "stop")
+    assert (reply.prompt_tokens, reply.completion_tokens) == (120, 30)
+    assert reply.cost_usd == (Decimal("0.000125") if DIALECTS[name].reply is completion else None)
+    assert (reply.http_status, reply.headers_at) == (200, 0.0)
+
+
+@EVERY
+async def test_a_reply_whose_tokens_ran_out_is_known_as_such(name: str) -> None:
+    """Whatever a dialect calls it, the parser sees "length"."""
+    reply = await chat(name, Answer(DIALECTS[name].reply("half", **DIALECTS[name].cut_off)))
+    assert (reply.text, reply.finish_reason) == ("half", "length")
+
+
+@EVERY
+@pytest.mark.parametrize("count", [None, "12", -1, 2.5, True, 10**30, float("nan"), []])
+async def test_a_count_of_tokens_that_is_none_is_unknown(name: str, count: object) -> None:
+    """Absent or impossible counts are None, never 0, and do not spoil the reply."""
+    reply = await chat(name, Answer(DIALECTS[name].reply("hello", **DIALECTS[name].usage(count, count))))
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("hello", None, None)
+
+
+@CHOICES
 async def test_a_reply_is_read_with_its_tokens_and_cost(name: str) -> None:
     """What the server says of text, model, end, tokens and cost is in the reply."""
     reply = await chat(name, Answer(completion("hello", id="gen-7", model="google/gemini-9")))
@@ -232,7 +274,7 @@ async def test_a_reply_is_read_with_its_tokens_and_cost(name: str) -> None:
     assert (reply.http_status, reply.headers_at) == (200, 0.0)
 
 
-@BOTH
+@CHOICES
 @pytest.mark.parametrize(
     "usage",
     [
@@ -249,7 +291,7 @@ async def test_usage_that_is_no_usage_is_unknown(name: str, usage: object) -> No
     assert (reply.prompt_tokens, reply.completion_tokens, reply.cost_usd) == (None, None, None)
 
 
-@BOTH
+@CHOICES
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -267,7 +309,7 @@ async def test_odd_but_whole_replies_are_read(name: str, body: object, text: str
     assert (await chat(name, Answer(body))).text == text
 
 
-@BOTH
+@EVERY
 async def test_the_key_goes_out_and_never_comes_back(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A server that echoes the key gets it neither into a reply, an error, a traceback, nor a log."""
     caplog.set_level(logging.DEBUG)
@@ -276,8 +318,8 @@ async def test_the_key_goes_out_and_never_comes_back(name: str, caplog: pytest.L
         error(f"provider said {KEY}", 502, metadata={"raw": f"Bearer {KEY}"}),
         Answer(f"<html>{KEY}</html>", status=500),
         Answer(f"not JSON {KEY}"),
-        Answer(json.dumps(completion("\\u0073" + KEY[1:])).replace("\\\\u", "\\u")),
-        Answer(completion(KEY, id=KEY, model=KEY)),
+        Answer(json.dumps(DIALECTS[name].reply("\\u0073" + KEY[1:])).replace("\\\\u", "\\u")),
+        Answer(DIALECTS[name].reply(KEY, id=KEY, model=KEY), headers={"x-amzn-RequestId": KEY}),
         Break(before_headers=True),
         Hang(),
     ]
@@ -297,12 +339,13 @@ async def test_the_key_goes_out_and_never_comes_back(name: str, caplog: pytest.L
                     repr(caught.__cause__),
                 ]
                 shown += traceback.format_exception(caught)
-        assert {sent.headers["Authorization"] for sent in server.chats} == {f"Bearer {KEY}"}
+        dialect = DIALECTS[name]
+        assert {sent.headers[dialect.key_header] for sent in server.chats} == {dialect.key(KEY)}
         await asked.close()
     assert KEY not in "\n".join([*shown, caplog.text])
 
 
-@BOTH
+@EVERY
 async def test_a_key_that_no_header_can_carry_is_refused_here(name: str) -> None:
     """A key with a line break is told of, not sent and not shown."""
     async with SERVERS[name]() as server:
@@ -314,7 +357,7 @@ async def test_a_key_that_no_header_can_carry_is_refused_here(name: str) -> None
         await asked.close()
 
 
-@BOTH
+@EVERY
 async def test_connections_are_used_again(name: str) -> None:
     """Calls one after the other share a connection."""
     ports: set[str] = set()
@@ -329,7 +372,7 @@ async def test_connections_are_used_again(name: str) -> None:
         await asked.close()
 
 
-@BOTH
+@pytest.mark.parametrize("name", ["openrouter", "llama_cpp"])
 async def test_the_request_asks_by_schema_in_a_stable_order(name: str) -> None:
     """Two requests with the same schema differ in nothing but the last message, to the byte."""
     schema = {"type": "object", "properties": {"rating": {"type": "integer"}}}
@@ -353,7 +396,7 @@ async def test_the_request_asks_by_schema_in_a_stable_order(name: str) -> None:
         assert sent.json["cache_prompt"] is True
 
 
-@BOTH
+@CHOICES
 async def test_recorded_replies_of_real_servers_are_read(name: str) -> None:
     """Each recorded chat completion gives its text and tokens; each recorded failure its error."""
     if SHARED is None:
@@ -437,7 +480,7 @@ async def test_openrouter_tells_of_a_key_that_cannot_pay(key: Answer, said: str)
     assert not health.usable and said in health.detail
 
 
-@BOTH
+@EVERY
 async def test_a_check_without_a_network_is_unusable_and_does_not_raise(name: str) -> None:
     """Nobody there is a reason, not an exception."""
     asked = backend(name, "http://127.0.0.1:1")
