@@ -62,7 +62,10 @@ class Backend:
             numbered = enumerate(request.signals, start=1)
             answer = {"verdicts": [{"signal": number, **rate(signal)} for number, signal in numbered]}
         text = orjson.dumps(answer).decode()
-        return ChatReply(text=text, model=request.model, finish_reason="stop", cost_usd=Decimal(0))
+        return ChatReply(
+            text=text, model=request.model, finish_reason="stop",
+            prompt_tokens=0, completion_tokens=0, cost_usd=Decimal(0),
+        )  # fmt: skip
 
     async def check(self, model: str) -> Health:
         """Always usable."""

@@ -113,13 +113,13 @@ async def test_with_nothing_to_go_by_no_rating_is_made_up() -> None:
 
 
 async def test_the_reply_is_what_a_model_would_send() -> None:
-    """One signal gives the contract's object; cost is nothing, tokens are not counted."""
+    """One signal gives the contract's object; it costs nothing and takes no tokens."""
     reply = await ask(signal(GOOD), schema=load_schema())
     assert fits(json.loads(reply.text), load_schema())
     assert (reply.model, reply.cost_usd, reply.prompt_tokens, reply.finish_reason) == (
         "baseline",
         Decimal(0),
-        None,
+        0,
         "stop",
     )
 
