@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test test-all lint bench llama-server docs lock clean
+.PHONY: run install test test-all lint bench llama-server docs picture lock clean
 
 run: install ## install what is needed and run the daemon with config.json
 	@$(BIN)/python main_with_database.py run
@@ -43,9 +43,12 @@ bench: install ## what the daemon costs, as ratios in one run
 llama-server: install ## build the real llama-server and a tiny model for the tests (needs cmake and a C++ compiler)
 	@$(BIN)/python -m tests.llama.build
 
-docs: install ## write what is generated: settings, SQL, picture
+docs: install ## write what is generated: the settings page and schema, the SQL
 	@$(BIN)/python -m service.settings_docs
 	@$(BIN)/python -m database.schema_sql --write
+
+picture: install ## make docs/live-view.svg from the running program
+	@$(BIN)/python -m docs.make_picture docs/live-view.svg
 
 lock: install ## pin the dependencies of pyproject.toml anew
 	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
