@@ -158,10 +158,9 @@ class OwnerLock:
         try:
             _lock(handle)
         except OSError:
-            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
             os.close(handle)
             raise StorageError(
-                f"process {owner} already runs the database in {self.path.parent}; stop it first, "
+                f"process {self.holder()} already runs the database in {self.path.parent}; stop it first, "
                 "give this one another database.data_directory, or share one server by database.url"
             ) from None
         if hasattr(os, "register_at_fork"):
@@ -169,6 +168,13 @@ class OwnerLock:
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._handle = handle
+
+    def holder(self) -> str:
+        """The process id that holds it, or did last; "unknown" where none is told."""
+        try:
+            return self.path.read_text(errors="replace").split("\n")[0].strip() or "unknown"
+        except OSError:
+            return "unknown"
 
     def release(self) -> None:
         if self._handle is not None:

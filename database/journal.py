@@ -167,7 +167,7 @@ class Journal:
             self._owner.acquire()
         except StorageError:
             raise StorageError(
-                f"another process writes to the journal in {self._directory}; stop it first, "
+                f"another process writes to the journal in {self._directory}: {self._owner.holder()}; stop it first, "
                 "or give this one another database.journal_directory"
             ) from None
 

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from llm_integration.backends import backend_names
 from llm_integration.settings_sources import load_section
 
-ModelString = Annotated[str, StringConstraints(pattern=r"^[a-z_]+/.+$")]
+
+def _of_known_backend(model: str) -> str:
+    _require_known(split_model(model)[0])
+    return model
+
+
+ModelString = Annotated[str, StringConstraints(pattern=r"^[a-z_]+/.+$"), AfterValidator(_of_known_backend)]
 
 
 def split_model(model: str) -> tuple[str, str]:
@@ -92,12 +98,6 @@ class LLMConfig(BaseModel):
         for name in backends:
             _require_known(name)
         return backends
-
-    @model_validator(mode="after")
-    def _known_models(self) -> Self:
-        for model in self.models:
-            _require_known(split_model(model)[0])
-        return self
 
     @property
     def models(self) -> Sequence[str]:

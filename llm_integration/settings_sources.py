@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ from trading.errors import SettingsError
 ENV_PREFIX = "TRADENT_"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 S = TypeVar("S", bound=BaseModel)
-_HIDING = ("key", "secret", "password", "token", "url", "headers", "backends")
+_HIDING = {"key", "secret", "password", "token", "url", "headers", "backends"}
+_TYPE_EXPECTED = ("feed_type", "strategy_type")
 _OBJECT_EXPECTED = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
@@ -91,6 +93,8 @@ def _mistake(location: tuple[int | str, ...], value: object, kind: str, message:
         return f"{key}: there is no such key"
     if kind == "missing":
         return f"{key}: is missing"
+    if kind in _TYPE_EXPECTED and isinstance(value, dict) and "type" in value:
+        key, value = f"{key}.type", value["type"]
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if not _may_be_shown(key, value, kind):
         return f"{key}: {message}"
@@ -111,7 +115,9 @@ def _may_be_shown(key: str, value: object, kind: str) -> bool:
     """Whether a wrong value holds no secret: numbers never do; objects, and what stands in place of one, may."""
     if value is None or isinstance(value, int | float):
         return True
-    return isinstance(value, str) and kind not in _OBJECT_EXPECTED and not any(word in key.lower() for word in _HIDING)
+    return (
+        isinstance(value, str) and kind not in _OBJECT_EXPECTED and _HIDING.isdisjoint(re.split(r"[._]", key.lower()))
+    )
 
 
 def _require_json_object(path: Path) -> None:

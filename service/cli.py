@@ -12,6 +12,7 @@ from service.settings import Settings
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
 EXIT_OK, EXIT_FAILED, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 66, 69, 78, 130
+VERSION = f"tradent {version('tradent')}"
 STATUSES = {SettingsError: EXIT_SETTINGS, FeedError: EXIT_NO_INPUT, StorageError: EXIT_UNAVAILABLE}
 COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
     "run": ("watch the market and rate its signals (the default)", commands.run),
@@ -29,7 +30,7 @@ def run_command(arguments: Sequence[str]) -> int:
     """
     given = _parser().parse_args(_with_default(arguments))
     if given.command == "version":
-        sys.stdout.write(f"tradent {version('tradent')}\n")
+        sys.stdout.write(f"{VERSION}\n")
         return EXIT_OK
     sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
@@ -44,7 +45,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _with_default(arguments: Sequence[str]) -> list[str]:
     """`run` when no command is named first."""
-    names = {*COMMANDS, "version", "-h", "--help"}
+    names = {*COMMANDS, "version", "--version", "-h", "--help"}
     return list(arguments) if arguments and arguments[0] in names else ["run", *arguments]
 
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tradent", description="Watches markets live, finds signals by rule, has a language model rate each one."
     )
+    parser.add_argument("--version", action="version", version=VERSION)
     commands_of = parser.add_subparsers(dest="command", required=True, metavar="command")
     parsers = {
         name: commands_of.add_parser(name, parents=[shared], help=about, description=about.capitalize() + ".")

@@ -14,7 +14,7 @@ from database.exports import PostgresExportSource
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
-from service.ending import first_cause, stop_signals
+from service.ending import everything_done, first_cause, stop_signals
 from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
 from service.settings import Settings
@@ -24,12 +24,10 @@ from service.tally import Tally
 from service.trading_side import TradingSide
 from service.vitals import collect
 from trading.clock import Clock, SystemClock
-from trading.errors import TradentError
 from trading.model import Bar, Signal
 
 log = logging.getLogger(__name__)
 
-IDLE_POLL_S = 0.2
 LAST_STEPS_S = 2.0
 EXIT_AT_ONCE = 130
 
@@ -45,8 +43,7 @@ class Role(StrEnum):
 class Daemon:
     """One process, from start to end.
 
-    `until_idle` ends it by itself once a finite feed is through and every task is final. `watch` is run beside it
-    with a function that gives the vitals: the live view.
+    `until_idle` ends it by itself once a finite feed is through and every task is final.
     """
 
     def __init__(
@@ -126,7 +123,14 @@ class Daemon:
 
     async def _prepare(self, room: StoreRoom) -> None:
         settings = self.settings
-        if settings.llm.enabled and self.role is not Role.TRADER:
+        rates = settings.llm.enabled and self.role is not Role.TRADER
+        if self.role is not Role.WORKER:
+            self.trading = TradingSide(
+                settings, room, self.store if rates else None, self.clock,
+                on_bar=self._on_bar, on_shipped=self._on_shipped,
+            )  # fmt: skip
+            await self.trading.prepare()
+        if rates:
             self.rating = RatingSide(settings.llm, room, self.store, self.clock, on_final=self._on_final)
             await self.rating.prepare()
         if self.role is not Role.TRADER:
@@ -139,12 +143,6 @@ class Daemon:
                 poll_interval_s=settings.llm.poll_interval,
                 summary_interval_s=settings.llm.batch_export_interval_seconds,
             )
-        if self.role is not Role.WORKER:
-            self.trading = TradingSide(
-                settings, room, self.store if self.rating else None, self.clock,
-                on_bar=self._on_bar, on_shipped=self._on_shipped,
-            )  # fmt: skip
-            await self.trading.prepare()
         self.status = StatusServer(settings.service.host, settings.service.port, self.vitals)
         await self.status.start()
 
@@ -174,30 +172,18 @@ class Daemon:
             log_summary(self.vitals())
 
     async def _until_told(self) -> None:
-        stopped = asyncio.create_task(self._stop.wait(), name="stop")
-        idle = asyncio.create_task(self._idle(), name="idle")
+        """Until a signal says so, or everything is done that `until_idle` asks for."""
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait(), name="stop")]
+        if self._until_idle:
+            done = everything_done(self.trading, self.rating, self.exporter, self._tasks_left, self.clock)
+            waits.append(asyncio.create_task(done, name="idle"))
         try:
-            done, _ = await asyncio.wait([stopped, idle], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            ended, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
                 task.result()
         finally:
-            for task in (stopped, idle):
+            for task in waits:
                 task.cancel()
-
-    async def _idle(self) -> None:
-        """Returns when a finite feed is through, everything is committed, every task final and every row exported."""
-        if not self._until_idle:
-            await asyncio.Event().wait()
-        if self.trading is not None:
-            await self.trading.feed_ended.wait()
-            while not self.trading.recorder.idle:
-                await self.clock.sleep(IDLE_POLL_S)
-        while self.rating is not None and await self._tasks_left() != 0:
-            self.rating.worker.poke()
-            await self.clock.sleep(IDLE_POLL_S)
-        if self.exporter is not None:
-            with contextlib.suppress(TradentError):
-                await self.exporter.drain()
 
     async def _tasks_left(self) -> int | None:
         """How many tasks are not final, all workers together; None while PostgreSQL does not say."""

@@ -1,11 +1,18 @@
-"""How a process is told to end, and what made it end by itself."""
+"""When a process ends: told by a signal, done with everything, or by a crash."""
 
 import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
+from llm_integration.csv_exporter import LLMCSVExporter
+from service.rating_side import RatingSide
+from service.trading_side import TradingSide
+from trading.clock import Clock
+from trading.errors import TradentError
+
+IDLE_POLL_S = 0.2
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -36,3 +43,26 @@ def first_cause(crashes: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     return cause
+
+
+async def everything_done(
+    trading: TradingSide | None,
+    rating: RatingSide | None,
+    exporter: LLMCSVExporter | None,
+    tasks_left: Callable[[], Awaitable[int | None]],
+    clock: Clock,
+) -> None:
+    """Return when a finite feed is through, all of it committed, every task final, every row exported.
+
+    `tasks_left` is None while nobody knows. What stops the export is for the exporter to say; it ends the wait.
+    """
+    if trading is not None:
+        await trading.feed_ended.wait()
+        while not trading.recorder.idle:
+            await clock.sleep(IDLE_POLL_S)
+    while rating is not None and await tasks_left() != 0:
+        rating.worker.poke()
+        await clock.sleep(IDLE_POLL_S)
+    if exporter is not None:
+        with contextlib.suppress(TradentError):
+            await exporter.drain()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from database.settings import DatabaseSettings
 from llm_integration.config import LLMConfig
-from llm_integration.settings_sources import LayeredSettings, load_settings
+from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, load_settings
 from trading.errors import IndicatorError, SettingsError, StrategyError
 from trading.indicators import IndicatorSet
 from trading.settings import TradingSettings
@@ -45,10 +45,22 @@ class Settings(LayeredSettings):
         `DATABASE_URL` in the environment overrides `database.url`. Raises SettingsError.
         """
         overrides = parse_assignments(assignments or [])
+        _require_no_strays(cls)
         url = os.environ.get("DATABASE_URL")
         if url and "TRADENT_DATABASE__URL" not in os.environ:
             overrides.setdefault("database", {}).setdefault("url", url)
         return load_settings(cls, path, overrides)
+
+
+def _require_no_strays(settings: type[Settings]) -> None:
+    """Refuse TRADENT_ variables of no section: what is set and heard by nobody is a mistake."""
+    sections = {name for name in settings.model_fields if not name.endswith("_")}
+    given = [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]
+    strays = [name for name in given if name[len(ENV_PREFIX) :].lower().split("__")[0] not in sections]
+    if strays:
+        raise SettingsError(
+            [f"{name}: there is no such key; expected {ENV_PREFIX}<section>__<key>" for name in sorted(strays)]
+        )
 
 
 def require_rules(settings: Settings) -> None:
@@ -86,6 +98,8 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         place = nested
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise SettingsError([f"--set {assignment}: {section} has been set to a value before"])
         try:
             place[last] = json.loads(text)
         except json.JSONDecodeError:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -24,7 +25,7 @@ class StoreRoom:
 
     url: str
     pool: asyncpg.Pool
-    keep_up: Callable[[], Coroutine[None, None, None]] | None = None
+    keep_up: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import asyncpg
 
-from database.embedded import EmbeddedPostgres
 from database.engine import connect
 from llm_integration.csv_rows import BARS_FILE, SIGNALS_FILE
 
@@ -68,13 +67,6 @@ class Daemon:
     @property
     def signals(self) -> list[Row]:
         return self.rows(SIGNALS_FILE)
-
-    async def end_postgres(self) -> None:
-        """Stop the embedded server that a killed daemon left."""
-        server = EmbeddedPostgres(self.folder / "output" / "database")
-        if server.running:
-            await server.start()
-            await server.stop()
 
 
 class Process:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tests.acceptance.world import FAST, require_agreement, settings
 from tests.daemon import Daemon, Look
-from tests.postgres import make_folder
 
 FEED = {**FAST, "speed": 20_000.0, "bars": 800, "symbols": ["SIMBTC", "SIMETH"]}
 BARS = "SELECT count(*) FROM market_data"
@@ -61,41 +60,31 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(database: str, tm
     assert not await Look(database).value("SELECT count(*) FROM llm_analysis_results WHERE status <> 'completed'")
 
 
-async def test_a_killed_daemon_s_own_server_is_taken_over(tmp_path: Path) -> None:
+async def test_a_killed_daemon_s_own_server_is_taken_over(own_folder: Path) -> None:
     """With the embedded server: kill -9 leaves it running, the next start takes it over and finishes the work."""
-    folder = make_folder()
-    daemon = Daemon(folder, {"trading": {"feed": FEED}})
-    try:
-        async with daemon.start() as running:
-            await running.said("rated by")
-            await asyncio.sleep(0.5)
-            running.send(signal.SIGKILL)
-            await running.ended()
-        async with daemon.start() as running:
-            await running.said("taking over the PostgreSQL")
-            status, url, _ = await daemon.do("sql", "--print")
-            assert status == 0
-            await Look(url.strip()).until("SELECT count(*) = 1600 FROM market_data")
-            await Look(url.strip()).until("SELECT count(*) = 0 FROM llm_enhancement_tasks WHERE finished_at IS NULL")
-            running.send(signal.SIGTERM)
-            assert await running.ended() == 0
-        assert len(daemon.bars) == 1600
-    finally:
-        await daemon.end_postgres()
+    daemon = Daemon(own_folder, {"trading": {"feed": FEED}})
+    async with daemon.start() as running:
+        await running.said("rated sig-")
+        running.send(signal.SIGKILL)
+        await running.ended()
+    async with daemon.start() as running:
+        await running.said("taking over the PostgreSQL")
+        status, url, _ = await daemon.do("sql", "--print")
+        assert status == 0
+        look = Look(url.strip())
+        await look.until("SELECT count(*) = 1600 FROM market_data")
+        await look.until("SELECT count(*) = 0 FROM llm_enhancement_tasks WHERE finished_at IS NULL")
+        running.send(signal.SIGTERM)
+        assert await running.ended() == 0
+    assert len(daemon.bars) == 1600
 
 
-async def test_its_own_server_that_dies_is_brought_back(tmp_path: Path) -> None:
+async def test_its_own_server_that_dies_is_brought_back(own_folder: Path) -> None:
     """With the embedded server: kill -9 to PostgreSQL itself costs nothing but time."""
-    folder = make_folder()
-    daemon = Daemon(folder, {"trading": {"feed": {**FEED, "speed": 6_000.0, "bars": 300}}})
-    try:
-        async with daemon.start("--until-idle") as running:
-            await running.said("rated by")
-            pid = int((folder / "output/database/data/postmaster.pid").read_text().split()[0])
-            await asyncio.sleep(0.5)
-            os.kill(pid, signal.SIGKILL)
-            assert await running.ended() == 0
-            assert running.log.count("PostgreSQL is up") == 2
-        assert len(daemon.bars) == 600
-    finally:
-        await daemon.end_postgres()
+    daemon = Daemon(own_folder, {"trading": {"feed": {**FEED, "speed": 6_000.0, "bars": 300}}})
+    async with daemon.start("--until-idle") as running:
+        await running.said("rated sig-")
+        os.kill(int((own_folder / "output/database/data/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        assert await running.ended() == 0
+    assert running.log.count("PostgreSQL is up") == 2
+    assert len(daemon.bars) == 600
