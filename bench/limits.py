@@ -8,8 +8,6 @@ Quota: one simulated hour at 14 requests a minute with work always waiting, agai
 
 import asyncio
 import random
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,6 +16,8 @@ from statistics import median
 import aiohttp
 import orjson
 
+from bench.model_server import model_server
+from bench.table import say
 from llm_integration.calling.compose import build
 from llm_integration.calling.limiter import Limiter
 from llm_integration.config import LLMConfig
@@ -25,7 +25,6 @@ from llm_integration.contracts import load_schema
 from llm_integration.model import Message
 from llm_integration.ports import ChatRequest
 from tests.fake_clock import FakeClock
-from tests.servers import completion, rating_for
 from trading.clock import SystemClock
 
 CALLS = 1000
@@ -78,28 +77,9 @@ async def cost(base_url: str) -> None:
     await caller.close()
     bare_rate, bare_cpu = (median(one[0][field] for one in rounds) for field in (0, 1))
     chain_rate, chain_cpu = (median(one[1][field] for one in rounds) for field in (0, 1))
-    say(f"calls/s       chain {chain_rate:7.0f}   bare aiohttp {bare_rate:7.0f}   ratio {chain_rate / bare_rate:.2f}")
-    say(f"CPU us/call   chain {chain_cpu:7.0f}   bare aiohttp {bare_cpu:7.0f}   ratio {chain_cpu / bare_cpu:.2f}")
-
-
-async def instant_server() -> None:
-    """Answer every POST at once, with no work of its own in between."""
-    body = orjson.dumps(completion(rating_for(None)))
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                header = await reader.readuntil(b"\r\n\r\n")
-                length = int(header.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
-                await reader.readexactly(length)
-                writer.write(head + body)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        say(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1")
-        await server.serve_forever()
+    say(f"calls through the chain, {AT_ONCE} at once", f"{chain_rate:.0f} a second")
+    say("  against bare aiohttp", f"{chain_rate / bare_rate:.2f} of {bare_rate:.0f}")
+    say("CPU per call", f"{chain_cpu:.0f} us, {chain_cpu / bare_cpu:.1f} times a bare call's {bare_cpu:.0f}")
 
 
 class StrictServer:
@@ -137,7 +117,7 @@ async def simulated_hour(name: str, caller: Callable[[FakeClock, StrictServer], 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     share = server.served / (PER_MINUTE * HOUR_S / 60)
-    say(f"quota used    {name:28s} {100 * share:5.1f} %   refused {server.refused}")
+    say(f"quota used by {name}", f"{100 * share:.1f} %, refused {server.refused} times an hour")
 
 
 async def by_our_limiter(clock: FakeClock, server: StrictServer) -> None:
@@ -168,26 +148,13 @@ async def by_token_bucket(clock: FakeClock, server: StrictServer) -> None:
             group.create_task(server.ask())
 
 
-def say(text: str) -> None:
-    """One line, at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Everything there is to print."""
-    with subprocess.Popen([sys.executable, "-m", "bench.limits", "serve"], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            asyncio.run(cost(server.stdout.readline().strip()))
-        finally:
-            server.terminate()
+    with model_server() as address:
+        asyncio.run(cost(f"{address}/instant/v1"))
     asyncio.run(simulated_hour("our limiter", by_our_limiter))
     asyncio.run(simulated_hour("token bucket", by_token_bucket))
 
 
 if __name__ == "__main__":
-    if "serve" in sys.argv:
-        asyncio.run(instant_server())
-    else:
-        main()
+    main()
