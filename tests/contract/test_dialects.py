@@ -154,6 +154,25 @@ async def test_openai_is_asked_by_schema_without_what_its_strict_mode_refuses() 
     assert "maxLength" not in str(form["schema"]) and form["schema"]["properties"]["rating"]["maximum"] == 5
 
 
+async def test_openai_itself_is_asked_by_its_newer_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its own address the token limit has the name that all their models take, and an unlisted model is gone."""
+    async with OpenAIServer() as server:
+        monkeypatch.setattr("llm_integration.backends.openai._OWN_ADDRESS", server.base_url)
+        theirs = backend("openai", None)
+        await theirs.chat(request())
+        listed, unlisted = await theirs.check("test/model"), await theirs.check("gone")
+        await theirs.close()
+    assert server.chats[0].json["max_completion_tokens"] == 77 and "max_tokens" not in server.chats[0].json
+    assert listed.usable
+    assert not unlisted.usable and "lists no model 'gone'" in unlisted.detail
+
+
+async def test_bedrocks_reason_is_shown_however_it_is_spelt() -> None:
+    """Some of its failures say Message, some message."""
+    for name in ("message", "Message"):
+        assert str(await failed("bedrock", Answer({name: "No."}, 403))) == "bedrock answered 403: No."
+
+
 async def test_openai_without_a_key_is_asked_only_at_an_address_of_ones_own() -> None:
     """vLLM and LM Studio need no key; OpenAI itself does, and is not asked without."""
     async with OpenAIServer() as server:
