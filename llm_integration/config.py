@@ -81,7 +81,9 @@ class LLMConfig(BaseModel):
     batch_size: int = Field(1, ge=1, le=50, description="Signals asked about in one request.")
     max_retries: int = Field(3, ge=1, le=20, description="Tries of a call, and claims of a task, before it has failed.")
     timeout_seconds: float = Field(60.0, gt=0, description="Limit for one call, in seconds.")
-    max_tokens: int = Field(1024, ge=16, description="Bound of one reply, in tokens; per signal in a batch.")
+    max_tokens: int = Field(
+        4096, ge=16, description="Bound of one reply, in tokens, thinking included; per signal in a batch."
+    )
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
     signal_ttl_seconds: float = Field(0.0, ge=0, description="A signal not rated by then expires; 0 is never.")
     poll_interval: float = Field(1.0, gt=0, description="Seconds between looks at the queue when nothing wakes us.")

@@ -92,7 +92,8 @@ class LLMResponseParser:
         if len(text) > MAX_REPLY_LENGTH:
             raise Refused(f"the reply has {len(text)} characters; no more than {MAX_REPLY_LENGTH} are read")
         if not text.strip():
-            raise Refused("the reply is empty")
+            ran_out = finish in CUT_OFF
+            raise Refused("the tokens ran out before the reply began" if ran_out else "the reply is empty")
         if text.lstrip()[:1] in "{[":
             try:
                 return Found([decode(text)], STRICT)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from llm_integration.backends.wire import Wire
 from llm_integration.backends.wire.catalogue import judge_model
+from llm_integration.backends.wire.schemas import BOUNDS, without
 from llm_integration.errors import BackendError, Unauthorized
 from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
 
@@ -76,7 +77,8 @@ def _body(request: ChatRequest) -> Mapping[str, object]:
         "max_tokens": request.max_tokens,
     }
     if request.schema is not None:
-        schema = {"name": request.schema_name, "strict": True, "schema": request.schema}
+        # Some providers behind it refuse a schema with bounds; the parser holds replies to them all the same.
+        schema = {"name": request.schema_name, "strict": True, "schema": without(request.schema, BOUNDS)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
         body["provider"] = {"require_parameters": True}
     body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]

@@ -271,3 +271,8 @@ async def test_an_overlong_broken_reply_is_not_mended() -> None:
 
 async def test_an_overlong_reply_is_not_read() -> None:
     assert await brief(FULL + " " * 250_000) is None
+
+
+async def test_an_empty_reply_whose_tokens_ran_out_says_so() -> None:
+    """A model that thinks may spend every token on it."""
+    assert await read("", "length") == Abstention("the tokens ran out before the reply began")
