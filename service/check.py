@@ -16,7 +16,6 @@ from trading.feeds import feed_module
 from trading.indicators import IndicatorSet
 from trading.strategies import build_strategies
 
-
 FOUND_WANTING: tuple[type[Exception], ...] = (TradentError, *FAILURES)
 
 

@@ -43,7 +43,7 @@ class Daemon:
 
     def write(self, settings: Mapping[str, Any]) -> None:
         """Put these settings into config.json."""
-        self.settings = settings
+        self.settings = dict(settings)
         (self.folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
 
     def start(self, *arguments: str, command: str = "run") -> "Process":
