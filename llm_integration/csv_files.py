@@ -31,6 +31,10 @@ class ExportError(TradentError):
     """The CSV files cannot be written now; the message says what to do. What is due is written once they can."""
 
 
+class DirectoryHeld(ExportError):
+    """Another process writes the CSV files of that directory, and keeps them level with the database."""
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turns an OSError about `path` into an ExportError that says what to do."""
@@ -103,7 +107,7 @@ class HeldDirectory:
                 raise
             lines = self._content().splitlines()
             holder = lines[1] if len(lines) > 1 else "another process"
-            raise ExportError(
+            raise DirectoryHeld(
                 f"{self.directory} is being written by {holder}; end that process or set llm.csv_output_directory "
                 "to a directory of its own"
             ) from None

@@ -11,6 +11,7 @@ from database.engine import create_pool
 from database.exports import PostgresExportSource
 from llm_integration.calling.compose import key_names
 from llm_integration.csv_exporter import LLMCSVExporter
+from llm_integration.csv_files import DirectoryHeld
 from llm_integration.settings_sources import secret
 from service import view
 from service.check import check_everything
@@ -93,7 +94,10 @@ async def _export(settings: Settings, *, rebuild: bool) -> None:
         try:
             if rebuild:
                 await exporter.rebuild()
-            await exporter.drain()
+            try:
+                await exporter.drain()
+            except DirectoryHeld as held:
+                sys.stdout.write(f"nothing to do, they are kept up to date: {held}\n")
             for name, (rows, size) in exporter.files.items():
                 sys.stdout.write(f"{exporter.directory / name}: {rows} rows, {size} bytes\n")
         finally:

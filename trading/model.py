@@ -110,7 +110,6 @@ class Signal:
 
 
 def signal_id(source: str, symbol: str, timeframe: str, close_time: datetime, strategy: str, side: Side) -> UUID:
-    """The deterministic id of a signal: UUIDv5 of what names it."""
-    return uuid5(
-        SIGNAL_NAMESPACE, "\x1f".join((source, symbol, timeframe, close_time.isoformat(), strategy, side.value))
-    )
+    """The deterministic id of a signal: UUIDv5 of what names it; half a surrogate pair counts as a question mark."""
+    name = "\x1f".join((source, symbol, timeframe, close_time.isoformat(), strategy, side.value))
+    return uuid5(SIGNAL_NAMESPACE, name.encode("utf-8", "replace").decode())

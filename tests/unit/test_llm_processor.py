@@ -117,7 +117,7 @@ async def test_a_reply_becomes_a_completed_result_with_all_that_answers_for_it()
     assert list(calls) == [world.model.call]
     assert result.call_id == world.model.call.id
     (request,) = world.model.requests
-    assert (request.model, request.max_tokens, request.signals) == ("baseline", 1024, (claim.signal,))
+    assert (request.model, request.max_tokens, request.signals) == ("baseline", 4096, (claim.signal,))
     assert result.prompt_version == request.prompt_version != ""
 
 
@@ -129,7 +129,7 @@ async def test_a_batch_is_one_request_and_each_signal_gets_its_own_verdict() -> 
     )
     processed = await world.processor.process(claims)
     assert len(world.model.requests) == 1
-    assert world.model.requests[0].max_tokens == 3 * 1024
+    assert world.model.requests[0].max_tokens == 3 * 4096
     assert [result.verdict and result.verdict.rating for result in results(processed)] == [1, 2, 3]
     assert [len(calls) for _, _, calls in processed] == [1, 0, 0]
     assert [result.prompt_tokens for result in results(processed)] == [34, 33, 33]
