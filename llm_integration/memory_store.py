@@ -4,9 +4,8 @@ import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from llm_integration.model import Claim, Result, TaskStatus
@@ -23,8 +22,7 @@ _ENTRY = 640
 _INDICATOR = 2 * _REFERENCE + _FLOAT + 3 * _REFERENCE
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSignal:
+class StoredSignal(NamedTuple):
     """A signal in memory. `claim` is there once this process holds its task, `result` once it is final.
 
     `changed_at` is monotonic seconds.
@@ -72,7 +70,10 @@ class SignalMemoryStore:
             if len(self._signals) >= self._max_signals and not self._forget(self._finished):
                 self._refused += 1
                 return False
-            self._put(StoredSignal(signal, TaskStatus.PENDING, None, None, self._clock.monotonic()))
+            entry = StoredSignal(signal, TaskStatus.PENDING, None, None, self._clock.monotonic())
+            self._signals[signal.id] = entry
+            self._pending[signal.id] = None
+            self._bytes += _size(entry)
             return True
 
     def get(self, signal_id: UUID) -> StoredSignal | None:
@@ -104,7 +105,7 @@ class SignalMemoryStore:
                 if entry.claim is None:
                     raise AssertionError("a ready signal has a claim")
                 taken.append(entry.claim)
-                self._put(replace(entry, status=TaskStatus.PROCESSING, changed_at=self._clock.monotonic()))
+                self._put(entry._replace(status=TaskStatus.PROCESSING, changed_at=self._clock.monotonic()))
             return taken
 
     def update(self, signal_id: UUID, result: Result) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -37,6 +38,7 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
     if not given.plain and sys.stdout.isatty():
         lines = RecentLines()
         lines.setFormatter(formatter)
+    gc.freeze()  # modules stay: a full collection that looks through them as well holds the loop up for 80 ms
     try:
         asyncio.run(daemon.run() if lines is None else view.run_with_view(daemon, lines))
     except TradentError:
