@@ -96,7 +96,7 @@ async def test_no_secret_is_written_anywhere(database: str, tmp_path: Path) -> N
 @pytest.mark.skipif(not built(), reason="llama-server is not built; `make llama-server` builds it")
 async def test_a_real_llama_server_rates(database: str, tmp_path: Path) -> None:
     """Real replies of a real model: every verdict fits the schema, every call is kept with its tokens."""
-    feed = {**FAST, "bars": 80, "symbol": "SIMBTC"}
+    feed = {**FAST, "bars": 50, "symbol": "SIMBTC"}
     with llama_running(tmp_path / "server.log") as url:
         llm = {"model": "llama_cpp/local", "backends": {"llama_cpp": {"base_url": url}}}
         daemon = Daemon(tmp_path, settings(database, feed, llm=llm))
@@ -105,7 +105,7 @@ async def test_a_real_llama_server_rates(database: str, tmp_path: Path) -> None:
         async with daemon.start("--until-idle") as running:
             assert await running.ended() == 0
     look = Look(database)
-    count = await require_agreement(daemon, look, bars=80)
+    count = await require_agreement(daemon, look, bars=50)
     assert count > 2
     assert {row["model"] for row in daemon.signals} == {"llama_cpp/local"}
     assert await look.value("SELECT count(rating) FROM llm_analysis_results WHERE status = 'completed'") == count
