@@ -13,6 +13,10 @@ CREATE TABLE alembic_version (
 
 -- Running upgrade  -> 0001
 
+COMMENT ON TABLE alembic_version IS 'The migration this schema is at; kept by alembic.';
+
+COMMENT ON COLUMN alembic_version.version_num IS 'Its revision.';
+
 CREATE TABLE market_data (
     id BIGINT GENERATED ALWAYS AS IDENTITY,
     source TEXT NOT NULL,
@@ -190,7 +194,7 @@ CREATE TABLE llm_analysis_results (
     prompt_tokens INTEGER,
     completion_tokens INTEGER,
     cost_usd NUMERIC,
-    processing_ms DOUBLE PRECISION NOT NULL,
+    processing_ms DOUBLE PRECISION,
     finished_at TIMESTAMP WITH TIME ZONE NOT NULL,
     stored_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -248,7 +252,7 @@ COMMENT ON COLUMN llm_analysis_results.completion_tokens IS 'Output tokens over 
 
 COMMENT ON COLUMN llm_analysis_results.cost_usd IS 'Cost over all calls, USD; null when any is unknown.';
 
-COMMENT ON COLUMN llm_analysis_results.processing_ms IS 'From claim to result, milliseconds.';
+COMMENT ON COLUMN llm_analysis_results.processing_ms IS 'From claim to result, milliseconds; null when no attempt came to an end.';
 
 COMMENT ON COLUMN llm_analysis_results.finished_at IS 'When the result was made.';
 
@@ -487,7 +491,7 @@ COMMENT ON COLUMN v_enhanced_signals.close_to_rating_s IS 'Seconds from the bar'
 
 COMMENT ON COLUMN v_enhanced_signals.signal_to_rating_s IS 'Seconds from the signal''s making to the result.';
 
-COMMENT ON COLUMN v_enhanced_signals.processing_ms IS 'From claim to result, milliseconds.';
+COMMENT ON COLUMN v_enhanced_signals.processing_ms IS 'From claim to result, milliseconds; null when no attempt came to an end.';
 
 COMMENT ON COLUMN v_enhanced_signals.attempts IS 'How often the task was claimed.';
 

@@ -70,7 +70,7 @@ LEFT JOIN llm_analysis_results result USING (signal_id)
 WHERE task.status = ended.status
   AND CASE WHEN ended.status = 'pending' THEN task.token = ended.token + 1 AND task.last_error = ended.error
       ELSE task.token = ended.token AND result.finished_at = ended.finished_at
-       AND result.processing_ms = ended.processing_ms END
+       AND result.processing_ms IS NOT DISTINCT FROM ended.processing_ms END
 """
 
 Key = tuple[UUID, int]

@@ -44,8 +44,8 @@ WITH dead AS (
     WHERE signal_id = $1 AND token = $2 AND status = 'processing'
     RETURNING signal_id, attempts, last_error, finished_at
 )
-INSERT INTO llm_analysis_results (signal_id, status, error, attempts, processing_ms, finished_at)
-SELECT signal_id, 'failed', last_error, attempts, 0, finished_at FROM dead
+INSERT INTO llm_analysis_results (signal_id, status, error, attempts, finished_at)
+SELECT signal_id, 'failed', last_error, attempts, finished_at FROM dead
 """
 
 EXTEND = """
@@ -80,8 +80,8 @@ WITH lapsed AS MATERIALIZED (
     FROM lapsed WHERE task.signal_id = lapsed.signal_id AND lapsed.attempts >= $1
     RETURNING task.signal_id, task.attempts, task.last_error, task.finished_at
 ), results AS (
-    INSERT INTO llm_analysis_results (signal_id, status, error, attempts, processing_ms, finished_at)
-    SELECT signal_id, 'failed', last_error, attempts, 0, finished_at FROM dead
+    INSERT INTO llm_analysis_results (signal_id, status, error, attempts, finished_at)
+    SELECT signal_id, 'failed', last_error, attempts, finished_at FROM dead
 )
 SELECT (SELECT count(*) FROM back) AS back, (SELECT count(*) FROM dead) AS dead
 """
@@ -97,8 +97,8 @@ WITH late AS MATERIALIZED (
     FROM late WHERE task.signal_id = late.signal_id
     RETURNING task.signal_id, task.attempts, task.last_error, task.finished_at
 ), results AS (
-    INSERT INTO llm_analysis_results (signal_id, status, error, attempts, processing_ms, finished_at)
-    SELECT signal_id, 'expired', last_error, attempts, 0, finished_at FROM gone
+    INSERT INTO llm_analysis_results (signal_id, status, error, attempts, finished_at)
+    SELECT signal_id, 'expired', last_error, attempts, finished_at FROM gone
 )
 SELECT count(*) FROM gone
 """

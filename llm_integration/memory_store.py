@@ -57,6 +57,7 @@ class SignalMemoryStore:
         self._ratings: Counter[int] = Counter()
         self._abstained = 0
         self._processing_ms = 0.0
+        self._timed = 0
         self._refused = 0
 
     def __len__(self) -> int:
@@ -112,7 +113,9 @@ class SignalMemoryStore:
         """The signal's result is final; False when the signal is not in memory."""
         with self._lock:
             self._ended[result.status] += 1
-            self._processing_ms += result.processing_ms
+            if result.processing_ms is not None:
+                self._processing_ms += result.processing_ms
+                self._timed += 1
             if result.verdict is not None and result.verdict.rating is not None:
                 self._ratings[result.verdict.rating] += 1
             self._abstained += result.abstention is not None
@@ -179,7 +182,7 @@ class SignalMemoryStore:
                 "expired": self._ended[TaskStatus.EXPIRED],
                 "skipped": self._ended[TaskStatus.SKIPPED],
                 "abstained": self._abstained,
-                "average_processing_ms": round(self._processing_ms / processed, 3) if processed else None,
+                "average_processing_ms": round(self._processing_ms / self._timed, 3) if self._timed else None,
                 "rating_distribution": {rating: self._ratings[rating] for rating in range(1, 6)},
                 "refused_for_room": self._refused,
                 "memory_bytes": self._bytes,

@@ -118,7 +118,8 @@ class Result:
 
     Completed: `verdict`, or `abstention` where the reply could not be trusted. Failed, expired and skipped carry
     `error`. `model` is the model string that answered; `fallback` says it was not the first choice.
-    Tokens and cost are over all calls made for it (its share of a call about several signals), None where unknown.
+    Tokens and cost are over all calls made for it (its share of a call about several signals), None where unknown;
+    so is `processing_ms`, from claim to result.
     """
 
     signal_id: UUID
@@ -131,7 +132,7 @@ class Result:
     fallback: bool
     prompt_version: str | None
     call_id: UUID | None
-    processing_ms: float
+    processing_ms: float | None
     finished_at: datetime
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

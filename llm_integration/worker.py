@@ -240,7 +240,7 @@ class LLMWorker:
         return Result(
             signal_id=claim.signal.id, status=TaskStatus.FAILED, verdict=None, abstention=None,
             error=f"{type(error).__name__}: {error}", model=None, answered_model=None, fallback=False,
-            prompt_version=None, call_id=None, processing_ms=0.0, finished_at=self._clock.now(),
+            prompt_version=None, call_id=None, processing_ms=None, finished_at=self._clock.now(),
         )  # fmt: skip
 
     async def _keep_forever(self) -> None:

@@ -48,7 +48,7 @@ class RatingLog:
         facts |= {
             "action": verdict.action.value,
             "confidence": verdict.confidence,
-            "ms": round(result.processing_ms, 1),
+            "ms": None if result.processing_ms is None else round(result.processing_ms, 1),
         }
         if result.cost_usd is None or result.cost_usd:
             facts["cost_usd"] = "unknown" if result.cost_usd is None else str(result.cost_usd)

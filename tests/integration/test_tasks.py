@@ -247,7 +247,7 @@ async def test_a_commit_whose_answer_was_lost_is_known_as_ours(database: str, po
         assert await queue.complete(first, completed(first), [])
         proxy.swallow_next_answer()
         ended = await asyncio.gather(
-            queue.complete(claims[0], completed(claims[0]), [make_call(claims[0])]),
+            queue.complete(claims[0], completed(claims[0], processing_ms=None), [make_call(claims[0])]),
             queue.retry(claims[1], MINUTE, "no model answered", [make_call(claims[1])]),
         )
         assert proxy.swallowed.is_set()
@@ -368,6 +368,7 @@ async def test_poison_fails_after_exactly_max_attempts_claims(pool: asyncpg.Pool
     stored = await only(pool, "llm_analysis_results")
     assert (stored["status"], stored["attempts"]) == ("failed", 3)
     assert "given up after 3 claims" in stored["error"]
+    assert stored["processing_ms"] is None  # nobody measured it, and 0 would be a lie
     assert await queue.unfinished() == {}
 
 
@@ -376,7 +377,8 @@ async def test_overdue_pending_tasks_expire_with_a_result(pool: asyncpg.Pool) ->
     queue = make_queue(pool)
     assert await queue.sweep() == 1
     assert (await task(pool, signal_id))["status"] == "expired"
-    assert (await only(pool, "llm_analysis_results"))["error"] == "not rated within llm.signal_ttl_seconds"
+    stored = await only(pool, "llm_analysis_results")
+    assert (stored["error"], stored["processing_ms"]) == ("not rated within llm.signal_ttl_seconds", None)
     assert await queue.sweep() == 0
 
 

@@ -25,7 +25,7 @@ def claim_of(signal: Signal, token: int = 1) -> Claim:
 
 
 def result_of(
-    signal: Signal, status: TaskStatus = TaskStatus.COMPLETED, rating: int | None = None, ms: float = 10.0
+    signal: Signal, status: TaskStatus = TaskStatus.COMPLETED, rating: int | None = None, ms: float | None = 10.0
 ) -> Result:
     verdict = Verdict(rating, None, Action.HOLD, "because", (), None, "json", False) if rating else None
     abstention = Abstention("unclear") if status is TaskStatus.COMPLETED and rating is None else None
@@ -162,7 +162,7 @@ def test_the_statistics_are_those_of_what_happened() -> None:
     for n, (status, rating, ms) in enumerate(
         [
             (TaskStatus.COMPLETED, 5, 10.0), (TaskStatus.COMPLETED, 5, 20.0), (TaskStatus.COMPLETED, None, 30.0),
-            (TaskStatus.FAILED, None, 40.0), (TaskStatus.EXPIRED, None, 0.0), (TaskStatus.SKIPPED, None, 0.0),
+            (TaskStatus.FAILED, None, 40.0), (TaskStatus.EXPIRED, None, None), (TaskStatus.SKIPPED, None, None),
         ],
         start=2,
     ):  # fmt: skip
@@ -172,7 +172,7 @@ def test_the_statistics_are_those_of_what_happened() -> None:
     assert stats == {
         "in_memory": {"total": 9, "pending": 2, "processing": 1, "finished": 6},
         "pending": 2, "processing": 1, "processed": 6, "completed": 3, "failed": 1, "expired": 1, "skipped": 1,
-        "abstained": 1, "average_processing_ms": 16.667, "rating_distribution": {1: 0, 2: 0, 3: 0, 4: 0, 5: 2},
+        "abstained": 1, "average_processing_ms": 25.0, "rating_distribution": {1: 0, 2: 0, 3: 0, 4: 0, 5: 2},
         "refused_for_room": 0,
     }  # fmt: skip
     assert SignalMemoryStore(1, FakeClock()).get_stats()["average_processing_ms"] is None

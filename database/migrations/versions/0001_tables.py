@@ -44,6 +44,8 @@ def xid_column() -> Column[int]:
 
 
 def upgrade() -> None:
+    op.execute("COMMENT ON TABLE alembic_version IS 'The migration this schema is at; kept by alembic.'")
+    op.execute("COMMENT ON COLUMN alembic_version.version_num IS 'Its revision.'")
     op.create_table(
         "market_data",
         Column("id", BigInteger, Identity(always=True), primary_key=True, comment="Row number, in order of writing."),
@@ -152,7 +154,8 @@ def upgrade() -> None:
         Column("prompt_tokens", Integer, comment="Input tokens over all calls; null when any is unknown."),
         Column("completion_tokens", Integer, comment="Output tokens over all calls; null when any is unknown."),
         Column("cost_usd", Numeric, comment="Cost over all calls, USD; null when any is unknown."),
-        Column("processing_ms", Double, nullable=False, comment="From claim to result, milliseconds."),
+        Column("processing_ms", Double,
+               comment="From claim to result, milliseconds; null when no attempt came to an end."),
         Column("finished_at", TIME, nullable=False, comment="When the result was made."),
         Column("stored_at", TIME, nullable=False, server_default=NOW, comment="When the row was written."),
         xid_column(),

@@ -156,7 +156,7 @@ VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
             "rated_at": "When the result was made.",
             "close_to_rating_s": "Seconds from the bar's close to the result; of use for live bars only.",
             "signal_to_rating_s": "Seconds from the signal's making to the result.",
-            "processing_ms": "From claim to result, milliseconds.",
+            "processing_ms": "From claim to result, milliseconds; null when no attempt came to an end.",
             "attempts": "How often the task was claimed.",
             "rung": "The parser's step that read the reply.",
             "repaired": "True when the reply's JSON was mended.",
