@@ -3,16 +3,15 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from service import commands
 from service.daemon import Role
 from service.settings import Settings
+from service.version import VERSION
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
 EXIT_OK, EXIT_FAILED, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 66, 69, 78, 130
-VERSION = f"tradent {version('tradent')}"
 STATUSES = {SettingsError: EXIT_SETTINGS, FeedError: EXIT_NO_INPUT, StorageError: EXIT_UNAVAILABLE}
 COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
     "run": ("watch the market and rate its signals (the default)", commands.run),
@@ -30,7 +29,7 @@ def run_command(arguments: Sequence[str]) -> int:
     """
     given = _parser().parse_args(_with_default(arguments))
     if given.command == "version":
-        sys.stdout.write(f"{VERSION}\n")
+        sys.stdout.write(f"tradent {VERSION}\n")
         return EXIT_OK
     sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
@@ -62,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tradent", description="Watches markets live, finds signals by rule, has a language model rate each one."
     )
-    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--version", action="version", version=f"tradent {VERSION}")
     commands_of = parser.add_subparsers(dest="command", required=True, metavar="command")
     parsers = {
         name: commands_of.add_parser(name, parents=[shared], help=about, description=about.capitalize() + ".")

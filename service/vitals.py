@@ -6,13 +6,12 @@ import os
 import resource
 import sys
 from dataclasses import asdict
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_integration.model import Result
 from service.safe_text import visible
+from service.version import VERSION
 from trading.feeds.simulated import SOURCE as SIMULATED
 from trading.model import Signal
 
@@ -27,7 +26,7 @@ def collect(daemon: Daemon) -> dict[str, Any]:
     now = daemon.clock.now()
     memory = _memory_mib()
     return {
-        "version": _version(),
+        "version": VERSION,
         "role": daemon.role.value,
         "phase": daemon.phase,
         "started_at": daemon.started_at,
@@ -155,11 +154,6 @@ def _rating(signal: Signal, result: Result) -> dict[str, Any]:
         "processing_ms": result.processing_ms,
         "finished_at": result.finished_at,
     }
-
-
-@lru_cache(maxsize=1)
-def _version() -> str:
-    return version("tradent")
 
 
 def _memory_mib() -> float | None:
