@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +14,7 @@ from trading.clock import Clock
 from trading.errors import TradentError
 
 IDLE_POLL_S = 0.2
+TOLD_TWICE_S = 0.5
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -20,15 +22,26 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
     """Within the block, SIGTERM, SIGINT and SIGHUP (the terminal was closed) call `request_stop` in the event loop.
 
-    Where SIGHUP is ignored, as under nohup, it stays so.
+    Where SIGHUP is ignored, as under nohup, it stays so. But for SIGINT, one right behind another is the same one:
+    supervisors and terminals tell a whole process group, and `make`, which is in it, passes its own on.
     """
     loop = asyncio.get_running_loop()
+    last_s = -math.inf
+
+    def told(number: int) -> None:
+        nonlocal last_s
+        passed_on = number != signal.SIGINT
+        again = passed_on and loop.time() - last_s < TOLD_TWICE_S
+        last_s = loop.time() if passed_on else last_s
+        if not again:
+            request_stop()
+
     numbers = list(STOP_SIGNALS)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     with contextlib.suppress(NotImplementedError):
         for number in numbers:
-            loop.add_signal_handler(number, request_stop)
+            loop.add_signal_handler(number, told, number)
     try:
         yield
     finally:

@@ -72,13 +72,25 @@ async def test_a_second_signal_ends_it_at_once(database: str, tmp_path: Path) ->
             await Look(database).until("SELECT count(*) > 2 FROM llm_enhancement_tasks WHERE status = 'processing'")
             running.send(signal.SIGTERM)
             await running.said("stopping")
-            running.send(signal.SIGTERM)
+            running.send(signal.SIGINT)
             assert await running.ended(5) == 130
         server.default = answer
         async with daemon.start("--until-idle") as running:
             assert await running.ended() == 0
         assert "taken up again" in running.log
     await require_agreement(daemon, Look(database), bars=300)
+
+
+async def test_a_sigterm_that_comes_twice_at_once_is_one(database: str, tmp_path: Path) -> None:
+    """As where a supervisor tells the process group of `make run`, and make passes on what it was told."""
+    daemon = Daemon(tmp_path, settings(database, ENDLESS))
+    async with daemon.start() as running:
+        await Look(database).until("SELECT count(*) > 10 FROM llm_analysis_results")
+        running.send(signal.SIGTERM)
+        await running.said("stopping")
+        running.send(signal.SIGTERM)
+        assert await running.ended() == 0
+    assert "stopped at once" not in running.log
 
 
 async def test_a_stop_while_postgresql_is_away_leaves_everything_in_the_journal(database: str, tmp_path: Path) -> None:
