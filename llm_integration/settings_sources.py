@@ -23,6 +23,7 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 S = TypeVar("S", bound=BaseModel)
 _HIDING = {"key", "secret", "password", "token", "url", "headers", "backends"}
 _TYPE_EXPECTED = ("feed_type", "strategy_type")
+_TYPE_AT: dict[tuple[int | str, ...], int] = {("trading", "feed"): 2, ("trading", "strategies"): 3}
 _OBJECT_EXPECTED = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
@@ -52,7 +53,25 @@ class LayeredSettings(BaseSettings):
                 )
             )
         file = settings_cls.model_config.get("json_file")
-        return (*sources, JsonConfigSettingsSource(settings_cls, json_file=file, json_file_encoding="utf-8-sig"))
+        return (*sources, _SettingsFile(settings_cls, json_file=file, json_file_encoding="utf-8-sig"))
+
+
+class _SettingsFile(JsonConfigSettingsSource):
+    """The settings file; an object that a source above gives another `type` leaves none of its keys behind."""
+
+    def __call__(self) -> dict[str, Any]:
+        return _fitting(super().__call__(), self.current_state)
+
+
+def _fitting(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in below.items():
+        over = above.get(key)
+        if not (isinstance(value, dict) and isinstance(over, dict)):
+            kept[key] = value
+        elif over.get("type", value.get("type")) == value.get("type"):
+            kept[key] = _fitting(value, over)
+    return kept
 
 
 def load_settings(settings: type[S], path: Path, overrides: dict[str, Any] | None = None) -> S:
@@ -88,9 +107,9 @@ def mistakes_of(error: ValidationError) -> list[str]:
 
 
 def _mistake(location: tuple[int | str, ...], value: object, kind: str, message: str) -> str:
-    key = ".".join(str(part) for part in location)
+    key, of_type = _key_of(location)
     if kind == "extra_forbidden":
-        return f"{key}: there is no such key"
+        return f"{key}: {of_type} has no such key" if of_type else f"{key}: there is no such key"
     if kind == "missing":
         return f"{key}: is missing"
     if kind in _TYPE_EXPECTED and isinstance(value, dict) and "type" in value:
@@ -100,6 +119,13 @@ def _mistake(location: tuple[int | str, ...], value: object, kind: str, message:
         return f"{key}: {message}"
     shown = repr(value)
     return f"{key} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
+
+
+def _key_of(location: tuple[int | str, ...]) -> tuple[str, str | None]:
+    """The key as it stands in the settings file, and the `type` of the feed or strategy it belongs to."""
+    place = _TYPE_AT.get(location[:2], len(location))
+    of_type = str(location[place]) if place < len(location) else None
+    return ".".join(str(part) for part in (*location[:place], *location[place + 1 :])), of_type
 
 
 def _unreadable(message: str) -> str:

@@ -26,7 +26,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"trading": {"feed": {"type": "telepathy"}}}, ["trading.feed.type = 'telepathy': type must be one of"],
     ),
     "a feed's unknown key": (
-        {"trading": {"feed": {"type": "simulated", "sped": 1}}}, ["trading.feed.simulated.sped: there is no such key"],
+        {"trading": {"feed": {"type": "simulated", "sped": 1}}}, ["trading.feed.sped: simulated has no such key"],
     ),
     "an unknown strategy": (
         {"trading": {"strategies": [{"type": "hunch"}]}}, ["trading.strategies.0.type = 'hunch': type must be one of"],

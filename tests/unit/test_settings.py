@@ -51,6 +51,16 @@ def test_database_url_of_the_environment_goes_over_the_file(file: Path, monkeypa
     assert Settings.load(file, ["database.url=embedded"]).database.embedded
 
 
+def test_another_type_leaves_nothing_of_the_one_in_the_file(file: Path) -> None:
+    """So that one feed can be tried in place of the one that config.json describes; the same type is added to."""
+    simulated = {"type": "simulated", "seed": 5, "timeframe": "1m"}
+    file.write_text(json.dumps({"trading": {"feed": simulated}, "llm": {"batch_size": 3}}))
+    loaded = Settings.load(file, ["trading.feed.type=replay", "trading.feed.path=bars.csv"])
+    assert (loaded.trading.feed.type, loaded.llm.batch_size) == ("replay", 3)
+    again = Settings.load(file, ["trading.feed.type=simulated", "trading.feed.seed=6"]).trading.feed
+    assert again.model_dump(include={"seed", "timeframe"}) == {"seed": 6, "timeframe": "1m"}
+
+
 def test_an_assignment_is_json_or_text() -> None:
     given = ["llm.model=rules/baseline", "llm.batch_size=4", 'trading.strategies=[{"type":"macd_cross"}]', "llm.a=x=y"]
     assert parse_assignments(given) == {
