@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -48,6 +49,13 @@ class BackendSettings(BaseModel):
         default_factory=dict,
         description='Command line assistants only: the command of each name, as a list of words: `["claude", "-p"]`.',
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _is_address(url):
+            raise ValueError("expected an address such as http://127.0.0.1:8080 or https://host/v1")
+        return url
 
 
 class LLMConfig(BaseModel):
@@ -113,6 +121,14 @@ class LLMConfig(BaseModel):
         Raises SettingsError.
         """
         return load_section(cls, "llm", Path(path))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _require_known(name: str) -> None:

@@ -198,6 +198,7 @@ async def test_where_no_connection_is_made_nothing_is_charged(name: str, url: st
         await asked.chat(request())
     assert not caught.value.charged
     assert "base_url" in str(caught.value)
+    assert "ssl:default" not in str(caught.value), "the library's words say nothing to a person"
     await asked.close()
 
 

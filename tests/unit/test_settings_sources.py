@@ -128,6 +128,15 @@ def test_settings_of_an_unknown_backend_are_a_mistake(folder: Path) -> None:
     assert "no backend is named 'gpt'" in line
 
 
+@pytest.mark.parametrize("url", ["localhost:8080", "http://[::1", "http://host:port", "ftp://host", "http://", ""])
+def test_an_address_that_cannot_be_one_is_a_mistake(folder: Path, url: str) -> None:
+    """Whatever stands in it is not shown: it may hold a password."""
+    (line,) = mistakes(written(folder, {"llm": {"backends": {"llama_cpp": {"base_url": url}}}}))
+    assert line == (
+        "llm.backends.llama_cpp.base_url: expected an address such as http://127.0.0.1:8080 or https://host/v1"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -1,5 +1,6 @@
 """One pooled aiohttp session per backend; every way a request can fail becomes our error here, and nowhere else."""
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -134,7 +135,7 @@ class Wire:
         self, error: Exception, timeout_s: float, status: int | None, headers_at: float | None
     ) -> BackendError:
         where = f"{self._name} at {self.address}"
-        reason = self._scrub(str(error) or type(error).__name__)
+        reason = self._scrub(_reason(error))
         kind: type[BackendError]
         if isinstance(error, _TooLarge):
             kind, said = BadReply, f"{where} sent more than {error.limit_bytes} bytes; that is no chat reply"
@@ -161,6 +162,14 @@ class Wire:
         if self._key is not None:
             outgoing[self._key_header or "Authorization"] = self._key if self._key_header else f"Bearer {self._key}"
         return {**outgoing, **self._headers}
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, less the host and port that the message names anyway."""
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        refused = error.os_error.errno == errno.ECONNREFUSED
+        return "connection refused" if refused else error.os_error.strerror or str(error)
+    return str(error) or type(error).__name__
 
 
 class _TooLarge(ValueError):
