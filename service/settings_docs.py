@@ -74,7 +74,7 @@ def written() -> dict[str, str]:
 
 
 def _options(title: str, options: type[BaseModel]) -> str:
-    about = (options.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
+    about = " ".join((options.__doc__ or "").strip().split("\n\n")[0].split())
     return f"\n`{title}`: {about}\n\n{_table(options, None, skip=('type',))}"
 
 

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from math import isfinite
 
 from trading.errors import IndicatorError
@@ -44,11 +43,6 @@ class BarWindow:
         if self._shown is None:
             self._shown = tuple(self._bars)
         return self._shown
-
-    @property
-    def last_open_time(self) -> datetime | None:
-        """The open time of the newest bar; None before the first."""
-        return self._bars[-1].open_time if self._bars else None
 
     def push(self, bar: Bar) -> None:
         """Take in the bar that just closed. Raises ValueError for one that is not later than the last."""

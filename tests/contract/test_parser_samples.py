@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from llm_integration.model import Abstention
-from llm_integration.parsing.generic import extract_object
 from llm_integration.parsing.repair import Repairer
 from llm_integration.parsing.stated import Refused
 from llm_integration.response_parser import LLMResponseParser
+from tests.generic_json import extract_object
 from tests.sampledata import SHARED
 from tests.unit.test_response_parser import SIGNAL
 

@@ -1,4 +1,4 @@
-"""The JSON steps for objects of any shape: what a reply's text holds, before asking what it answers."""
+"""The parser's JSON steps put to objects of any shape, so that samples that are no trading replies test them too."""
 
 import re
 from typing import Any
