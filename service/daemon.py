@@ -222,10 +222,11 @@ class Daemon:
             self.exporter.close()
 
     async def _count_forever(self) -> None:
-        """Keep the number of unfinished tasks, for the vitals."""
+        """Keep the number of unfinished tasks, for the vitals; the longer counting takes, the rarer it is done."""
         while True:
+            begun = self.clock.monotonic()
             self.queue_unseen = await self._tasks_left() is None
-            await self.clock.sleep(1.0)
+            await self.clock.sleep(max(1.0, 20 * (self.clock.monotonic() - begun)))
 
     def _on_bar(self, bar: Bar, signals: Sequence[Signal]) -> None:
         self.tally.bar(bar)
