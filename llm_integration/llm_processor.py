@@ -63,6 +63,7 @@ class LLMProcessor:
         self._parser = parser
         self._backend = backend
         self._clock = clock
+        self._said: set[type[BackendError]] = set()
 
     async def process(self, claims: Sequence[Claim]) -> list[Processed]:
         """What became of each claim; a signal past its time expires without a call.
@@ -87,11 +88,9 @@ class LLMProcessor:
         except BackendError as error:
             if len(claims) > 1 and isinstance(error, ContextExceeded | RequestRejected):
                 return await self._rate_singly(claims, started, calls)
-            log.warning(
-                "no model answered",
-                extra={"signals": [str(claim.signal.id) for claim in claims], "error": str(error)},
-            )
+            self._say_unanswered(claims, error)
             return _with_calls(claims, [self._unanswered(claim, error, started) for claim in claims], calls)
+        self._say_answered()
         verdicts = await self._parse(reply, claims)
         results = [self._completed(claim, verdicts[claim.signal.id], reply, started) for claim in claims]
         return _with_calls(claims, results, calls)
@@ -111,6 +110,18 @@ class LLMProcessor:
             return self._ended(claim, TaskStatus.FAILED, str(error), started)
         delay_s = RETRY_S[min(claim.attempt, len(RETRY_S)) - 1] * random.uniform(0.95, 1.05)
         return Postponed(str(error), timedelta(seconds=max(delay_s, error.retry_after_s or 0.0)))
+
+    def _say_unanswered(self, claims: Sequence[Claim], error: BackendError) -> None:
+        """Once for each kind of failure, until a model answers again; what became of the signals is in the tables."""
+        level = logging.DEBUG if type(error) in self._said else logging.WARNING
+        self._said.add(type(error))
+        signals = [str(claim.signal.id) for claim in claims]
+        log.log(level, "%s", error, extra={"signals": signals})
+
+    def _say_answered(self) -> None:
+        if self._said:
+            self._said.clear()
+            log.info("a model answers again")
 
     def _request(self, claims: Sequence[Claim], calls: list[Call]) -> ChatRequest:
         signals = tuple(claim.signal for claim in claims)
@@ -137,17 +148,11 @@ class LLMProcessor:
         return await self._parser.parse_batch(reply.text, signals, reply.finish_reason)
 
     def _completed(self, claim: Claim, answer: Verdict | Abstention, reply: ChatReply, started: float) -> Result:
-        abstention = answer if isinstance(answer, Abstention) else None
-        if abstention is not None:
-            log.info(
-                "a reply was not trusted",
-                extra={"signal": str(claim.signal.id), "model": reply.answered_by, "reason": abstention.reason},
-            )
         return Result(
             signal_id=claim.signal.id,
             status=TaskStatus.COMPLETED,
             verdict=answer if isinstance(answer, Verdict) else None,
-            abstention=abstention,
+            abstention=answer if isinstance(answer, Abstention) else None,
             error=None,
             model=reply.answered_by or self._config.model,
             answered_model=reply.model,

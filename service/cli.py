@@ -1,6 +1,7 @@
 """The command line: `run`, `check`, `status`, `export`, `sql`, `version`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from service.version import VERSION
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
 EXIT_OK, EXIT_FAILED, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 66, 69, 78, 130
+EXIT_BROKEN_PIPE = 141
 STATUSES = {SettingsError: EXIT_SETTINGS, FeedError: EXIT_NO_INPUT, StorageError: EXIT_UNAVAILABLE}
 COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
     "run": ("watch the market and rate its signals (the default)", commands.run),
@@ -25,21 +27,30 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the command line says, and return the exit status.
 
-    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 78 wrong settings.
+    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 78 wrong settings,
+    130 interrupted, 141 nobody reads on.
     """
     given = _parser().parse_args(_with_default(arguments))
-    if given.command == "version":
-        sys.stdout.write(f"tradent {VERSION}\n")
-        return EXIT_OK
     sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
-        settings = Settings.load(given.config, given.set)
-        return COMMANDS[given.command][1](settings, given)
+        status = _do(given)
+        sys.stdout.flush()
     except TradentError as error:
         sys.stderr.write(f"{error}\n")
         return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), EXIT_FAILED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be said goes nowhere
+        return EXIT_BROKEN_PIPE
+    return status
+
+
+def _do(given: argparse.Namespace) -> int:
+    if given.command == "version":
+        sys.stdout.write(f"tradent {VERSION}\n")
+        return EXIT_OK
+    return COMMANDS[given.command][1](Settings.load(given.config, given.set), given)
 
 
 def _with_default(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,20 @@ def test_the_version_is_told(capsys: Told) -> None:
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
     assert first.startswith("tradent ")
+
+
+def test_a_reader_that_has_had_enough_is_no_fault() -> None:
+    """As in `tradent check | head -1`: no traceback, and the exit status of a broken pipe."""
+    door = Path(__file__).parents[2] / "main_with_database.py"
+    outlet, inlet = os.pipe()
+    os.close(outlet)
+    try:
+        ran = subprocess.run(
+            [sys.executable, door, "version"], stdout=inlet, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(inlet)
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 @pytest.mark.parametrize(

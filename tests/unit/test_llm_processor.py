@@ -121,6 +121,23 @@ async def test_a_reply_becomes_a_completed_result_with_all_that_answers_for_it()
     assert result.prompt_version == request.prompt_version != ""
 
 
+async def test_a_kind_of_failure_is_said_once_until_a_model_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """However many signals it costs: a model that is away all night is a line, not a line for each of them."""
+    caplog.set_level("INFO")
+    world = World()
+    claims = iter(world.claims(6))
+    for error in (ServerFailed("it answers 502"), ServerFailed("it answers 503"), Unreachable("nobody is there")):
+        world.model.answer = raising(error)
+        await world.processor.process([next(claims)])
+    world.model.answer = world.model.rate
+    await world.processor.process([next(claims), next(claims)])
+    world.model.answer = raising(ServerFailed("it answers 500"))
+    await world.processor.process([next(claims)])
+    assert [record.getMessage() for record in caplog.records] == [
+        "it answers 502", "nobody is there", "a model answers again", "it answers 500",
+    ]  # fmt: skip
+
+
 async def test_a_batch_is_one_request_and_each_signal_gets_its_own_verdict() -> None:
     world = World()
     claims = world.claims(3)
