@@ -35,9 +35,10 @@ async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path) -> 
         assert (status, "rows true" in out) == (0, True)
         status, out, _ = await daemon.do("sql", "--print")
         assert (status, out.startswith("postgresql://")) == (0, True)
-        status, _, log = await daemon.do("export")
-        assert status == 1
-        assert str(running.pid) in log
+        status, out, _ = await daemon.do("export")
+        assert (status, f"written by process {running.pid}" in out) == (0, True)
+        status, _, log = await daemon.do("export", "--rebuild")
+        assert (status, f"written by process {running.pid}" in log) == (1, True)
         running.send(signal.SIGTERM)
         assert await running.ended() == 0
     assert "Traceback" not in running.log
