@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from trading.errors import StorageError
 
 POSTGRES_MAJOR = 18
@@ -182,8 +184,6 @@ def find_postmaster(data: Path) -> Postmaster | None:
 
 def _runs_on(pid: int, data: Path) -> bool:
     """Whether `pid` is a living postmaster on `data`: by its working directory, or where it was told its data is."""
-    import psutil  # type: ignore[import-untyped] # noqa: PLC0415 - comes with the wheel, absent where that is
-
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -205,8 +205,6 @@ def _same(part: str, data: Path) -> bool:
 
 def find_orphans(data: Path) -> list[int]:
     """The living PostgreSQL processes whose working directory is `data`; they all share the postmaster's."""
-    import psutil  # noqa: PLC0415 - as above
-
     found = []
     for process in psutil.process_iter(["name"]):
         if not (process.info["name"] or "").startswith("postgres"):
