@@ -1,6 +1,5 @@
 """How the rest talks to PostgreSQL: a pool with a limit on every wait, and which errors pass by themselves."""
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -82,7 +81,6 @@ async def create_pool(
     *,
     size: int | None = None,
     application_name: str = "tradent",
-    init: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> Pool:
     """A pool on `url`; `settings` gives its size and limits, `size` overrides the first.
 
@@ -98,7 +96,6 @@ async def create_pool(
         max_queries=50_000,
         max_inactive_connection_lifetime=300.0,
         loop=None,
-        init=init,
         connection_class=PooledConnection,
         record_class=asyncpg.Record,
         **_connect_arguments(limits, application_name),

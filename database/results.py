@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -89,14 +89,12 @@ class _Ending:
 class ResultWriter:
     """Group commit: endings that arrive while one commit is under way go together in the next.
 
-    A call is kept even when its result is fenced off: it was made, and paid for. `on_written` is called after each
-    commit.
+    A call is kept even when its result is fenced off: it was made, and paid for.
     """
 
-    def __init__(self, pool: asyncpg.Pool, clock: Clock, on_written: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pool: asyncpg.Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
-        self._on_written = on_written
         self._waiting: list[_Ending] = []
         self._writing: asyncio.Task[None] | None = None
         self._said = False
@@ -151,7 +149,6 @@ class ResultWriter:
                 for ending in batch:
                     if not ending.done.done():
                         ending.done.set_result(ending.key in ours)
-                self._on_written()
                 return
 
     async def _send(self, batch: Sequence[_Ending], *, again: bool) -> set[Key]:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from database.embedded import EmbeddedPostgres
 from database.embedded_process import find_programs
 from database.engine import create_pool
 from database.exports import PostgresExportSource
@@ -110,7 +111,8 @@ async def _export(settings: Settings, *, rebuild: bool) -> None:
 async def _sql(settings: Settings, *, only_print: bool) -> int:
     async with reach_database(settings.database) as url:
         if only_print:
-            sys.stdout.write(f"{url}\n")
+            tcp = EmbeddedPostgres(settings.database.data_directory).tcp_url if settings.database.embedded else None
+            sys.stdout.write(f"{tcp or url}\n")  # by TCP, as not every program knows Unix sockets
             return 0
         try:
             psql = str(find_programs() / "psql")

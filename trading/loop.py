@@ -53,7 +53,7 @@ class TradingLoop:
     """Handles every bar of a feed.
 
     `indicators` are stored with each bar and shown to the model, with `lookback` bars; strategies read their own
-    besides. `after` and `history` are the last stored bar of each stream and the bars its indicators start from.
+    besides. `after` holds the open time of each stream's last stored bar; the loop goes on behind it.
     """
 
     def __init__(
