@@ -102,7 +102,10 @@ async def test_a_statement_has_a_limit(database: str) -> None:
 
 
 async def test_connecting_to_a_server_that_never_answers_has_a_limit() -> None:
-    mute = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(3600)
+
+    mute = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = mute.sockets[0].getsockname()[1]
     with pytest.raises(TimeoutError) as caught:
         await connect(f"postgresql://tradent@127.0.0.1:{port}/tradent", DatabaseSettings(connect_timeout_seconds=0.05))
