@@ -49,6 +49,15 @@ class FakeClock:
         return sum(not woken.done() for _, _, woken in self._sleepers)
 
 
+class Rushing(FakeClock):
+    """A clock whose sleeps end at once, and time has passed by so much."""
+
+    async def sleep(self, delay_s: float) -> None:
+        self.slept.append(delay_s)
+        self._elapsed_s += delay_s
+        await asyncio.sleep(0)
+
+
 async def settle() -> None:
     """Let every task that can run do so."""
     for _ in range(_ROUNDS):

@@ -1,1 +1,1 @@
-"""Wrappers that are Backends and hold one: audit, limiter, retry, fallback; `compose` puts them together."""
+"""Wrappers that are Backends and hold one: audit, limiter, breaker, retry, fallback; `compose` puts them together."""

@@ -1,9 +1,15 @@
-"""Puts the calling side together from the settings: Fallback of Retry of Limited of Audit of a backend, per model."""
+"""Puts the calling side together from the settings: Fallback of Retry of Breaker of Limited of Audit of a backend.
+
+A breaker stands inside the retries, so that it sees every try and a hanging model costs its timeout only until it
+opens; and outside the quota, so that a call it turns away waits for none, while its probes count like any other call.
+"""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from llm_integration.backends import backend_class
 from llm_integration.calling.audit import Audit
+from llm_integration.calling.breaker import Breaker
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.limiter import Limited, Limiter, Usage
 from llm_integration.calling.retry import Retry
@@ -17,9 +23,10 @@ _DEADLINE_S = 300.0
 class Caller:
     """What the rating side calls models through: `backend` answers, the rest tells how it stands."""
 
-    def __init__(self, fallback: Fallback, limiters: Mapping[str, Limiter]) -> None:
+    def __init__(self, fallback: Fallback, breakers: Mapping[str, Breaker], limiters: Mapping[str, Limiter]) -> None:
         self.backend: Backend = fallback
         self._fallback = fallback
+        self._breakers = breakers
         self._limiters = limiters
 
     async def check(self) -> list[tuple[str, Health]]:
@@ -31,7 +38,9 @@ class Caller:
 
     def standing(self) -> list[tuple[str, str | None]]:
         """Each model string, in order, and why it is passed over at present: None where it is not. Asks nobody."""
-        return self._fallback.standing()
+        return [
+            (model, breaker.open or self._limiters[breaker.name].blocked()) for model, breaker in self._breakers.items()
+        ]
 
     def limits(self) -> dict[str, Usage]:
         """The last minute's requests and tokens of each backend, by its name."""
@@ -61,11 +70,12 @@ def key_names(config: LLMConfig) -> dict[str, str]:
 def build(config: LLMConfig, clock: Clock, keys: Mapping[str, str | None]) -> Caller:
     """The Caller for `config.models`; `keys` holds the API keys by backend name, None or absent where not set.
 
-    Models of one backend share its connections and its quota.
+    Models of one backend share its connections and its quota; each has a breaker of its own, since the provider behind
+    one may fail while the others answer.
     """
     names = key_names(config)
     limiters: dict[str, Limiter] = {}
-    chains: dict[str, Backend] = {}
+    limited: dict[str, Limited] = {}
     for name in _backends(config):
         settings, kind = _settings(config, name), backend_class(name)
         context = BackendContext(
@@ -85,13 +95,20 @@ def build(config: LLMConfig, clock: Clock, keys: Mapping[str, str | None]) -> Ca
             _limit(settings.requests_per_minute, config.requests_per_minute, kind.METERED),
             _limit(settings.tokens_per_minute, config.tokens_per_minute, kind.METERED),
         )
-        limited = Limited(Audit(kind(context), clock), limiters[name], clock)
-        chains[name] = Retry(limited, clock, config.max_retries, deadline_s=_DEADLINE_S)
+        limited[name] = Limited(Audit(kind(context), clock), limiters[name], clock)
+    breakers: dict[str, Breaker] = {}
     candidates = []
     for model in config.models:
         name, _ = split_model(model)
-        candidates.append(Candidate(model, chains[name], _settings(config, name).timeout_seconds))
-    return Caller(Fallback(candidates, clock), limiters)
+        breakers[model] = Breaker(limited[name], clock, model, partial(_instead, breakers))
+        retry = Retry(breakers[model], clock, config.max_retries, deadline_s=_DEADLINE_S)
+        candidates.append(Candidate(model, retry, _settings(config, name).timeout_seconds))
+    return Caller(Fallback(candidates), breakers, limiters)
+
+
+def _instead(breakers: Mapping[str, Breaker]) -> str:
+    left = next((model for model, breaker in breakers.items() if breaker.open is None), None)
+    return "nothing else is left to rate" if left is None else f"{left} rates instead"
 
 
 def _backends(config: LLMConfig) -> list[str]:

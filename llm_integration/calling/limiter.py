@@ -123,7 +123,10 @@ class Limiter:
         now = self._clock.monotonic()
         self._recover(now)
         if retry_after_s is not None:
+            told = self.blocked() is not None
             self._blocked_until = max(self._blocked_until, now + retry_after_s)
+            if not told and (reason := self.blocked()) is not None:
+                _log.warning("%s; its calls fail until then", reason)
         if entry.reserved_at > self._shrunk_at and (self._requests or self._tokens):
             if not self._steps:
                 _log.warning("%s answered 429 within its quota; asking for less until a minute goes well", self._name)
@@ -145,6 +148,13 @@ class Limiter:
             self._used_requests, self._used_tokens, self._now_of(self._requests), self._now_of(self._tokens),
             len(self._waiters), max(0.0, self._blocked_until - now),
         )  # fmt: skip
+
+    def blocked(self) -> str | None:
+        """Why every call fails at present: the server asked for a longer wait than is waited out. None: they do not."""
+        blocked_s = self._blocked_until - self._clock.monotonic()
+        if blocked_s <= self._longest_block_s:
+            return None
+        return f"{self._name} takes no request for another {blocked_s:.0f} s, as the server asked"
 
     def close(self) -> None:
         """Stop the timer; whoever still waits gets NotUsable."""
@@ -172,12 +182,9 @@ class Limiter:
         self._arm(now)
 
     def _refusal(self, waiter: _Waiter, now: float) -> RateLimited | None:
-        blocked_s = self._blocked_until - now
-        if blocked_s > self._longest_block_s:
-            return RateLimited(
-                f"{self._name} takes no request for another {blocked_s:.0f} s, as the server asked",
-                retry_after_s=blocked_s,
-            )
+        blocked = self.blocked()
+        if blocked is not None:
+            return RateLimited(blocked, retry_after_s=self._blocked_until - now)
         if waiter.deadline is not None and now >= waiter.deadline:
             return RateLimited(f"no room in the quota of {self._name} before the deadline")
         return None

@@ -40,13 +40,14 @@ class Retry:
         self._wait = _AsAsked(wait_exponential(multiplier=first_wait_s, max=longest_wait_s), wait_random(0, jitter_s))
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """The first reply that comes; the last try's BackendError where none does. `attempt` counts the tries."""
+        """The first reply that comes; the last try's BackendError where none does; tries are counted in `attempt`."""
         stop = _Enough(self._clock, self._tries, self._longest_asked_s, self._deadline_s)
         async for attempt in AsyncRetrying(
             sleep=self._clock.sleep, stop=stop, wait=self._wait, retry=retry_if_exception(_may_pass), reraise=True
         ):
             with attempt:
-                return await self._inner.chat(replace(request, attempt=attempt.retry_state.attempt_number))
+                tried = attempt.retry_state.attempt_number - 1
+                return await self._inner.chat(replace(request, attempt=request.attempt + tried))
         raise AssertionError("tenacity ends in a reply or an error")
 
     async def check(self, model: str) -> Health:

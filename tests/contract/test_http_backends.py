@@ -13,12 +13,17 @@ from typing import Any
 import pytest
 
 from llm_integration.backends import backend_class
+from llm_integration.calling.audit import Audit
+from llm_integration.calling.breaker import Breaker
+from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.retry import Retry
 from llm_integration.errors import (
     BackendError,
     BadReply,
     ConnectionBroken,
     ContextExceeded,
     ModelNotFound,
+    NotUsable,
     PaymentRequired,
     RateLimited,
     RequestRejected,
@@ -27,10 +32,10 @@ from llm_integration.errors import (
     Unauthorized,
     Unreachable,
 )
-from llm_integration.model import Message
+from llm_integration.model import Call, Message
 from llm_integration.ports import BackendContext, ChatReply, ChatRequest
 from tests.dialects import DIALECTS
-from tests.fake_clock import FakeClock
+from tests.fake_clock import FakeClock, Rushing
 from tests.sampledata import SHARED
 from tests.servers import Answer, Break, ChatServer, Hang, LlamaServer, OpenRouterServer, Step, completion
 
@@ -177,6 +182,112 @@ async def expect(name: str, case: Case) -> None:
         assert caught.value.status == case.step.status
         assert caught.value.headers_at is not None
         assert name in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a failure that comes again does: how often it is asked of three tries, and whether the breaker opens."""
+
+    tries: int
+    opens: bool
+
+
+EFFECTS: dict[type[BackendError], Effect] = {
+    TimedOut: Effect(3, opens=True),
+    ConnectionBroken: Effect(3, opens=True),
+    ServerFailed: Effect(3, opens=True),
+    BadReply: Effect(3, opens=True),
+    RateLimited: Effect(3, opens=False),
+    Unauthorized: Effect(1, opens=True),
+    PaymentRequired: Effect(1, opens=True),
+    ModelNotFound: Effect(1, opens=True),
+    ContextExceeded: Effect(1, opens=False),
+    RequestRejected: Effect(1, opens=False),
+}
+
+
+class Chain:
+    """A backend in its wrappers, as they are composed, with a breaker of three failures and a quota that has room."""
+
+    def __init__(self, name: str, base_url: str) -> None:
+        self.clock = Rushing()
+        self.calls: list[Call] = []
+        self.limiter = Limiter(self.clock, name, 100, 100_000)
+        asked = backend_class(name)(BackendContext(name, self.clock, base_url, KEY))
+        limited = Limited(Audit(asked, self.clock), self.limiter, self.clock)
+        self.breaker = Breaker(limited, self.clock, f"{name}/test/model", lambda: "nobody rates", failures=3)
+        self._retry = Retry(self.breaker, self.clock, 3, deadline_s=300)
+
+    async def fails(self, timeout_s: float = 5.0) -> BackendError:
+        """The error that a request ends in."""
+        with pytest.raises(BackendError) as caught:
+            await self._retry.chat(request(timeout_s=timeout_s, estimated_tokens=700, record=self.calls.append))
+        return caught.value
+
+    async def close(self) -> None:
+        await self._retry.close()
+
+
+@EVERY
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_each_failure_is_retried_charged_and_remembered_by_its_class(name: str, case: Case) -> None:
+    """Through the whole chain: so many tries, each recorded and charged, and the breaker opens or does not."""
+    await expect_effect(name, case)
+
+
+@CHOICES
+@pytest.mark.parametrize("case", CHOICE_CASES.values(), ids=CHOICE_CASES)
+async def test_each_failure_inside_a_chat_completion_has_its_effect_too(name: str, case: Case) -> None:
+    """An error inside a 200 is retried, charged and remembered like any other."""
+    await expect_effect(name, case)
+
+
+async def expect_effect(name: str, case: Case) -> None:
+    effect = EFFECTS[case.expected]
+    async with SERVERS[name]() as server:
+        chain = Chain(name, server.base_url)
+        server.script = [case.step] * 3
+        failure = await chain.fails(0.1 if isinstance(case.step, Hang) else 5.0)
+        usage = chain.limiter.usage()
+        sent = len(server.chats)
+        await chain.close()
+    assert (type(failure), sent) == (case.expected, effect.tries)
+    assert [(call.attempt, call.error_class) for call in chain.calls] == [
+        (attempt, case.expected.__name__) for attempt in range(1, effect.tries + 1)
+    ]
+    assert (usage.requests, usage.tokens) == (effect.tries, 700 * effect.tries)
+    assert (chain.breaker.open is not None) is effect.opens
+    if case.retry_after_s is not None:
+        assert case.retry_after_s <= chain.clock.slept[0] <= case.retry_after_s + 1
+    assert len(chain.clock.slept) == effect.tries - 1
+
+
+@EVERY
+async def test_where_nobody_listens_tries_are_free_and_open_the_breaker(name: str) -> None:
+    """Three refused connections are recorded and cost no quota; after them nothing is tried."""
+    chain = Chain(name, "http://127.0.0.1:1")
+    assert type(await chain.fails()) is Unreachable
+    assert type(await chain.fails()) is NotUsable
+    assert [call.error_class for call in chain.calls] == ["Unreachable"] * 3
+    assert (chain.limiter.usage().requests, chain.limiter.usage().tokens) == (0, 0)
+    await chain.close()
+
+
+@EVERY
+async def test_a_server_that_is_back_closes_the_breaker_by_one_probe(name: str) -> None:
+    """After the pause a check and one call, which counts in the quota; the next ones pass."""
+    async with SERVERS[name]() as server:
+        chain = Chain(name, server.base_url)
+        if isinstance(server, OpenRouterServer):
+            server.models = [{"id": "test/model"}]
+        server.script = [Answer("", 503)] * 3
+        await chain.fails()
+        assert chain.breaker.open is not None
+        await chain.clock.advance(30)
+        assert (await chain.breaker.chat(request())).http_status == 200
+        assert chain.breaker.open is None
+        assert chain.limiter.usage().requests == 4
+        await chain.close()
 
 
 @EVERY

@@ -1,7 +1,6 @@
 """Fallback: who answers, what the reply says of it, and what is logged; audit: what is recorded on the way."""
 
 import asyncio
-import logging
 from decimal import Decimal
 
 import pytest
@@ -13,12 +12,9 @@ from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,
     ContextExceeded,
-    ModelNotFound,
-    NotUsable,
     RateLimited,
     ServerFailed,
     Unauthorized,
-    Unreachable,
 )
 from llm_integration.model import Call, Message
 from llm_integration.ports import ChatReply, ChatRequest, Health
@@ -53,15 +49,14 @@ class Named:
 REQUEST = ChatRequest((Message("user", "Rate."),), "ignored", timeout_s=9)
 
 
-def pair(first: Named, second: Named) -> tuple[FakeClock, Fallback]:
-    clock = FakeClock()
-    return clock, Fallback([Candidate("one/a/b", first), Candidate("two/c", second, timeout_s=3)], clock)
+def pair(first: Named, second: Named) -> Fallback:
+    return Fallback([Candidate("one/a/b", first), Candidate("two/c", second, timeout_s=3)])
 
 
 async def test_the_first_that_answers_wins() -> None:
     """The first choice's answer is no fallback, and the second is not asked."""
     first, second = Named("one"), Named("two")
-    reply = await pair(first, second)[1].chat(REQUEST)
+    reply = await pair(first, second).chat(REQUEST)
     assert (reply.answered_by, reply.fallback) == ("one/a/b", False)
     assert not second.asked
 
@@ -69,126 +64,40 @@ async def test_the_first_that_answers_wins() -> None:
 async def test_the_rest_of_the_model_string_goes_on_the_wire() -> None:
     """Each candidate is asked by its own wire name and its own limit."""
     first, second = Named("one", ServerFailed("x")), Named("two")
-    await pair(first, second)[1].chat(REQUEST)
+    await pair(first, second).chat(REQUEST)
     assert [(asked.model, asked.timeout_s) for asked in (*first.asked, *second.asked)] == [("a/b", 9), ("c", 3)]
 
 
 @pytest.mark.parametrize("failure", [ServerFailed("x"), Unauthorized("x"), ContextExceeded("x"), RateLimited("x")])
 async def test_any_failure_of_one_goes_to_the_next_which_says_so(failure: BackendError) -> None:
     """The reply names who answered and that it was not the first choice."""
-    reply = await pair(Named("one", failure), Named("two"))[1].chat(REQUEST)
+    reply = await pair(Named("one", failure), Named("two")).chat(REQUEST)
     assert (reply.answered_by, reply.fallback) == ("two/c", True)
 
 
 async def test_when_all_fail_each_ones_reason_is_told() -> None:
     """The error is of the last one's class and names everybody's reason."""
-    _, fallback = pair(Named("one", Unauthorized("no key")), Named("two", ServerFailed("down", status=500)))
+    fallback = pair(Named("one", Unauthorized("no key")), Named("two", ServerFailed("down", status=500)))
     with pytest.raises(ServerFailed, match="one/a/b: no key; two/c: down") as caught:
         await fallback.chat(REQUEST)
     assert caught.value.status == 500
 
 
-@pytest.mark.parametrize(
-    "failure", [Unauthorized("x"), ModelNotFound("x"), Unreachable("x"), RateLimited("x", retry_after_s=61)]
-)
-async def test_one_that_cannot_be_used_is_passed_over_then_checked_again(failure: BackendError) -> None:
-    """For the cool-down nobody asks it; then one check decides, and its answer counts again."""
-    first, second = Named("one", failure), Named("two")
-    clock, fallback = pair(first, second)
-    for _ in range(5):
-        await fallback.chat(REQUEST)
-    assert len(first.asked) == 1
-    first.failure, first.health = None, Health(False, "not yet")
-    await clock.advance(62)
-    assert (await fallback.chat(REQUEST)).fallback
-    first.health = Health(True, "well")
-    await clock.advance(62)
-    assert not (await fallback.chat(REQUEST)).fallback
-    assert first.checks == 2
-
-
-async def test_a_block_longer_than_the_cool_down_is_kept() -> None:
-    """A server that wants an hour is not checked before it."""
-    first = Named("one", RateLimited("x", retry_after_s=3600))
-    clock, fallback = pair(first, Named("two"))
-    await fallback.chat(REQUEST)
-    await clock.advance(3599)
-    await fallback.chat(REQUEST)
-    assert first.checks == 0
-    await clock.advance(2)
-    await fallback.chat(REQUEST)
-    assert first.checks == 1
-
-
-async def test_one_call_checks_while_the_others_go_on() -> None:
-    """While a check is under way, nobody else waits for it."""
-
-    class SlowToCheck(Named):
-        async def check(self, model: str) -> Health:
-            self.checks += 1
-            await asyncio.Event().wait()
-            raise AssertionError
-
-    first, second = SlowToCheck("one", Unreachable("x")), Named("two")
-    clock, fallback = pair(first, second)
-    await fallback.chat(REQUEST)
-    await clock.advance(61)
-    checking = asyncio.create_task(fallback.chat(REQUEST))
-    await settle()
-    assert (await fallback.chat(REQUEST)).fallback
-    assert first.checks == 1
-    checking.cancel()
-
-
-async def test_what_a_check_showed_is_not_logged_again(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever asked for the check tells of it; the log tells when that changes."""
-    caplog.set_level(logging.INFO)
-    first = Named("one", health=Health(False, "no key"))
-    clock, fallback = pair(first, Named("two"))
-    await fallback.check_all()
-    await fallback.chat(REQUEST)
-    assert not caplog.records
-    first.health = Health(True, "well")
-    await clock.advance(61)
-    await fallback.chat(REQUEST)
-    assert [record.getMessage() for record in caplog.records] == ["one/a/b can be used again"]
-
-
-async def test_one_that_merely_failed_is_asked_again() -> None:
-    """A server's failure is no reason to pass it over the next time."""
-    first = Named("one", ServerFailed("x"))
-    _, fallback = pair(first, Named("two"))
+async def test_whoever_failed_is_asked_first_again() -> None:
+    """It keeps no memory of its own: whom to leave alone is the breakers' business."""
+    first = Named("one", Unauthorized("x"))
+    fallback = pair(first, Named("two"))
     for _ in range(3):
-        await fallback.chat(REQUEST)
+        assert (await fallback.chat(REQUEST)).fallback
     assert len(first.asked) == 3
 
 
-async def test_one_found_unusable_at_start_is_not_asked() -> None:
-    """A check comes before the first call and is remembered; what it says is told when nobody answers."""
-    first, second = Named("one", health=Health(False, "no key")), Named("two", health=Health(False, "gone"))
-    _, fallback = pair(first, second)
+async def test_everyone_is_checked_in_order() -> None:
+    """The healths come by model string, first choice first; usable is the whole while one is."""
+    first, second = Named("one", health=Health(False, "no key")), Named("two", health=Health(True, "well"))
+    fallback = pair(first, second)
     assert await fallback.check_all() == [("one/a/b", first.health), ("two/c", second.health)]
-    with pytest.raises(NotUsable, match="one/a/b: no key; two/c: gone"):
-        await fallback.chat(REQUEST)
-    assert not first.asked and not second.asked
-
-
-async def test_a_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """However many calls are turned away, there is one line when a model goes, and one when it is back."""
-    caplog.set_level(logging.INFO)
-    first = Named("one", Unreachable("nobody there"))
-    clock, fallback = pair(first, Named("two"))
-    for _ in range(4):
-        await fallback.chat(REQUEST)
-        await clock.advance(61)
-    first.failure = None
-    for _ in range(3):
-        await fallback.chat(REQUEST)
-        await clock.advance(61)
-    assert [record.getMessage() for record in caplog.records] == [
-        "one/a/b cannot be used: nobody there; two/c rates instead",
-        "one/a/b can be used again",
-    ]
+    assert await fallback.check() == Health(True, "one/a/b: no key; two/c: well")
 
 
 async def test_every_call_is_recorded_as_it_went() -> None:
