@@ -179,7 +179,8 @@ async def test_exactly_one_call_probes() -> None:
     world.inner.free.clear()
     probe = asyncio.create_task(world.breaker.chat(REQUEST))
     await settle()
-    assert await world.ask(times=3) == ["NotUsable"] * 3
+    async with asyncio.timeout(5):
+        assert await world.ask(times=3) == ["NotUsable"] * 3
     assert (world.inner.checks, world.inner.asked) == (1, 2)
     world.inner.free.set()
     assert (await probe).text == "{}"
