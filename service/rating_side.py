@@ -45,20 +45,24 @@ class RatingSide:
         self.checked: Sequence[tuple[str, Health]] = ()
 
     async def prepare(self) -> None:
-        """See which models can be used, say so, and remember what the quota has given in the last minute."""
+        """Take up what a dead process left, and remember what the quota has given in the last minute."""
         left = await lapse_leases_of_the_dead(self._room.pool)
         if left:
             log.info("signals that a dead process was rating are taken up again", extra={"count": left})
-        self.checked = await self.caller.check()
-        say_who_rates(self.checked)
         self.caller.seed(await calls_since(self._room.pool, 60.0, list(self.caller.limits())))
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin; a crash of any part ends the group."""
         self._running = [
-            group.create_task(self.worker.run(), name="worker"),
+            group.create_task(self._rate(), name="worker"),
             group.create_task(listen_forever(self._room.url, self._clock, self.worker.poke), name="listener"),
         ]
+
+    async def _rate(self) -> None:
+        """See which models can be used, say so, and rate. Meanwhile the market is watched: a model may be slow."""
+        self.checked = await self.caller.check()
+        say_who_rates(self.checked)
+        await self.worker.run()
 
     async def drain(self, grace_s: float) -> None:
         """Claim no more; give what is under way `grace_s` to end, and hand the rest back."""
