@@ -29,6 +29,9 @@ class DatabaseSettings(BaseModel):
         Path("output/journal"), description="Where bars and signals wait on disk until PostgreSQL has them."
     )
     journal_max_mib: int = Field(1024, ge=1, description="Bound of that journal, in MiB; nothing is accepted beyond.")
+    journal_strict: bool = Field(
+        False, description="Bring each record to the disk before the loop goes on, rather than every 50 ms; slower."
+    )
     pool_size: int = Field(4, ge=1, le=100, description="Connections this process holds at most.")
     connect_timeout_seconds: float = Field(10.0, gt=0, description="Limit for making one connection.")
     acquire_timeout_seconds: float = Field(30.0, gt=0, description="Limit for waiting on a free connection.")

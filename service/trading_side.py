@@ -42,7 +42,9 @@ class TradingSide:
         self._clock = clock
         self._on_bar = on_bar
         self._running: list[asyncio.Task[None]] = []
-        self.journal = Journal(database.journal_directory, database.journal_max_mib << 20)
+        self.journal = Journal(
+            database.journal_directory, database.journal_max_mib << 20, strict=database.journal_strict
+        )
         ttl = timedelta(seconds=llm.signal_ttl_seconds) if llm.signal_ttl_seconds else None
         self.recorder = Recorder(self.journal, room.pool, clock, rate=llm.enabled, ttl=ttl, on_shipped=on_shipped)
         self.feed = feed_module(settings.trading.feed.type).Feed(settings.trading.feed, clock)
