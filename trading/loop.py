@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -46,7 +46,6 @@ class LoopCounts:
     signals: int = 0
     dropped: int = 0
     strategy_errors: int = 0
-    last_bars: dict[Stream, Bar] = field(default_factory=dict)
 
 
 class TradingLoop:
@@ -118,7 +117,6 @@ class TradingLoop:
         signals = self._signals(bar, window)
         self.counts.bars += 1
         self.counts.signals += len(signals)
-        self.counts.last_bars[stream] = bar
         self._hand_on(bar, window, signals)
         self._on_bar(bar, signals)
         return signals
