@@ -33,6 +33,15 @@ _RESULT = {
     "cost_usd": "r.cost_usd::text",
     "processing_ms": "round(r.processing_ms::numeric, 3)::text",
     "call_id": "'call-' || r.call_id",
+    "route": "r.route",
+    "rating_expected": "round(r.rating_expected::numeric, 4)::text",
+    "rating_entropy": "round(r.rating_entropy::numeric, 4)::text",
+    "members": "r.members::text",
+    "agreement": "round(r.agreement::numeric, 4)::text",
+    "spread": "round(r.spread::numeric, 4)::text",
+    "stability": "round(r.stability::numeric, 4)::text",
+    "reused_from": "'sig-' || r.reused_from",
+    "reused_age_s": "round(r.reused_age_s::numeric, 3)::text",
 }
 
 SIGNAL_CELLS: Mapping[str, str] = {

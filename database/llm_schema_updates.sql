@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0002. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0007. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -683,5 +683,228 @@ COMMENT ON COLUMN v_model_usage.latency_p50_ms IS 'Half of the requests took no 
 COMMENT ON COLUMN v_model_usage.latency_p95_ms IS '95 % of the requests took no longer, milliseconds.';
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
+-- Running upgrade 0002 -> 0003
+
+ALTER TABLE llm_analysis_results ADD COLUMN route TEXT;
+
+COMMENT ON COLUMN llm_analysis_results.route IS 'Why this model was asked: the route''s name and what it stood on.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN rating_expected DOUBLE PRECISION;
+
+COMMENT ON COLUMN llm_analysis_results.rating_expected IS 'The rating''s mean under the token probabilities; null where not had.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN rating_entropy DOUBLE PRECISION;
+
+COMMENT ON COLUMN llm_analysis_results.rating_entropy IS 'Entropy of those probabilities over the ratings, bits.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN members SMALLINT;
+
+COMMENT ON COLUMN llm_analysis_results.members IS 'How many of those asked gave a verdict; null where only one was asked.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN agreement DOUBLE PRECISION;
+
+COMMENT ON COLUMN llm_analysis_results.agreement IS 'Share of the members'' weight that said the verdict''s action, 0 to 1.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN spread DOUBLE PRECISION;
+
+COMMENT ON COLUMN llm_analysis_results.spread IS 'Weighted standard deviation of the members'' ratings.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN stability DOUBLE PRECISION;
+
+COMMENT ON COLUMN llm_analysis_results.stability IS 'Share of one model''s repeated answers that said the same, 0 to 1.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN reused_from UUID;
+
+COMMENT ON COLUMN llm_analysis_results.reused_from IS 'The earlier signal whose verdict was taken over; null when it was asked for.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN reused_age_s DOUBLE PRECISION;
+
+COMMENT ON COLUMN llm_analysis_results.reused_age_s IS 'How old that verdict was at this signal''s close, seconds.';
+
+ALTER TABLE llm_calls ADD COLUMN route TEXT;
+
+COMMENT ON COLUMN llm_calls.route IS 'Why this model was asked: the route''s name and what it stood on.';
+
+ALTER TABLE llm_calls ADD COLUMN kind TEXT;
+
+COMMENT ON COLUMN llm_calls.kind IS 'What kind of task it was for: decision, analysis, ...';
+
+ALTER TABLE llm_calls ADD COLUMN agent TEXT;
+
+COMMENT ON COLUMN llm_calls.agent IS 'The agent that asked; null for the daemon''s own ratings.';
+
+ALTER TABLE llm_calls ADD COLUMN run_id TEXT;
+
+COMMENT ON COLUMN llm_calls.run_id IS 'The run it belongs to.';
+
+ALTER TABLE llm_calls ADD COLUMN cost_source TEXT;
+
+COMMENT ON COLUMN llm_calls.cost_source IS 'reported by the server, computed from tokens and prices, or free.';
+
+ALTER TABLE llm_calls ADD COLUMN cached BOOLEAN DEFAULT false NOT NULL;
+
+COMMENT ON COLUMN llm_calls.cached IS 'True when nothing was sent: the reply to an equal request was taken again.';
+
+ALTER TABLE llm_calls ADD COLUMN rung TEXT;
+
+COMMENT ON COLUMN llm_calls.rung IS 'The parser''s step that read the reply.';
+
+ALTER TABLE llm_calls ADD COLUMN parsed JSONB;
+
+COMMENT ON COLUMN llm_calls.parsed IS 'What the parser made of the reply, by signal.';
+
+ALTER TABLE llm_calls ADD COLUMN notes TEXT[] DEFAULT '{}' NOT NULL;
+
+COMMENT ON COLUMN llm_calls.notes IS 'What was decided about the call on its way.';
+
+CREATE OR REPLACE VIEW v_enhanced_signals AS
+SELECT
+    s.close_time AS signal_time,
+    s.symbol,
+    s.timeframe,
+    s.strategy,
+    s.side,
+    s.price,
+    s.strength,
+    COALESCE(r.status, t.status) AS status,
+    r.rating,
+    r.confidence,
+    r.action,
+    r.rationale,
+    r.risks,
+    r.regime,
+    r.abstention,
+    COALESCE(r.error, t.last_error) AS error,
+    r.model,
+    r.answered_model,
+    r.fallback,
+    r.cost_usd,
+    r.prompt_tokens,
+    r.completion_tokens,
+    r.finished_at AS rated_at,
+    EXTRACT(EPOCH FROM r.finished_at - s.close_time)::double precision AS close_to_rating_s,
+    EXTRACT(EPOCH FROM r.finished_at - s.created_at)::double precision AS signal_to_rating_s,
+    r.processing_ms,
+    COALESCE(r.attempts, t.attempts) AS attempts,
+    r.prompt_version,
+    r.rung,
+    r.repaired,
+    s.source,
+    s.snapshot -> 'indicators' AS indicators,
+    s.created_at,
+    s.stored_at,
+    s.id AS signal_id,
+    r.call_id,
+    r.route,
+    r.rating_expected,
+    r.rating_entropy,
+    r.members,
+    r.agreement,
+    r.spread,
+    r.stability,
+    r.reused_from,
+    r.reused_age_s
+FROM signals s
+LEFT JOIN llm_enhancement_tasks t ON t.signal_id = s.id
+LEFT JOIN llm_analysis_results r ON r.signal_id = s.id;
+
+COMMENT ON COLUMN v_enhanced_signals.route IS 'Why this model was asked: the route''s name and what it stood on.';
+
+COMMENT ON COLUMN v_enhanced_signals.rating_expected IS 'The rating''s mean under the token probabilities; null where not had.';
+
+COMMENT ON COLUMN v_enhanced_signals.rating_entropy IS 'Entropy of those probabilities over the ratings, bits.';
+
+COMMENT ON COLUMN v_enhanced_signals.members IS 'How many of those asked gave a verdict; null where only one was asked.';
+
+COMMENT ON COLUMN v_enhanced_signals.agreement IS 'Share of the members'' weight that said the verdict''s action, 0 to 1.';
+
+COMMENT ON COLUMN v_enhanced_signals.spread IS 'Weighted standard deviation of the members'' ratings.';
+
+COMMENT ON COLUMN v_enhanced_signals.stability IS 'Share of one model''s repeated answers that said the same, 0 to 1.';
+
+COMMENT ON COLUMN v_enhanced_signals.reused_from IS 'The earlier signal whose verdict was taken over; null when it was asked for.';
+
+COMMENT ON COLUMN v_enhanced_signals.reused_age_s IS 'How old that verdict was at this signal''s close, seconds.';
+
+CREATE OR REPLACE VIEW v_signal_calls AS
+SELECT
+    c.started_at,
+    s.symbol,
+    s.timeframe,
+    s.strategy,
+    s.side,
+    s.close_time AS signal_time,
+    c.backend,
+    c.model,
+    c.answered_model,
+    c.attempt,
+    c.error_class IS NULL AS succeeded,
+    c.http_status,
+    c.error_class,
+    c.error,
+    c.finish_reason,
+    c.latency_ms,
+    c.queue_wait_ms,
+    c.prompt_tokens,
+    c.completion_tokens,
+    c.cost_usd,
+    cardinality(c.signal_ids) AS signals_in_call,
+    c.cost_usd / cardinality(c.signal_ids) AS cost_share_usd,
+    c.prompt_version,
+    c.messages,
+    c.reply,
+    c.reply_id,
+    c.finished_at,
+    asked.signal_id,
+    c.id AS call_id,
+    c.route,
+    c.kind,
+    c.agent,
+    c.run_id,
+    c.cost_source,
+    c.cached,
+    c.rung,
+    c.parsed,
+    c.notes
+FROM llm_calls c
+CROSS JOIN LATERAL unnest(c.signal_ids) AS asked (signal_id)
+LEFT JOIN signals s ON s.id = asked.signal_id;
+
+COMMENT ON COLUMN v_signal_calls.route IS 'Why this model was asked: the route''s name and what it stood on.';
+
+COMMENT ON COLUMN v_signal_calls.kind IS 'What kind of task it was for: decision, analysis, ...';
+
+COMMENT ON COLUMN v_signal_calls.agent IS 'The agent that asked; null for the daemon''s own ratings.';
+
+COMMENT ON COLUMN v_signal_calls.run_id IS 'The run it belongs to.';
+
+COMMENT ON COLUMN v_signal_calls.cost_source IS 'reported by the server, computed from tokens and prices, or free.';
+
+COMMENT ON COLUMN v_signal_calls.cached IS 'True when nothing was sent: the reply to an equal request was taken again.';
+
+COMMENT ON COLUMN v_signal_calls.rung IS 'The parser''s step that read the reply.';
+
+COMMENT ON COLUMN v_signal_calls.parsed IS 'What the parser made of the reply, by signal.';
+
+COMMENT ON COLUMN v_signal_calls.notes IS 'What was decided about the call on its way.';
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
+-- Running upgrade 0003 -> 0004
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
+
+-- Running upgrade 0004 -> 0005
+
+UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
+
+-- Running upgrade 0005 -> 0006
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
+
+-- Running upgrade 0006 -> 0007
+
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
 
 COMMIT;

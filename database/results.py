@@ -28,7 +28,9 @@ WITH ended AS MATERIALIZED (
         signal_id uuid, token bigint, status text, rating smallint, confidence float8, action text, rationale text,
         risks text[], regime text, abstention text, error text, model text, answered_model text, fallback boolean,
         prompt_version text, rung text, repaired boolean, call_id uuid, prompt_tokens int, completion_tokens int,
-        cost_usd numeric, processing_ms float8, finished_at timestamptz, delay_s float8)
+        cost_usd numeric, processing_ms float8, finished_at timestamptz, delay_s float8, route text,
+        rating_expected float8, rating_entropy float8, members smallint, agreement float8, spread float8,
+        stability float8, reused_from uuid, reused_age_s float8)
 ), ours AS (
     UPDATE llm_enhancement_tasks task
     SET status = ended.status, finished_at = ended.finished_at, lease_expires_at = NULL, last_error = ended.error,
@@ -41,21 +43,24 @@ WITH ended AS MATERIALIZED (
     INSERT INTO llm_analysis_results (
         signal_id, status, rating, confidence, action, rationale, risks, regime, abstention, error, model,
         answered_model, fallback, prompt_version, rung, repaired, attempts, call_id, prompt_tokens,
-        completion_tokens, cost_usd, processing_ms, finished_at)
+        completion_tokens, cost_usd, processing_ms, finished_at, route, rating_expected, rating_entropy, members,
+        agreement, spread, stability, reused_from, reused_age_s)
     SELECT signal_id, status, rating, confidence, action, rationale, risks, regime, abstention, error, model,
            answered_model, fallback, prompt_version, rung, repaired, attempts, call_id, prompt_tokens,
-           completion_tokens, cost_usd, processing_ms, finished_at
+           completion_tokens, cost_usd, processing_ms, finished_at, route, rating_expected, rating_entropy, members,
+           agreement, spread, stability, reused_from, reused_age_s
     FROM ended JOIN ours USING (signal_id, token) WHERE status <> 'pending'
 ), calls AS (
     INSERT INTO llm_calls (
         id, signal_ids, backend, model, answered_model, attempt, prompt_version, messages, parameters, reply, reply_id,
         finish_reason, prompt_tokens, completion_tokens, cost_usd, queue_wait_ms, latency_ms, started_at, finished_at,
-        http_status, error_class, error)
+        http_status, error_class, error, route, kind, agent, run_id, cost_source, cached, rung, parsed, notes)
     SELECT c.* FROM json_to_recordset($2::json) AS c(
         id uuid, signal_ids uuid[], backend text, model text, answered_model text, attempt int, prompt_version text,
         messages jsonb, parameters jsonb, reply text, reply_id text, finish_reason text, prompt_tokens int,
         completion_tokens int, cost_usd numeric, queue_wait_ms float8, latency_ms float8, started_at timestamptz,
-        finished_at timestamptz, http_status smallint, error_class text, error text)
+        finished_at timestamptz, http_status smallint, error_class text, error text, route text, kind text,
+        agent text, run_id text, cost_source text, cached boolean, rung text, parsed jsonb, notes text[])
     ON CONFLICT (id) DO NOTHING
 )
 SELECT signal_id, token FROM ours
@@ -194,7 +199,10 @@ def _result(claim: Claim, result: Result) -> bytes:
         "prompt_version": result.prompt_version, "call_id": result.call_id,
         "prompt_tokens": _integer(result.prompt_tokens), "completion_tokens": _integer(result.completion_tokens),
         "cost_usd": _cost(result.cost_usd), "processing_ms": result.processing_ms, "finished_at": result.finished_at,
-        "repaired": False,
+        "repaired": False, "route": result.route, "rating_expected": result.rating_expected,
+        "rating_entropy": result.rating_entropy, "members": result.members, "agreement": result.agreement,
+        "spread": result.spread, "stability": result.stability, "reused_from": result.reused_from,
+        "reused_age_s": result.reused_age_s,
     }  # fmt: skip
     if verdict is not None:
         row |= {
@@ -217,7 +225,9 @@ def _call(call: Call) -> bytes:
         "completion_tokens": _integer(call.completion_tokens), "cost_usd": _cost(call.cost_usd),
         "queue_wait_ms": call.queue_wait_ms, "latency_ms": call.latency_ms, "started_at": call.started_at,
         "finished_at": call.finished_at, "http_status": call.http_status, "error_class": call.error_class,
-        "error": call.error,
+        "error": call.error, "route": call.route, "kind": call.kind, "agent": call.agent, "run_id": call.run_id,
+        "cost_source": call.cost_source, "cached": call.cached, "rung": call.rung, "parsed": call.parsed,
+        "notes": call.notes,
     })  # fmt: skip
 
 

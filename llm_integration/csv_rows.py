@@ -36,7 +36,8 @@ SIGNAL_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("rationale", X), ("risks", X), ("abstention", X), ("error", X), ("model", W), ("answered_model", W),
     ("fallback", P), ("prompt_version", W), ("rung", W), ("repaired", P), ("attempts", N), ("prompt_tokens", N),
     ("completion_tokens", N), ("cost_usd", N), ("processing_ms", N), ("created_at", P), ("finished_at", P),
-    ("call_id", P),
+    ("call_id", P), ("route", X), ("rating_expected", N), ("rating_entropy", N), ("members", N), ("agreement", N),
+    ("spread", N), ("stability", N), ("reused_from", P), ("reused_age_s", N),
 )  # fmt: skip
 
 BAR_COLUMNS: tuple[tuple[str, Kind], ...] = (

@@ -9,7 +9,8 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Protocol
 from uuid import UUID
 
-from llm_integration.config import LLMConfig, split_model
+from llm_integration.calling_config import split_model
+from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError, ContextExceeded, RequestRejected
 from llm_integration.model import Abstention, Call, Claim, Result, TaskStatus, Verdict
 from llm_integration.ports import Backend, ChatReply, ChatRequest

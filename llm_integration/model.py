@@ -76,6 +76,9 @@ class Call:
     """One request to one model as it was sent and answered: the audit trail.
 
     `backend` and `model` as asked, `answered_model` as the reply names it; tokens and cost None where unknown.
+    `cost_source` is "reported", "computed" or "free". `route` says why this model was asked. `cached`: nothing was
+    sent, the reply is an earlier one. `rung` and `parsed` are what the parser made of the reply, `notes` what was
+    decided about the call on its way.
     """
 
     id: UUID
@@ -100,6 +103,15 @@ class Call:
     http_status: int | None
     error_class: str | None
     error: str | None
+    route: str | None = None
+    kind: str | None = None
+    agent: str | None = None
+    run_id: str | None = None
+    cost_source: str | None = None
+    cached: bool = False
+    rung: str | None = None
+    parsed: Mapping[str, object] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,11 @@ class Result:
     `error`. `model` is the model string that answered; `fallback` says it was not the first choice.
     Tokens and cost are over all calls made for it (its share of a call about several signals), None where unknown;
     so is `processing_ms`, from claim to result.
+    `rating_expected` is the rating's mean under the token probabilities, `rating_entropy` their entropy in bits.
+    Where several were asked: `members` how many answered, `agreement` the share of weight that said the verdict's
+    action, `spread` the weighted standard deviation of their ratings; where one was asked several times, `stability` is
+    the share of its answers that said the same. A verdict taken over from an earlier signal names it as `reused_from`
+    and says how old it was.
     """
 
     signal_id: UUID
@@ -137,3 +154,12 @@ class Result:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: Decimal | None = None
+    route: str | None = None
+    rating_expected: float | None = None
+    rating_entropy: float | None = None
+    members: int | None = None
+    agreement: float | None = None
+    spread: float | None = None
+    stability: float | None = None
+    reused_from: UUID | None = None
+    reused_age_s: float | None = None

@@ -6,7 +6,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -55,6 +55,7 @@ def page_text() -> str:
     for name in SECTIONS:
         section = Settings.model_fields[name]
         parts.append(f"\n## `{name}`\n\n{section.description}\n\n{_table(_model(section), name)}")
+        parts.extend(_nested(_model(section), name) if name == "llm" else ())
     parts.append("\n### `trading.feed`\n")
     parts.extend(_options(f'"type": "{name}"', feed_module(name).Options) for name in feed_names())
     parts.append("\n### `trading.strategies`\n\nA list; `package.module:Class` as `type` is a strategy of your own.\n")
@@ -71,6 +72,24 @@ def page_text() -> str:
 def written() -> dict[str, str]:
     """The files by path from the project's folder."""
     return {"config.json": config_text(), SCHEMA_FILE: schema_text(), "docs/configuration.md": page_text()}
+
+
+def _nested(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """The tables of settings that are objects, or lists of objects, in a section."""
+    for name, field in model.model_fields.items():
+        for inner in _models_in(field.annotation):
+            if inner is not BackendSettings:
+                about = " ".join((inner.__doc__ or "").split())
+                place = f"{prefix}.{name}"
+                yield f"\n### `{place}`\n\n{about}\n\n{_table(inner, None)}"
+                yield from _nested(inner, place)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def _options(title: str, options: type[BaseModel]) -> str:

@@ -14,7 +14,7 @@ from llm_integration.backends.wire.reply import Received, tokens
 from llm_integration.backends.wire.schemas import BOUNDS, without
 from llm_integration.backends.wire.shapes import body_of, finish_reason, joined_text, prompt_tokens, text_of
 from llm_integration.errors import BackendError, Unauthorized
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
 _PARTS = {
@@ -65,6 +65,14 @@ class Backend:
         if answer.status != 200:
             return Health(False, f"{self._wire.address}/v1/models answers {answer.status}; it is asked again later")
         return Health(True, f"{model} is available")
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities()
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """Let go of connections."""

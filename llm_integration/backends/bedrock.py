@@ -16,7 +16,7 @@ from llm_integration.backends.wire.reply import NotAChat, Received, tokens
 from llm_integration.backends.wire.schemas import BOUNDS, without
 from llm_integration.backends.wire.shapes import body_of, finish_reason, joined_text, prompt_tokens, text_of
 from llm_integration.errors import BackendError, NotUsable, Unauthorized
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
 _PARTS = {
@@ -68,6 +68,14 @@ class Backend:
             return self._judged(model, await self._look_up(model))
         except BackendError as error:
             return Health(False, str(error))
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities()
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """Let go of connections."""

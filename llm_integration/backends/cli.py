@@ -27,7 +27,7 @@ from llm_integration.errors import (
     TimedOut,
     Unauthorized,
 )
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _KNOWN_COMMANDS: dict[str, Sequence[str]] = {"claude": ("claude", "-p", "--tools", "")}
 _SHOWN_NAMES = frozenset({
@@ -83,6 +83,14 @@ class Backend:
         if unusable is not None:
             return Health(False, unusable)
         return Health(True, f"runs {shutil.which(self._commands[model][0])}; whether it is logged in shows in use")
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities()
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """There is nothing to let go of: a program ends with its call."""

@@ -8,7 +8,7 @@ from llm_integration.backends.wire import Wire
 from llm_integration.backends.wire.reply import parse_json
 from llm_integration.errors import BackendError, TimedOut
 from llm_integration.model import Message
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
 _CANARY_LIMIT_S = 60.0
@@ -64,6 +64,14 @@ class Backend:
             return Health(False, str(error))
         said = f"llama-server at {self._wire.address}, {self._slot_count} at once, {_SCHEMA[self._schema_enforced]}"
         return Health(True, said)
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities(schema=self._schema_enforced, json_object=True, logprobs=True, local=True)
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """Let go of connections."""

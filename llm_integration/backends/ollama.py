@@ -7,7 +7,7 @@ from llm_integration.backends.wire import Wire
 from llm_integration.backends.wire.reply import NotAChat, Received, tokens
 from llm_integration.backends.wire.shapes import body_of, finish_reason, text_of
 from llm_integration.errors import BackendError, ModelNotFound
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
 _SMALLEST_CONTEXT = 4096
@@ -51,6 +51,14 @@ class Backend:
         if model in names or f"{model}:latest" in names:
             return Health(True, f"{model} is loaded on demand by Ollama at {self._wire.address}")
         return Health(False, f"Ollama at {self._wire.address} has no model {model!r}; run `ollama pull {model}`")
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities(json_object=True, local=True)
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -10,7 +10,7 @@ from llm_integration.backends.wire import Fetched, Wire
 from llm_integration.backends.wire.concessions import Concessions
 from llm_integration.backends.wire.schemas import without
 from llm_integration.errors import BackendError, Unauthorized
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
 _OWN_ADDRESS = "https://api.openai.com/v1"
@@ -65,6 +65,14 @@ class Backend:
         if listing.status >= 500:
             return Health(False, f"{self._wire.address}/models answers {listing.status}; it is asked again later")
         return self._judged(model, _names(listing))
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities(json_object=True)
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -7,7 +7,7 @@ from llm_integration.backends.wire import Wire
 from llm_integration.backends.wire.catalogue import judge_model
 from llm_integration.backends.wire.schemas import BOUNDS, without
 from llm_integration.errors import BackendError, Unauthorized
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
 
@@ -52,6 +52,14 @@ class Backend:
         if not isinstance(models, list):
             return Health(True, f"{self._wire.address} lists no models, so {model} was not checked")
         return judge_model(model, [entry for entry in models if isinstance(entry, dict)], self._clock.now())
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities(schema=True, json_object=True)
+
+    def price(self, model: str) -> Price | None:
+        """Not known here."""
+        return None
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -28,7 +28,7 @@ import orjson
 
 from llm_integration.errors import RequestRejected
 from llm_integration.model import Action
-from llm_integration.ports import BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 from trading.model import Side, Signal
 
 _LARGEST = 1e15
@@ -70,6 +70,14 @@ class Backend:
     async def check(self, model: str) -> Health:
         """Always usable."""
         return Health(True, "rates by rule from the indicators; needs no key and no network")
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What is known of the model."""
+        return Capabilities(schema=True, json_object=True, local=True)
+
+    def price(self, model: str) -> Price | None:
+        """It costs nothing."""
+        return Price(Decimal(0), Decimal(0), Decimal(0), "free")
 
     async def close(self) -> None:
         """There is nothing to let go of."""

@@ -5,18 +5,18 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError
 from llm_integration.model import Call
-from llm_integration.ports import Backend, ChatReply, ChatRequest, Health
+from llm_integration.ports import Backend, ChatReply, ChatRequest
 from trading.clock import Clock
 
 
-class Audit:
+class Audit(Wrapper):
     """Hands a Call to `request.record` for each call: answered, failed or cut short."""
 
     def __init__(self, inner: Backend, clock: Clock) -> None:
-        self.name = inner.name
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
 
     async def chat(self, request: ChatRequest) -> ChatReply:
@@ -33,14 +33,6 @@ class Audit:
             raise
         request.record(self._call(call_id, request, started_at, start, reply, None))
         return replace(reply, call_id=call_id)
-
-    async def check(self, model: str) -> Health:
-        """As the backend says."""
-        return await self._inner.check(model)
-
-    async def close(self) -> None:
-        """Close the backend."""
-        await self._inner.close()
 
     def _call(
         self,
@@ -80,6 +72,11 @@ class Audit:
             http_status=reply.http_status if reply else error.status if error else None,
             error_class=error_class or (type(error).__name__ if error else None),
             error=str(error) if error else None,
+            route=request.route,
+            kind=request.kind,
+            agent=request.agent,
+            run_id=request.run_id,
+            cost_source=reply.cost_source if reply else None,
         )
 
 

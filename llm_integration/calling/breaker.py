@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import (
     BackendError,
     BadReply,
@@ -23,7 +24,7 @@ _FAILING = (Unreachable, TimedOut, ConnectionBroken, ServerFailed, BadReply)
 _LASTING = (Unauthorized, PaymentRequired, ModelNotFound)
 
 
-class Breaker:
+class Breaker(Wrapper):
     """One model of a backend, left alone while it fails: calls are then NotUsable at once, and nothing is sent.
 
     It opens after `failures` of a server in a row, at once where nothing can be sent, and at once and for
@@ -46,8 +47,7 @@ class Breaker:
         pause_s: float = 30.0,
         longest_pause_s: float = 900.0,
     ) -> None:
-        self.name = inner.name
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
         self._model = model
         self._instead = instead
@@ -90,10 +90,6 @@ class Breaker:
         else:
             self._open(NotUsable(health.detail))
         return health
-
-    async def close(self) -> None:
-        """Close the backend."""
-        await self._inner.close()
 
     async def _ask(self, request: ChatRequest) -> ChatReply:
         changes = self._changes

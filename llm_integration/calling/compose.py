@@ -13,7 +13,8 @@ from llm_integration.calling.breaker import Breaker
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.limiter import Limited, Limiter, Usage
 from llm_integration.calling.retry import Retry
-from llm_integration.config import BackendSettings, LLMConfig, split_model
+from llm_integration.calling_config import split_model
+from llm_integration.config import BackendSettings, LLMConfig
 from llm_integration.ports import Backend, BackendContext, Health
 from trading.clock import Clock
 
@@ -88,6 +89,9 @@ def build(config: LLMConfig, clock: Clock, keys: Mapping[str, str | None]) -> Ca
             max_connections=config.max_concurrency,
             region=settings.region,
             commands=settings.commands,
+            context_tokens=settings.context_tokens,
+            pull=settings.pull,
+            recording=settings.recording,
         )
         limiters[name] = Limiter(
             clock,

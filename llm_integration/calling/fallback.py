@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm_integration.errors import BackendError, NotUsable
-from llm_integration.ports import Backend, ChatReply, ChatRequest, Health
+from llm_integration.ports import Backend, Capabilities, ChatReply, ChatRequest, Health, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,16 @@ class Fallback:
         checks = (candidate.backend.check(candidate.wire_name) for candidate in self._candidates)
         healths = await asyncio.gather(*checks)
         return [(candidate.model, health) for candidate, health in zip(self._candidates, healths, strict=True)]
+
+    def capabilities(self, model: str = "") -> Capabilities:
+        """Those of the first choice."""
+        first = self._candidates[0]
+        return first.backend.capabilities(first.wire_name)
+
+    def price(self, model: str = "") -> Price | None:
+        """That of the first choice."""
+        first = self._candidates[0]
+        return first.backend.price(first.wire_name)
 
     async def close(self) -> None:
         """Close every candidate's backend."""

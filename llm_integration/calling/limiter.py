@@ -13,8 +13,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError, NotUsable, RateLimited, RequestRejected
-from llm_integration.ports import Backend, ChatReply, ChatRequest, Health
+from llm_integration.ports import Backend, ChatReply, ChatRequest
 from trading.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -256,12 +257,11 @@ class Limiter:
             timer.cancel()
 
 
-class Limited:
+class Limited(Wrapper):
     """A Backend behind a Limiter; the request that goes on carries the time it waited."""
 
     def __init__(self, inner: Backend, limiter: Limiter, clock: Clock) -> None:
-        self.name = inner.name
-        self._inner = inner
+        super().__init__(inner)
         self._limiter = limiter
         self._clock = clock
 
@@ -285,10 +285,6 @@ class Limited:
             raise
         self._limiter.settle(entry, _used(reply), reply.headers_at)
         return reply
-
-    async def check(self, model: str) -> Health:
-        """As the backend says; it costs no quota."""
-        return await self._inner.check(model)
 
     async def close(self) -> None:
         """Stop waiting and close the backend."""

@@ -6,12 +6,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError, NotUsable
-from llm_integration.ports import Backend, ChatReply, ChatRequest, Health
+from llm_integration.ports import Backend, ChatReply, ChatRequest
 from trading.clock import Clock
 
 
-class Retry:
+class Retry(Wrapper):
     """Up to `tries` calls, as long as the error's class is retryable and the next one starts before the deadline.
 
     It waits what the server asked for, else exponentially longer from `first_wait_s` up to `longest_wait_s`; both with
@@ -31,8 +32,7 @@ class Retry:
         jitter_s: float = 1.0,
         deadline_s: float | None = None,
     ) -> None:
-        self.name = inner.name
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
         self._tries = tries
         self._longest_asked_s = longest_asked_s
@@ -49,14 +49,6 @@ class Retry:
                 tried = attempt.retry_state.attempt_number - 1
                 return await self._inner.chat(replace(request, attempt=request.attempt + tried))
         raise AssertionError("tenacity ends in a reply or an error")
-
-    async def check(self, model: str) -> Health:
-        """As the backend says, asked once."""
-        return await self._inner.check(model)
-
-    async def close(self) -> None:
-        """Close the backend."""
-        await self._inner.close()
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -8,7 +8,8 @@ import pytest
 
 from llm_integration.backends import backend_class
 from llm_integration.calling.retry import Retry
-from llm_integration.config import LLMConfig, split_model
+from llm_integration.calling_config import split_model
+from llm_integration.config import LLMConfig
 from llm_integration.contracts import load_schema
 from llm_integration.errors import (
     BackendError,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from llm_integration.config import LLMConfig, split_model
+from llm_integration.calling_config import split_model
+from llm_integration.config import LLMConfig
 from llm_integration.settings_sources import CREDENTIALS, LayeredSettings, load_settings, secret
 from trading.errors import SettingsError
 

@@ -232,11 +232,16 @@ VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 def upgrade() -> None:
-    for name, (select, comment, columns) in VIEWS.items():
-        op.execute(f"CREATE VIEW {name} AS{select.rstrip()}")
-        op.execute(f"COMMENT ON VIEW {name} IS {quoted(comment)}")
-        for column, text in columns.items():
-            op.execute(f"COMMENT ON COLUMN {name}.{column} IS {quoted(text)}")
+    for name in VIEWS:
+        create(name)
+
+
+def create(name: str) -> None:
+    select, comment, columns = VIEWS[name]
+    op.execute(f"CREATE VIEW {name} AS{select.rstrip()}")
+    op.execute(f"COMMENT ON VIEW {name} IS {quoted(comment)}")
+    for column, text in columns.items():
+        op.execute(f"COMMENT ON COLUMN {name}.{column} IS {quoted(text)}")
 
 
 def downgrade() -> None:

@@ -1,0 +1,1 @@
+"""How far each chain of hashes over the calls has come."""

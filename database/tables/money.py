@@ -1,0 +1,1 @@
+"""What was spent, what is reserved, and what models cost."""

@@ -1,0 +1,1 @@
+"""The quota that all processes on one key share."""

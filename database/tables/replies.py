@@ -1,0 +1,1 @@
+"""Replies kept for requests that are exactly equal."""
