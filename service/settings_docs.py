@@ -116,7 +116,7 @@ def _default(field: FieldInfo) -> str:
         return "all of them, see below"
     if isinstance(value, Path):
         value = str(value)
-    return f"`{json.dumps(value)}`" if value is not None else "unset"
+    return f"`{json.dumps(value, default=str)}`" if value is not None else "unset"
 
 
 def _model(section: FieldInfo) -> type[BaseModel]:
