@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from llm_integration.backends.wire.body import Body, FellSilent, StreamedBody, TooLarge
 from llm_integration.backends.wire.failure import failure_of, failure_of_status
 from llm_integration.backends.wire.reply import ErrorInside, NotAChat, Received, parse_json, read_chat
 from llm_integration.backends.wire.secrets import Scrubber, sendable
+from llm_integration.backends.wire.stream import CutOff, StreamReader
 from llm_integration.errors import (
     BackendError,
     BadReply,
@@ -25,11 +27,12 @@ from llm_integration.ports import BackendContext, ChatReply
 _CHAT_LIMIT_BYTES = 8 * 1024 * 1024
 _FETCH_LIMIT_BYTES = 32 * 1024 * 1024
 _CONNECT_LIMIT_S = 10.0
+_IDLE_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The answer to a GET: its status and JSON value, None where the body is no JSON."""
+    """An answer that is no chat: its status and JSON value, None where the body is no JSON."""
 
     status: int
     body: object
@@ -40,6 +43,7 @@ class Wire:
 
     `api_key` goes out as a Bearer token, or as it is in the header `key_header` names, and is taken out of everything
     that comes back or is said about it. `read` reads the body of a 200, as `read_chat` does for chat completions.
+    `idle_s` bounds a silence in mid-stream, seconds.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Wire:
         *,
         read: Callable[[Received, Callable[[str], str]], ChatReply] = read_chat,
         key_header: str | None = None,
+        idle_s: float = _IDLE_LIMIT_S,
     ) -> None:
         self._name = context.name
         self._clock = context.clock
@@ -60,6 +65,7 @@ class Wire:
         self._session: aiohttp.ClientSession | None = None
         self._read = read
         self._key_header = key_header
+        self._idle_s = idle_s
 
     @property
     def address(self) -> str:
@@ -71,7 +77,31 @@ class Wire:
         self, path: str, body: Mapping[str, object], timeout_s: float, headers: Mapping[str, str] | None = None
     ) -> ChatReply:
         """The chat reply to `body`. Raises BackendError."""
-        received = await self._send("POST", path, timeout_s, _CHAT_LIMIT_BYTES, orjson.dumps(body), headers)
+        read = Body(_CHAT_LIMIT_BYTES)
+        received = await self._send("POST", path, timeout_s, read, orjson.dumps(body), headers)
+        return self._judged(received, lambda: self._read(received, self._scrub))
+
+    async def post_stream(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        timeout_s: float,
+        reader: StreamReader,
+        on_delta: Callable[[str], None],
+        headers: Mapping[str, str] | None = None,
+    ) -> ChatReply:
+        """The same, streamed: `on_delta` is handed the text as it comes. Raises BackendError.
+
+        `body` asks for a stream in its dialect's words. A server that answers whole all the same is read as such.
+        Whatever `on_delta` raises ends the call. `timeout_s` bounds the whole; once text has come, `idle_s` a silence.
+        """
+        read = StreamedBody(_CHAT_LIMIT_BYTES, reader, on_delta, self._scrub, self._idle_s)
+        outgoing = {"Accept": "text/event-stream, */*", **(headers or {})}
+        received = await self._send("POST", path, timeout_s, read, orjson.dumps(body), outgoing)
+        return self._judged(received, lambda: read.reply(received, self._read))
+
+    def _judged(self, received: Received, read: Callable[[], ChatReply]) -> ChatReply:
+        """The reply that `read` finds in a 200; else the error that was received."""
         if 300 <= received.status < 400:
             raise RequestRejected(
                 f"{self._name} at {self.address} redirects ({received.status}); set base_url to where it leads",
@@ -79,24 +109,25 @@ class Wire:
             )  # fmt: skip
         if received.status >= 400:
             raise failure_of_status(received, self._name, self._clock.now(), self._scrub)
+        kind: type[BackendError]
         try:
-            return self._read(received, self._scrub)
+            return read()
         except ErrorInside as found:
             failure = failure_of(found.error, found.body, received, self._name, self._clock.now(), self._scrub)
+            raise failure from None
+        except CutOff as found:
+            kind, said = ConnectionBroken, f"{self._name} ended its stream before the reply was whole: {found}"
         except NotAChat as found:
-            failure = BadReply(
-                f"{self._name} answered {received.status}, but {found}",
-                status=received.status, headers_at=received.headers_at, reply=received.text,
-            )  # fmt: skip
-        raise failure
+            kind, said = BadReply, f"{self._name} answered {received.status}, but {found}"
+        raise kind(said, status=received.status, headers_at=received.headers_at, reply=received.text)
 
     async def fetch(self, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Fetched:
         """What a GET answers, whatever its status. Raises BackendError where nothing readable came."""
-        received = await self._send("GET", path, timeout_s, _FETCH_LIMIT_BYTES, headers=headers)
-        try:
-            return Fetched(received.status, parse_json(received.text))
-        except ValueError:
-            return Fetched(received.status, None)
+        return _fetched(await self._send("GET", path, timeout_s, Body(_FETCH_LIMIT_BYTES), headers=headers))
+
+    async def ask(self, path: str, body: Mapping[str, object], timeout_s: float) -> Fetched:
+        """What a POST answers that is no chat, whatever its status. Raises BackendError where nothing readable came."""
+        return _fetched(await self._send("POST", path, timeout_s, Body(_FETCH_LIMIT_BYTES), orjson.dumps(body)))
 
     async def close(self) -> None:
         """Close the connections; safe to call twice."""
@@ -109,7 +140,7 @@ class Wire:
         method: str,
         path: str,
         timeout_s: float,
-        limit_bytes: int,
+        body: Body,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Received:
@@ -123,24 +154,25 @@ class Wire:
                 timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_LIMIT_S, timeout_s / 2)),
             ) as response:  # fmt: skip
                 status, headers_at = response.status, self._clock.monotonic()
-                payload = await _bounded(response, limit_bytes)
-                text = self._scrub(payload.decode("utf-8", "replace"))
-                return Received(status, response.headers, headers_at, text)
+                await body.read(response)
+                return Received(status, response.headers, headers_at, self._scrub(body.text))
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            failure = self._failure(error, timeout_s, status, headers_at)
+            failure = self._failure(error, timeout_s, status, headers_at, self._scrub(body.text) or None)
         # Raised out here so that aiohttp's error, whose repr holds the request's headers, is not its context.
         raise failure
 
     def _failure(
-        self, error: Exception, timeout_s: float, status: int | None, headers_at: float | None
+        self, error: Exception, timeout_s: float, status: int | None, headers_at: float | None, came: str | None
     ) -> BackendError:
         where = f"{self._name} at {self.address}"
         reason = self._scrub(_reason(error))
         kind: type[BackendError]
-        if isinstance(error, _TooLarge):
+        if isinstance(error, TooLarge):
             kind, said = BadReply, f"{where} sent more than {error.limit_bytes} bytes; that is no chat reply"
         elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
             kind, said = Unreachable, f"no connection to {where}: {reason}; is it running, and is base_url right?"
+        elif isinstance(error, FellSilent):
+            kind, said = TimedOut, f"{where} fell silent in mid-reply, for {error.idle_s:g} s"
         elif isinstance(error, TimeoutError):
             kind, said = TimedOut, f"{where} gave no full reply within {timeout_s:g} s"
         elif isinstance(error, aiohttp.ClientResponseError):
@@ -149,7 +181,7 @@ class Wire:
             kind, said = RequestRejected, f"the request to {where} cannot be sent: {reason}; check base_url and headers"
         else:
             kind, said = ConnectionBroken, f"the connection to {where} ended before the reply was whole: {reason}"
-        return kind(said, status=status, headers_at=headers_at)
+        return kind(said, status=status, headers_at=headers_at, reply=came)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -172,17 +204,8 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-class _TooLarge(ValueError):
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"more than {limit_bytes} bytes")
-        self.limit_bytes = limit_bytes
-
-
-async def _bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise _TooLarge(limit_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _fetched(received: Received) -> Fetched:
+    try:
+        return Fetched(received.status, parse_json(received.text))
+    except ValueError:
+        return Fetched(received.status, None)

@@ -19,6 +19,47 @@ class Scrubber:
                 text = text.replace(form, _MARK)
         return text
 
+    def trickle(self) -> "Trickle":
+        """The same for a text that comes in pieces."""
+        return Trickle(self, self._forms)
+
+
+class Trickle:
+    """Takes the key out of a text that comes in pieces, also where it is split over several.
+
+    What may yet turn out to be its beginning is held back until the next piece, or the end; so is half a character.
+    """
+
+    def __init__(self, scrub: Scrubber, forms: list[str]) -> None:
+        self._scrub = scrub
+        self._forms = forms
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be handed on by now."""
+        text = self._scrub(self._held + piece)
+        begun = (
+            end for form in self._forms for end in range(1, min(len(form), len(text) + 1)) if text.endswith(form[:end])
+        )
+        held = max(begun, default=0)
+        if not held and text and "\ud800" <= text[-1] <= "\udbff":
+            held = 1
+        self._held = text[len(text) - held :]
+        return mended(text[: len(text) - held])
+
+    def rest(self) -> str:
+        """What is left at the end."""
+        text, self._held = self._held, ""
+        return mended(text)
+
+
+def mended(text: str) -> str:
+    """Text that can be encoded: halves of a character that stand together are joined, single ones become "?"."""
+    if not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return joined.encode("utf-8", "replace").decode("utf-8")
+
 
 def sendable(key: str) -> bool:
     """Whether a key can stand in an HTTP header."""
