@@ -901,9 +901,78 @@ UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num 
 
 -- Running upgrade 0005 -> 0006
 
+CREATE TABLE llm_replies (
+    key BYTEA NOT NULL,
+    reply JSONB NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    hits BIGINT DEFAULT 0 NOT NULL,
+    CONSTRAINT pk_llm_replies PRIMARY KEY (key)
+)
+ WITH (fillfactor = 90);
+
+COMMENT ON TABLE llm_replies IS 'Replies kept for a while, for requests that are exactly equal.';
+
+COMMENT ON COLUMN llm_replies.key IS 'SHA-256 of the model, its server and the whole request.';
+
+COMMENT ON COLUMN llm_replies.reply IS 'What the model answered: text, tokens, token probabilities, and the call it came from.';
+
+COMMENT ON COLUMN llm_replies.created_at IS 'When it was kept.';
+
+COMMENT ON COLUMN llm_replies.expires_at IS 'From when on it is not taken again, and may be deleted.';
+
+COMMENT ON COLUMN llm_replies.hits IS 'How often it was taken again.';
+
+CREATE INDEX ix_llm_replies_expires_at ON llm_replies (expires_at);
+
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
 
 -- Running upgrade 0006 -> 0007
+
+CREATE TABLE llm_audit_chains (
+    chain UUID NOT NULL,
+    worker TEXT NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    last_seq BIGINT NOT NULL,
+    last_hash TEXT NOT NULL,
+    pruned_seq BIGINT DEFAULT 0 NOT NULL,
+    pruned_hash TEXT,
+    CONSTRAINT pk_llm_audit_chains PRIMARY KEY (chain)
+);
+
+COMMENT ON TABLE llm_audit_chains IS 'How far each chain of hashes over llm_calls has come; `tradent audit verify` follows them.';
+
+COMMENT ON COLUMN llm_audit_chains.chain IS 'The chain: one for each start of a process that calls models.';
+
+COMMENT ON COLUMN llm_audit_chains.worker IS 'The process, by host and process id.';
+
+COMMENT ON COLUMN llm_audit_chains.started_at IS 'When its first call was stored.';
+
+COMMENT ON COLUMN llm_audit_chains.last_seq IS 'Number of its last call, in llm_calls.seq.';
+
+COMMENT ON COLUMN llm_audit_chains.last_hash IS 'That call''s hash.';
+
+COMMENT ON COLUMN llm_audit_chains.pruned_seq IS 'Calls up to this number were deleted by llm.audit.keep_days.';
+
+COMMENT ON COLUMN llm_audit_chains.pruned_hash IS 'The hash of the last of those; null where none was deleted.';
+
+ALTER TABLE llm_calls ADD COLUMN chain UUID;
+
+COMMENT ON COLUMN llm_calls.chain IS 'The chain of hashes it stands in; null for calls that are older than those.';
+
+ALTER TABLE llm_calls ADD COLUMN seq BIGINT;
+
+COMMENT ON COLUMN llm_calls.seq IS 'Its number in that chain, from 1.';
+
+ALTER TABLE llm_calls ADD COLUMN hash TEXT;
+
+COMMENT ON COLUMN llm_calls.hash IS 'Hash over the call before it and its own content.';
+
+ALTER TABLE llm_calls ADD COLUMN reply_sha256 TEXT;
+
+COMMENT ON COLUMN llm_calls.reply_sha256 IS 'Hash of the reply, which llm.audit.redact may leave out.';
+
+ALTER TABLE llm_calls ADD CONSTRAINT uq_llm_calls_chain_seq UNIQUE (chain, seq);
 
 UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
 
