@@ -1,9 +1,11 @@
-"""Builds the real llama-server and the tiny model that the tests talk to: `python -m tests.llama.build`.
+"""Builds the real llama-server, the libraries of llama_cpp and the tiny model for tests: `python -m tests.llama.build`.
 
 The source is the `llama-cpp-python` source distribution, which carries all of llama.cpp, at one exact version and
-hash. Both files land in the user's cache folder (`~/.cache/tradent/llama/<version>`), where every checkout finds them,
-and are kept: a second run does nothing, unless what writes the model has changed, whose hash is in the model's name.
-Exit 0 when both are there, 1 with the reason and what to do when not.
+hash. One build makes the server and the shared libraries beside it; the distribution's Python package `llama_cpp`,
+which needs no compiling, is put there too (`tests.llama.package` makes it importable). All of it lands in the user's
+cache folder (`~/.cache/tradent/llama/<version>-shared`), where every checkout finds it, and is kept: a second run does
+nothing, unless what writes the model has changed, whose hash is in the model's name.
+Exit 0 when all is there, 1 with the reason and what to do when not.
 """
 
 import hashlib
@@ -25,8 +27,10 @@ from tests.llama import tiny
 VERSION = "0.3.36"
 SDIST = f"llama_cpp_python-{VERSION}.tar.gz"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tradent" / "llama" / VERSION
-SERVER = CACHE / ("llama-server.exe" if os.name == "nt" else "llama-server")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tradent" / "llama" / f"{VERSION}-shared"
+BUILT = CACHE / "built"
+SERVER = BUILT / ("llama-server.exe" if os.name == "nt" else "llama-server")
+PACKAGES = BUILT / "python"
 MODEL = CACHE / f"tiny-{hashlib.sha256(Path(tiny.__file__).read_bytes()).hexdigest()[:8]}.gguf"
 
 _DOWNLOAD_LIMIT_S = 600
@@ -39,7 +43,9 @@ _FLAGS = {
     "LLAMA_BUILD_UI": "OFF",
     "LLAMA_USE_PREBUILT_UI": "OFF",
     "LLAMA_OPENSSL": "OFF",
-    "BUILD_SHARED_LIBS": "OFF",
+    "BUILD_SHARED_LIBS": "ON",
+    "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+    "CMAKE_INSTALL_RPATH": "@loader_path" if sys.platform == "darwin" else "$ORIGIN",
     "GGML_NATIVE": "OFF",
     "GGML_OPENMP": "OFF",
 }
@@ -67,7 +73,7 @@ def main() -> int:
     except CannotBuild as error:
         _say(f"llama-server was not built: {error}")
         return 1
-    _say(f"llama-server {VERSION} and its tiny model are in {CACHE}")
+    _say(f"llama-server {VERSION}, its libraries and its tiny model are in {CACHE}")
     return 0
 
 
@@ -84,8 +90,8 @@ def _require_tools() -> None:
 
 
 def _build_server(folder: Path) -> None:
-    source = _unpack(_download(folder), folder) / "vendor" / "llama.cpp"
-    out = folder / "out"
+    unpacked = _unpack(_download(folder), folder)
+    source, out = unpacked / "vendor" / "llama.cpp", folder / "out"
     _say("configuring")
     flags = [f"-D{key}={value}" for key, value in _FLAGS.items()]
     _run(["cmake", "-S", str(source), "-B", str(out), *flags], 300, "cmake cannot configure llama.cpp")
@@ -97,8 +103,9 @@ def _build_server(folder: Path) -> None:
     if not found:
         raise CannotBuild(f"the build left no {SERVER.name}")
     staged = folder / "staged"
-    shutil.copy2(found[0], staged)
-    staged.replace(SERVER)
+    shutil.copytree(found[0].parent, staged, symlinks=True)
+    shutil.copytree(unpacked / "llama_cpp", staged / PACKAGES.name / "llama_cpp")
+    staged.replace(BUILT)
 
 
 def _download(folder: Path) -> Path:

@@ -6,7 +6,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,22 +19,37 @@ _START_LIMIT_S = 60.0
 def running(log: Path, arguments: Sequence[str] = (), *, slots: int = 2, context: int = 16384) -> Iterator[str]:
     """The base_url of a server that takes `slots` requests at once, `context` tokens each. Its output goes to `log`."""
     with launched(log, arguments, slots=slots, context=context) as url:
-        _wait_until_loaded(url, log)
+        _wait_until_answered(f"{url}/health", log)
         yield url
 
 
 @contextmanager
 def launched(log: Path, arguments: Sequence[str] = (), *, slots: int = 2, context: int = 16384) -> Iterator[str]:
     """As `running`, without waiting until it has loaded its model."""
-    port = _free_port()
     command = [
-        str(SERVER), "--model", str(MODEL), "--host", "127.0.0.1", "--port", str(port), "--parallel", str(slots),
+        str(SERVER), "--model", str(MODEL), "--parallel", str(slots),
         "--ctx-size", str(slots * context), "--no-kv-unified", "--threads", "1", "--threads-http", "4",
         *arguments,
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+    with _process(command, log, environment) as url:
+        yield url
+
+
+@contextmanager
+def serving(command: Sequence[str], log: Path, environment: Mapping[str, str], probe: str) -> Iterator[str]:
+    """The address at which `command`, told a free port by --port, serves, once it answers a GET of `probe`."""
+    with _process(command, log, environment) as url:
+        _wait_until_answered(url + probe, log)
+        yield url
+
+
+@contextmanager
+def _process(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    port = _free_port()
+    placed = [*command, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(placed, stdout=output, stderr=subprocess.STDOUT, env=dict(environment))
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -46,16 +61,16 @@ def launched(log: Path, arguments: Sequence[str] = (), *, slots: int = 2, contex
                 process.wait(10)
 
 
-def _wait_until_loaded(url: str, log: Path) -> None:
+def _wait_until_answered(url: str, log: Path) -> None:
     end = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
-    raise AssertionError(f"llama-server did not start within {_START_LIMIT_S:.0f} s:\n{log.read_text()[-2000:]}")
+    raise AssertionError(f"{url} did not answer within {_START_LIMIT_S:.0f} s:\n{log.read_text()[-2000:]}")
 
 
 def _free_port() -> int:
