@@ -31,8 +31,8 @@ WITH due AS MATERIALIZED (
     FROM due WHERE task.signal_id = due.signal_id
     RETURNING task.signal_id, task.token, task.attempts, task.created_at, task.priority, task.run_at
 )
-SELECT held.token, held.attempts, held.created_at AS task_created_at, s.id, s.source, s.symbol, s.timeframe,
-       s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price, s.snapshot::text AS snapshot
+SELECT held.token, held.attempts, held.priority, held.created_at AS task_created_at, s.id, s.source, s.symbol,
+       s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price, s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
 """
@@ -140,7 +140,7 @@ class PostgresTaskQueue:
                 log.error(reason, extra={"signal": str(row["id"])})
                 await self._pool.execute(UNREADABLE, row["id"], row["token"], reason)
             else:
-                claims.append(Claim(signal, row["token"], row["attempts"], row["task_created_at"]))
+                claims.append(Claim(signal, row["token"], row["attempts"], row["task_created_at"], row["priority"]))
         return claims
 
     async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:

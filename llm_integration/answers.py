@@ -16,9 +16,9 @@ class Answer:
     `outcome` is the verdict, the abstention where the reply cannot be trusted, or the error where none came; `reply`
     is the one the outcome was read from. `calls` are all that were made about the signal, those about several signals
     with each of them. Tokens and cost are this signal's share of them, None where any is unknown.
-    `rating_expected` and `rating_entropy` (bits) come from the token probabilities, where there are some. Where several
-    models were asked, `members`, `agreement` and `spread` are set, where one was asked several times, `stability`; all
-    as in Result.
+    `route` says why this model was asked. `rating_expected` and `rating_entropy` (bits) come from the token
+    probabilities, where there are some. Where several models were asked, `members`, `agreement` and `spread` are set,
+    where one was asked several times, `stability`; all as in Result.
     """
 
     outcome: Verdict | Abstention | BackendError
@@ -33,3 +33,4 @@ class Answer:
     agreement: float | None = None
     spread: float | None = None
     stability: float | None = None
+    route: str | None = None

@@ -1,7 +1,7 @@
 """The words of the rating side: Verdict, Abstention, Call, Result, Claim. All values are frozen, all times UTC."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -57,10 +57,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """A reply that cannot be trusted, and why. Never a made-up default."""
+    """A reply that cannot be trusted, and why. Never a made-up default.
+
+    `misplaced`: the reply, to a question about several signals, leaves this one out or speaks of another in its place.
+    """
 
     reason: str
     rung: str | None = None
+    misplaced: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A task this process holds: the signal, its fence token and how often it has been claimed."""
+    """A task this process holds: the signal, its fence token, how often it has been claimed, and its priority."""
 
     signal: Signal
     token: int
     attempt: int
     created_at: datetime
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

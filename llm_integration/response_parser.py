@@ -3,12 +3,12 @@
 `docs/replies.md` says in words how a reply is read.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from llm_integration.contracts.propose_trade import is_proposal, proposal_of
 from llm_integration.model import Abstention, Verdict
 from llm_integration.parsing.documents import NotJson, Scan, decode, objects, scan, unfenced, without
 from llm_integration.parsing.fields import answers, entry_number, reading_of
@@ -17,6 +17,7 @@ from llm_integration.parsing.mending import mentions_answer, trusted
 from llm_integration.parsing.prose import told
 from llm_integration.parsing.repair import Repairer
 from llm_integration.parsing.stated import Refused, Stated, agreed, the_one
+from llm_integration.parsing.symbols import same_symbol
 from llm_integration.parsing.thoughts import without_thoughts
 from trading.model import Signal
 
@@ -26,7 +27,10 @@ MAX_BROKEN = 8
 CUT_OFF_REASON = "the reply is cut off before its answer is complete"
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"})
 ENDED = frozenset({"stop", "end_turn", "eos", "stop_sequence", "completed", "complete"})
-_OTHERS = re.compile(r"[\W_]+")
+
+
+class Misplaced(Refused):
+    """In place of what was asked about stands nothing, or something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class LLMResponseParser:
             rung = found.rung
             entries = _entries(found.documents, len(signals))
         except Refused as refused:
-            return {signal.id: Abstention(str(refused), rung) for signal in signals}
+            misplaced = isinstance(refused, Misplaced)
+            return {signal.id: Abstention(str(refused), rung, misplaced) for signal in signals}
         return {
             signal.id: _entry_verdict(entries.get(number, []), number, signal, found)
             for number, signal in enumerate(signals, start=1)
@@ -148,15 +153,26 @@ def _decoded(answer: str, found: Scan) -> tuple[list[Any], list[str]]:
 
 def _about(signal: Signal, documents: list[Any]) -> Stated:
     readings = [
-        reading for document in documents for made in objects(document) if (reading := reading_of(made)) is not None
+        reading
+        for document in documents
+        for made in objects(document)
+        if (reading := _proposed(made, signal) if is_proposal(made) else reading_of(made)) is not None
     ]
     if not readings:
         raise Refused("the reply states neither an action nor a rating")
     fitting = [reading for reading in readings if reading.symbol is None or same_symbol(reading.symbol, signal.symbol)]
     stated = the_one(fitting)
     if stated is None:
-        raise Refused(f"the reply is about {readings[0].symbol!r}, the signal about {signal.symbol!r}")
+        raise Misplaced(f"the reply is about {readings[0].symbol!r}, the signal about {signal.symbol!r}")
     return stated
+
+
+def _proposed(made: dict[str, Any], signal: Signal) -> Stated:
+    """What a proposed trade states; its limits are checked, and are no part of a verdict."""
+    numbered = entry_number(made) is not None
+    whole = {key: value for key, value in made.items() if key != "signal"} if numbered else made
+    proposal = proposal_of(whole, signal.symbol, signal.timeframe)
+    return Stated(proposal.action, confidence=proposal.confidence, rationale=proposal.rationale, symbol=signal.symbol)
 
 
 def _check_beside(stated: Stated, beside: Stated, signal: Signal) -> None:
@@ -190,7 +206,7 @@ def _entries(documents: list[Any], count: int) -> dict[int, list[Any]]:
         number = entry_number(made)
         if number is not None:
             if not 1 <= number <= count:
-                raise Refused(f"the reply speaks of signal {number}; there were 1 to {count}")
+                raise Misplaced(f"the reply speaks of signal {number}; there were 1 to {count}")
             entries.setdefault(number, []).append(made)
     return entries
 
@@ -198,10 +214,10 @@ def _entries(documents: list[Any], count: int) -> dict[int, list[Any]]:
 def _entry_verdict(entries: list[Any], number: int, signal: Signal, found: Found) -> Verdict | Abstention:
     try:
         if not entries:
-            raise Refused(CUT_OFF_REASON if found.cut_off else f"the reply leaves out signal {number}")
+            raise Misplaced(CUT_OFF_REASON if found.cut_off else f"the reply leaves out signal {number}")
         return _verdict(_about(signal, entries), found.rung)
     except Refused as refused:
-        return Abstention(str(refused), found.rung)
+        return Abstention(str(refused), found.rung, isinstance(refused, Misplaced))
 
 
 def _verdict(stated: Stated, rung: str) -> Verdict:
@@ -215,13 +231,3 @@ def _verdict(stated: Stated, rung: str) -> Verdict:
 
 def _folded(finish_reason: str | None) -> str:
     return (finish_reason or "").casefold()
-
-
-def same_symbol(stated: str, symbol: str) -> bool:
-    """Whether a reply's symbol is the signal's: BTCUSDT, BTC-USDT, BINANCE:BTCUSDT and BTC all are BTC/USDT."""
-    pair = symbol.partition(":")[0] if "/" in symbol else symbol.rpartition(":")[2]
-    base = re.split(r"[/_-]", pair, maxsplit=1)[0]
-    names = {_OTHERS.sub("", name).casefold() for name in (symbol, pair, base)}
-    asked = stated.strip().lstrip("$")
-    options = (asked, asked.rpartition(":")[2], asked.partition(":")[0] if "/" in asked else asked)
-    return any(_OTHERS.sub("", option).casefold() in names for option in options)
