@@ -12,11 +12,14 @@ TradentError
     ├── ParameterRefused     the model takes no such parameter: it is left out from now on       retry
     ├── Unauthorized         401, 403: the key is missing, wrong or not allowed                  no
     ├── PaymentRequired      402: no credit left                                                 no
+    ├── BudgetExceeded       a limit of what may be spent: nothing was sent, nothing is charged  no
     ├── ModelNotFound        the model is unknown or has been shut down                          no
     ├── ContextExceeded      the prompt is longer than the model reads                           no
     └── RequestRejected      any other 4xx                                                       no
 """
 
+from datetime import datetime
+from decimal import Decimal
 from typing import ClassVar
 
 from trading.errors import TradentError
@@ -105,6 +108,38 @@ class Unauthorized(BackendError):
 
 class PaymentRequired(BackendError):
     """The account has no credit left."""
+
+
+class BudgetExceeded(BackendError):
+    """The call may cost more than is left to be spent: it was not made.
+
+    `limit` is the setting that says so, `used` and `allowed` how much of it is spent or reserved, in USD (Decimal) or
+    tokens (int), `resets_at` when it starts anew; each None where that is not known or does not apply. `skip`: no
+    other model is to be asked instead.
+    """
+
+    charged = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        headers_at: float | None = None,
+        reply: str | None = None,
+        limit: str | None = None,
+        used: Decimal | int | None = None,
+        allowed: Decimal | int | None = None,
+        resets_at: datetime | None = None,
+        skip: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, retry_after_s=retry_after_s, headers_at=headers_at, reply=reply)
+        self.limit = limit
+        self.used = used
+        self.allowed = allowed
+        self.resets_at = resets_at
+        self.skip = skip
 
 
 class ModelNotFound(BackendError):

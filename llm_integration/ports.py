@@ -38,6 +38,7 @@ class ChatRequest:
     Where requests wait for a quota, earlier `deadline` (monotonic seconds; None: none) goes first, and each step of
     `priority` counts as an earlier deadline; nothing is started after it. `record` is handed every Call made on the
     way, failed ones too. `on_delta` is handed the reply's text piece by piece as it comes; the whole comes as ever.
+    `reserved` is what was taken for the call beforehand, as for an ensemble, by the name of what took it.
     """
 
     messages: tuple[Message, ...]
@@ -65,6 +66,7 @@ class ChatRequest:
     run_id: str | None = None
     record: Callable[[Call], None] = field(default=ignore_call, compare=False)
     on_delta: Callable[[str], None] | None = field(default=None, compare=False)
+    reserved: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

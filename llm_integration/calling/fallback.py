@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_integration.errors import BackendError, NotUsable
+from llm_integration.errors import BackendError, BudgetExceeded, NotUsable
 from llm_integration.ports import Backend, Capabilities, ChatReply, ChatRequest, Health, Price
 
 
@@ -34,13 +34,19 @@ class Fallback:
         self._candidates = tuple(candidates)
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """The first reply. Raises a BackendError of the last one's class, with everyone's reason."""
+        """The first reply. Raises a BackendError of the last one's class, with everyone's reason.
+
+        A budget that says to skip ends it at once; one that does not passes its model over, and decides the class only
+        where nothing else failed.
+        """
         failures: list[tuple[str, BackendError]] = []
         for place, candidate in enumerate(self._candidates):
             timeout_s = candidate.timeout_s or request.timeout_s
             try:
                 reply = await candidate.backend.chat(replace(request, model=candidate.wire_name, timeout_s=timeout_s))
             except BackendError as error:
+                if isinstance(error, BudgetExceeded) and error.skip:
+                    raise
                 failures.append((candidate.model, error))
                 continue
             return replace(reply, answered_by=candidate.model, fallback=place > 0)
@@ -77,7 +83,7 @@ class Fallback:
 def _nobody(failures: Sequence[tuple[str, BackendError]]) -> BackendError:
     if not failures:
         return NotUsable("no model is set; name one as llm.model")
-    last = failures[-1][1]
+    last = next((error for _, error in reversed(failures) if not isinstance(error, BudgetExceeded)), failures[-1][1])
     return type(last)(
         "no model answered: " + "; ".join(f"{model}: {error}" for model, error in failures),
         status=last.status,
