@@ -1,7 +1,8 @@
 """Stops asking a model that keeps failing, and lets one call at a time find out whether it answers again."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 
 from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import (
@@ -22,6 +23,7 @@ from trading.clock import Clock
 _log = logging.getLogger(__name__)
 _FAILING = (Unreachable, TimedOut, ConnectionBroken, ServerFailed, BadReply)
 _LASTING = (Unauthorized, PaymentRequired, ModelNotFound)
+_probe: ContextVar[bool] = ContextVar("probe", default=False)
 
 
 class Breaker(Wrapper):
@@ -33,7 +35,10 @@ class Breaker(Wrapper):
     fails too the pause doubles, up to `longest_pause_s`; a reply closes it. What was sent before a change of state
     counts for nothing after it. One line is logged when it opens, and one when it closes.
 
-    `model` is the model string, for the log; `instead` says who rates meanwhile.
+    A key that is refused with 401 is refused for every model of the backend: those among `peers` are left alone with
+    it, and come back with it, and the one line is said for all.
+
+    `model` is the model string, for the log; `instead` says who rates meanwhile; `peers` gives all breakers there are.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Breaker(Wrapper):
         failures: int = 5,
         pause_s: float = 30.0,
         longest_pause_s: float = 900.0,
+        peers: Callable[[], Iterable["Breaker"]] = tuple,
     ) -> None:
         super().__init__(inner)
         self._clock = clock
@@ -54,6 +60,7 @@ class Breaker(Wrapper):
         self._failures = failures
         self._first_pause_s = pause_s
         self._longest_pause_s = longest_pause_s
+        self._all = peers
         self._why: BackendError | None = None
         self._in_a_row = 0
         self._pause_s = pause_s
@@ -66,13 +73,21 @@ class Breaker(Wrapper):
         """Why the model is left alone at present; None where it is not."""
         return None if self._why is None else str(self._why)
 
+    @property
+    def turned_away(self) -> str | None:
+        """Why a call would be turned away now; None where it would be sent, be it as a probe."""
+        if self._why is None or not (self._probing or self._clock.monotonic() < self._probe_at):
+            return None
+        return str(self._why)
+
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The reply. Raises BackendError: NotUsable, with the reason and the time left, while it is left alone."""
         if self._why is None:
             return await self._ask(request)
-        if self._probing or self._clock.monotonic() < self._probe_at:
+        if self.turned_away is not None:
             raise self._refusal()
         self._probing = True
+        mark = _probe.set(True)
         try:
             health = await self._inner.check(request.model)
             if not health.usable:
@@ -80,6 +95,7 @@ class Breaker(Wrapper):
                 raise self._refusal()
             return await self._ask(request)
         finally:
+            _probe.reset(mark)
             self._probing = False
 
     async def check(self, model: str) -> Health:
@@ -102,6 +118,9 @@ class Breaker(Wrapper):
         if changes == self._changes:
             self._in_a_row = 0
             if self._why is not None:
+                for peer in self._peers():
+                    if peer._why is self._why:
+                        peer._close()
                 self._close()
                 _log.info("%s can be used again", self._model)
         return reply
@@ -110,6 +129,9 @@ class Breaker(Wrapper):
         was_open = self._why
         if isinstance(error, (*_LASTING, NotUsable)):
             self._open(error)
+            if isinstance(error, Unauthorized) and error.status == 401:
+                for peer in self._peers():
+                    peer._open(error)
         elif isinstance(error, _FAILING):
             self._in_a_row += 1
             if was_open is not None or self._in_a_row >= self._failures:
@@ -137,6 +159,33 @@ class Breaker(Wrapper):
         self._in_a_row = 0
         self._changes += 1
 
+    def _peers(self) -> list["Breaker"]:
+        """The other models of the backend."""
+        return [peer for peer in self._all() if peer is not self and peer.name == self.name]
+
+    def refuse_unless_wanted(self) -> None:
+        """Raise NotUsable where the model is left alone and the call under way is not the probe."""
+        if self._why is not None and not _probe.get():
+            raise self._refusal()
+
     def _refusal(self) -> NotUsable:
         left_s = max(0.0, self._probe_at - self._clock.monotonic())
         return NotUsable(str(self._why), retry_after_s=left_s)
+
+
+class Gate(Wrapper):
+    """Stands behind a quota, so that calls which waited there while their model's breaker opened are not sent.
+
+    `breakers` holds them by model string.
+    """
+
+    def __init__(self, inner: Backend, breakers: Mapping[str, Breaker]) -> None:
+        super().__init__(inner)
+        self._breakers = breakers
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """The reply. Raises BackendError: NotUsable, and nothing is sent, where the model has come to be left alone."""
+        breaker = self._breakers.get(f"{self.name}/{request.model}")
+        if breaker is not None:
+            breaker.refuse_unless_wanted()
+        return await self._inner.chat(request)
