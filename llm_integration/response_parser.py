@@ -60,7 +60,7 @@ class LLMResponseParser:
             if found is None:
                 return _from_prose(text, signal, _folded(finish_reason))
             rung = found.rung
-            stated = _about(signal, found.documents)
+            stated = _about(signal, found.documents, rung)
             if found.around:
                 _check_beside(stated, told(found.around, ended=True), signal)
             return _verdict(stated, rung)
@@ -151,12 +151,12 @@ def _decoded(answer: str, found: Scan) -> tuple[list[Any], list[str]]:
     return documents, broken
 
 
-def _about(signal: Signal, documents: list[Any]) -> Stated:
+def _about(signal: Signal, documents: list[Any], rung: str) -> Stated:
     readings = [
         reading
         for document in documents
         for made in objects(document)
-        if (reading := _proposed(made, signal) if is_proposal(made) else reading_of(made)) is not None
+        if (reading := _proposed(made, signal, rung) if is_proposal(made) else reading_of(made)) is not None
     ]
     if not readings:
         raise Refused("the reply states neither an action nor a rating")
@@ -167,8 +167,10 @@ def _about(signal: Signal, documents: list[Any]) -> Stated:
     return stated
 
 
-def _proposed(made: dict[str, Any], signal: Signal) -> Stated:
+def _proposed(made: dict[str, Any], signal: Signal, rung: str) -> Stated:
     """What a proposed trade states; its limits are checked, and are no part of a verdict."""
+    if rung == REPAIRED:
+        raise Refused("the proposed trade's JSON is broken; its figures are not mended")
     numbered = entry_number(made) is not None
     whole = {key: value for key, value in made.items() if key != "signal"} if numbered else made
     proposal = proposal_of(whole, signal.symbol, signal.timeframe)
@@ -215,7 +217,7 @@ def _entry_verdict(entries: list[Any], number: int, signal: Signal, found: Found
     try:
         if not entries:
             raise Misplaced(CUT_OFF_REASON if found.cut_off else f"the reply leaves out signal {number}")
-        return _verdict(_about(signal, entries), found.rung)
+        return _verdict(_about(signal, entries, found.rung), found.rung)
     except Refused as refused:
         return Abstention(str(refused), found.rung, isinstance(refused, Misplaced))
 

@@ -1,47 +1,77 @@
 """SignalFormatter: a signal and what was known at its close, as messages to a model."""
 
 import math
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from llm_integration.contracts import batch_schema, load_schema
 from llm_integration.model import Message
 from llm_integration.prompts import Prompt, load_prompt
+from llm_integration.prompts.template import Figure
+from llm_integration.prompts.values import NOT_KNOWN, number_text, quote, rounded, time_text
+from trading.errors import SettingsError
 from trading.model import Bar, Signal, timeframe_seconds
 
-NOT_KNOWN = "n/a"
-INDICATOR_DIGITS = 8
-MAX_NAME_LENGTH = 200
 MESSAGE_OVERHEAD_TOKENS = 4
-_PLAIN = frozenset(" !$%'()*+,-./:;=?@^_~")
+AnswerMode = Literal["schema", "json", "line"]
 
 
 class SignalFormatter:
     """Turns signals into messages: the stable system prompt first, the signals' data last.
 
     The same signals give the same bytes. A signal is shown with its last `lookback_periods` bars and the named
-    `indicators`, in that order; nothing after its close.
+    `indicators`, in that order; nothing after its close. `knows_indicator` says which further indicators the prompt may
+    name, since the snapshots have them; without it those in `indicators`.
+    `mode` is how the answer is asked for: by its schema, as any JSON object, or as `ACTION | confidence | reason`,
+    which answers for one signal at a time. Raises SettingsError where the prompt has a field that nothing is known of.
     """
 
-    def __init__(self, lookback_periods: int, indicators: Sequence[str], prompt: Prompt | None = None) -> None:
+    def __init__(
+        self,
+        lookback_periods: int,
+        indicators: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        knows_indicator: Callable[[str], bool] | None = None,
+        mode: AnswerMode = "schema",
+    ) -> None:
         if lookback_periods < 1:
             raise ValueError(f"lookback_periods is {lookback_periods}; at least the signal's own bar must be shown")
         self._lookback = lookback_periods
         self._indicators = [(name, quote(name)[1:-1] + ": ") for name in dict.fromkeys(indicators)]
         self._prompt = prompt if prompt is not None else load_prompt()
+        self._prompt.require_signals(knows_indicator or {name for name, _ in self._indicators}.__contains__)
+        if mode == "line" and "line" not in self._prompt.parts:
+            raise SettingsError([f"llm.prompt = {self._prompt.name!r}: it has no line part to ask for one line with"])
+        self._mode = mode
         self._system = Message("system", self._prompt.system)
-        self._schema = load_schema()
+        self._schema = load_schema(self._prompt.contract)
 
     @property
     def version(self) -> str:
         """The prompt's content hash."""
         return self._prompt.version
 
-    def schema(self, count: int = 1) -> Mapping[str, Any]:
-        """The JSON schema of the reply about `count` signals."""
+    @property
+    def schema_name(self) -> str:
+        """What the schema is called on the wire."""
+        return self._prompt.contract.partition(".")[0]
+
+    @property
+    def json_object(self) -> bool:
+        """Whether any JSON object is asked for, the schema being described in words only."""
+        return self._mode == "json"
+
+    @property
+    def most_at_once(self) -> int | None:
+        """How many signals one question can be about; None: any number."""
+        return 1 if self._mode == "line" else None
+
+    def schema(self, count: int = 1) -> Mapping[str, Any] | None:
+        """The JSON schema of the reply about `count` signals; None where none is asked for."""
+        if self._mode != "schema":
+            return None
         return self._schema if count == 1 else batch_schema(self._schema, count)
 
     def messages(self, signals: Sequence[Signal]) -> tuple[Message, ...]:
@@ -51,32 +81,36 @@ class SignalFormatter:
         """
         if not signals:
             raise ValueError("there is no signal to ask about")
+        if self._mode == "line" and len(signals) > 1:
+            raise ValueError("one line answers for one signal; ask about each alone")
         shown = "\n\n".join(self._show(number, signal) for number, signal in enumerate(signals, start=1))
-        if len(signals) == 1:
-            content = self._prompt.single.substitute(signals=shown)
-        else:
-            content = self._prompt.batch.substitute(signals=shown, count=len(signals))
+        part = "line" if self._mode == "line" else "single" if len(signals) == 1 else "batch"
+        content = self._prompt.parts[part].fill({"signals": shown, "count": _whole(len(signals))})
         return self._system, Message("user", content)
 
     def _show(self, number: int, signal: Signal) -> str:
         bars = signal.snapshot.bars[-self._lookback :]
         _check_times(signal, bars)
-        values = signal.snapshot.indicators
-        return self._prompt.signal.substitute(
-            number=number,
-            source=quote(signal.source),
-            symbol=quote(signal.symbol),
-            timeframe=quote(signal.timeframe),
-            strategy=quote(signal.strategy),
-            side=signal.side.value,
-            strength=number_text(signal.strength),
-            close_time=_time_text(signal.close_time),
-            price=number_text(signal.price),
-            bar_sources=", ".join(map(quote, dict.fromkeys(bar.source for bar in bars))) or NOT_KNOWN,
-            bar_count=len(bars),
-            bars="\n".join(map(_bar_text, bars)) or NOT_KNOWN,
-            indicators="\n".join(label + _rounded(values.get(name)) for name, label in self._indicators) or NOT_KNOWN,
-        )
+        known = signal.snapshot.indicators
+        values: dict[str, str | Figure] = {
+            name: Figure(value := known.get(name), rounded(value)) for name in self._prompt.indicators
+        }
+        values |= {
+            "number": _whole(number),
+            "source": quote(signal.source),
+            "symbol": quote(signal.symbol),
+            "timeframe": quote(signal.timeframe),
+            "strategy": quote(signal.strategy),
+            "side": signal.side.value,
+            "strength": Figure(signal.strength, number_text(signal.strength)),
+            "close_time": time_text(signal.close_time),
+            "price": Figure(signal.price, number_text(signal.price)),
+            "bar_sources": ", ".join(map(quote, dict.fromkeys(bar.source for bar in bars))) or NOT_KNOWN,
+            "bar_count": _whole(len(bars)),
+            "bars": "\n".join(map(_bar_text, bars)) or NOT_KNOWN,
+            "indicators": "\n".join(label + rounded(known.get(name)) for name, label in self._indicators) or NOT_KNOWN,
+        }
+        return self._prompt.parts["signal"].fill(values)
 
 
 def estimate_tokens(messages: Sequence[Message], max_tokens: int, bytes_per_token: float = 2.0) -> int:
@@ -88,48 +122,8 @@ def estimate_tokens(messages: Sequence[Message], max_tokens: int, bytes_per_toke
     return math.ceil(size / bytes_per_token) + MESSAGE_OVERHEAD_TOKENS * len(messages) + max_tokens
 
 
-def quote(text: str) -> str:
-    """Text from outside as a JSON string on one line, in which no delimiter, tag or control character survives.
-
-    Letters, digits and plain punctuation stand as they are, all else is escaped; names are cut at 200 characters.
-    """
-    if text.isascii() and text.isalnum():
-        return f'"{text}"' if len(text) <= MAX_NAME_LENGTH else quote_long(text)
-    if len(text) > MAX_NAME_LENGTH:
-        return quote_long(text)
-    return '"' + "".join(c if c in _PLAIN or c.isalnum() else _escaped(c) for c in text) + '"'
-
-
-def quote_long(text: str) -> str:
-    """A long text cut, saying how long it was."""
-    return quote(text[:MAX_NAME_LENGTH]) + f" (cut from {len(text)} characters)"
-
-
-def _escaped(character: str) -> str:
-    if unicodedata.category(character)[0] in "MS" and ord(character) > 127:
-        return character
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-
-
-def number_text(value: float | None) -> str:
-    """All significant digits, no exponent, no needless zeros; n/a for what is not a finite number."""
-    if value is None or not math.isfinite(value):
-        return NOT_KNOWN
-    text = repr(float(value))
-    if "e" in text:
-        text = format(Decimal(text), "f")
-    return text.removesuffix(".0")
-
-
-def _rounded(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return NOT_KNOWN
-    return number_text(float(f"{value:.{INDICATOR_DIGITS}g}"))
-
-
-def _time_text(time: datetime) -> str:
-    return time.isoformat(" ")[:19]
+def _whole(number: int) -> Figure:
+    return Figure(number, str(number))
 
 
 def _bar_text(bar: Bar) -> str:

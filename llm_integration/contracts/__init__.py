@@ -8,16 +8,24 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-RATE_SIGNAL = "rate_signal.v1.json"
+RATE_SIGNAL = "rate_signal.v1"
+PROPOSE_TRADE = "propose_trade.v1"
+
+
+def contract_names() -> list[str]:
+    """Every contract there is a file for."""
+    return sorted(
+        path.name.removesuffix(".json") for path in files(__package__).iterdir() if path.name.endswith(".json")
+    )
 
 
 def schema_text(name: str) -> str:
-    """The text of a schema file, as it stands."""
-    return files(__package__).joinpath(name).read_text("utf-8")
+    """The text of a contract's file, as it stands."""
+    return files(__package__).joinpath(f"{name}.json").read_text("utf-8")
 
 
 def load_schema(name: str = RATE_SIGNAL) -> dict[str, Any]:
-    """A schema by its file name."""
+    """A contract's schema."""
     schema: dict[str, Any] = json.loads(schema_text(name))
     return schema
 
