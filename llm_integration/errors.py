@@ -15,6 +15,7 @@ TradentError
     ├── BudgetExceeded       a limit of what may be spent: nothing was sent, nothing is charged  no
     ├── ModelNotFound        the model is unknown or has been shut down                          no
     ├── ContextExceeded      the prompt is longer than the model reads                           no
+    ├── DeadlinePassed       it cannot be started before its deadline: nothing was sent           no
     └── RequestRejected      any other 4xx                                                       no
 """
 
@@ -148,6 +149,12 @@ class ModelNotFound(BackendError):
 
 class ContextExceeded(BackendError):
     """The prompt is longer than the model reads."""
+
+
+class DeadlinePassed(BackendError):
+    """The request's deadline passed, or is sure to pass, before it could be started; nothing was sent."""
+
+    charged = False
 
 
 class RequestRejected(BackendError):
