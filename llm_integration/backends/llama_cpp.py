@@ -5,26 +5,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from llm_integration.backends.wire import Wire
-from llm_integration.backends.wire.reply import parse_json
-from llm_integration.errors import BackendError, TimedOut
-from llm_integration.model import Message
+from llm_integration.backends.wire.canary import SAID, enforces_schema
+from llm_integration.backends.wire.chat_stream import complete
+from llm_integration.backends.wire.reply import tokens
+from llm_integration.errors import BackendError
 from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
 _CHECK_LIMIT_S = 10.0
-_CANARY_LIMIT_S = 60.0
-_CANARY_WORD = "schema-is-enforced"
-_CANARY = {
-    "type": "object",
-    "properties": {"canary": {"type": "string", "enum": [_CANARY_WORD]}},
-    "required": ["canary"],
-    "additionalProperties": False,
-}
-
-_SCHEMA = {
-    True: "schema enforced",
-    False: "schema not enforced: replies are validated, but more of them will not do",
-    None: "schema not checked, as it did not answer in time",
-}
+_TEMPLATE = {"enable_thinking": False}
 
 
 class Backend:
@@ -40,12 +28,31 @@ class Backend:
         self._slots: asyncio.Semaphore | None = None
         self._slot_count = 0
         self._counting = asyncio.Lock()
+        self._context_tokens: int | None = None
         self._schema_enforced: bool | None = None
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The model's reply. Raises BackendError. `request.timeout_s` starts once a slot is free."""
         async with await self._free_slots():
-            return await self._wire.post_chat("/v1/chat/completions", _body(request), request.timeout_s)
+            return await complete(
+                self._wire, "/v1/chat/completions", request, _body(request),
+                stream_fields={"stream_options": {"include_usage": True}},
+            )  # fmt: skip
+
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """How many tokens the request's messages are to the loaded model; None where the server does not say."""
+        chat = {"messages": _messages(request), "chat_template_kwargs": _TEMPLATE}
+        try:
+            templated = await self._wire.ask("/apply-template", chat, _CHECK_LIMIT_S)
+            prompt = templated.body.get("prompt") if isinstance(templated.body, dict) else None
+            if templated.status != 200 or not isinstance(prompt, str):
+                return None
+            text = {"content": prompt, "add_special": True, "parse_special": True}
+            cut = await self._wire.ask("/tokenize", text, _CHECK_LIMIT_S)
+        except BackendError:
+            return None
+        counted = cut.body.get("tokens") if cut.status == 200 and isinstance(cut.body, dict) else None
+        return len(counted) if isinstance(counted, list) else None
 
     async def check(self, model: str) -> Health:
         """Whether the server is up, its model loaded, and the reply's schema enforced (asked once)."""
@@ -59,15 +66,23 @@ class Backend:
             if refusal is not None:
                 return Health(False, refusal)
             if self._schema_enforced is None:
-                self._schema_enforced = await self._canary(model)
+                self._schema_enforced = await enforces_schema(self.chat, model)
         except BackendError as error:
             return Health(False, str(error))
-        said = f"llama-server at {self._wire.address}, {self._slot_count} at once, {_SCHEMA[self._schema_enforced]}"
+        said = f"llama-server at {self._wire.address}, {self._slot_count} at once, {SAID[self._schema_enforced]}"
         return Health(True, said)
 
     def capabilities(self, model: str) -> Capabilities:
-        """What is known of the model."""
-        return Capabilities(schema=self._schema_enforced, json_object=True, logprobs=True, local=True)
+        """What is known of the model the server has loaded."""
+        return Capabilities(
+            schema=self._schema_enforced,
+            json_object=True,
+            streaming=True,
+            logprobs=True,
+            local=True,
+            context_tokens=self._context_tokens,
+            slots=self._slot_count or None,
+        )
 
     def price(self, model: str) -> Price | None:
         """Not known here."""
@@ -91,29 +106,13 @@ class Backend:
             return f"llama-server does not take the key ({props.status}); set {self.API_KEY_ENV} to its --api-key"
         if props.status == 503:
             return f"llama-server at {self._wire.address} is still loading its model"
-        total = props.body.get("total_slots") if isinstance(props.body, dict) else None
+        told = props.body if isinstance(props.body, dict) else {}
+        total, defaults = told.get("total_slots"), told.get("default_generation_settings")
+        self._context_tokens = tokens(defaults.get("n_ctx")) or None if isinstance(defaults, dict) else None
         count = min(total, self._most_slots) if isinstance(total, int) and total >= 1 else self._most_slots
         if self._slots is None or count != self._slot_count:
             self._slots, self._slot_count = asyncio.Semaphore(count), count
         return None
-
-    async def _canary(self, model: str) -> bool | None:
-        """Whether a schema is enforced: a server that ignores it answers 200 all the same. None: no answer in time."""
-        question = ChatRequest(
-            messages=(Message("user", "Answer in JSON."),),
-            model=model,
-            schema=_CANARY,
-            schema_name="canary",
-            max_tokens=64,
-            timeout_s=_CANARY_LIMIT_S,
-        )
-        try:
-            reply = await self.chat(question)
-            return parse_json(reply.text) == {"canary": _CANARY_WORD}
-        except TimedOut:
-            return None
-        except ValueError:
-            return False
 
 
 def _body(request: ChatRequest) -> Mapping[str, object]:
@@ -123,10 +122,18 @@ def _body(request: ChatRequest) -> Mapping[str, object]:
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
         "cache_prompt": True,
-        "chat_template_kwargs": {"enable_thinking": False},
+        "chat_template_kwargs": _TEMPLATE,
     }
+    if request.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
     if request.schema is not None:
         schema = {"name": request.schema_name, "strict": True, "schema": request.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    elif request.json_object:
+        body["response_format"] = {"type": "json_object"}
+    body["messages"] = _messages(request)
     return body
+
+
+def _messages(request: ChatRequest) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in request.messages]

@@ -193,8 +193,8 @@ async def test_openai_without_a_key_is_asked_only_at_an_address_of_ones_own() ->
         ("openai", "Unsupported value: 'temperature' does not support 0.5 with this model.", "temperature", None),
         ("openai", "Unsupported parameter: 'max_tokens' is not supported with this model. "
                    "Use 'max_completion_tokens' instead.", "max_tokens", "max_completion_tokens"),
-        ("openai", "Invalid schema for response_format 'rate_signal'", "response_format", None),
-        ("openai", "This response_format type is unavailable now", "response_format", None),
+        ("openai", "Invalid schema for response_format 'rate_signal'", "json_schema", None),
+        ("openai", "This response_format type is unavailable now", "json_schema", None),
         ("anthropic", "`temperature` is deprecated for this model.", "temperature", None),
         ("anthropic", "output_config.format: Extra inputs are not permitted", "output_config", None),
         ("bedrock", "The model returned the following errors: `temperature` is deprecated for this model.",

@@ -1,13 +1,16 @@
-"""Judges a model by OpenRouter's list of models: alive, due to be shut down, or gone, and what to take instead."""
+"""Reads OpenRouter's list of models: whether one is alive, what it offers and costs, and what to take instead."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from llm_integration.ports import Health
+from llm_integration.backends.wire.reply import tokens, usd
+from llm_integration.ports import Capabilities, Health, Price
 
 _SOON = timedelta(days=30)
 _ROUTING_SUFFIXES = (":nitro", ":floor", ":online", ":exacto", ":extended", ":thinking")
+_DEARER_SUFFIXES = (":nitro", ":online")
+_PRICES = (("prompt", None), ("completion", None), ("request", "0"))
 _NO_FAMILY_WORDS = {"preview", "latest", "exp", "experimental", "beta", "free", "instruct"}
 
 
@@ -29,6 +32,45 @@ def judge_model(model: str, listed: Sequence[Mapping[str, object]], now: datetim
     if expires - now <= _SOON:
         return Health(True, f"{model} will be shut down on {day}{_instead(model, listed)}")
     return Health(True, f"{model} is available until {day}")
+
+
+def price_in(model: str, listed: Sequence[Mapping[str, object]]) -> Price | None:
+    """What `model` costs by its entry; None where that is not one price, or none is listed.
+
+    Prices are strings, USD per token and per request. Those of routers are -1, as they depend on the choice.
+    """
+    entry = _find(model, listed)
+    pricing = entry.get("pricing") if entry is not None else None
+    if not isinstance(pricing, dict) or model.endswith(_DEARER_SUFFIXES):
+        return None
+    read, written, asked = (usd(pricing.get(kind, absent)) for kind, absent in _PRICES)
+    if read is None or written is None or asked is None:
+        return None
+    return Price(read, written, asked, "openrouter")
+
+
+def offers_in(model: str, listed: Sequence[Mapping[str, object]]) -> Capabilities:
+    """What `model` offers by its entry."""
+    entry = _find(model, listed)
+    if entry is None:
+        return Capabilities(streaming=True)
+    provider = entry.get("top_provider")
+    sizes = [entry.get("context_length"), provider.get("context_length") if isinstance(provider, dict) else None]
+    contexts = [count for count in map(tokens, sizes) if count]
+    return Capabilities(
+        schema=takes(model, listed, "structured_outputs"),
+        json_object=takes(model, listed, "response_format"),
+        logprobs=takes(model, listed, "top_logprobs"),
+        streaming=True,
+        context_tokens=min(contexts, default=None),
+    )
+
+
+def takes(model: str, listed: Sequence[Mapping[str, object]], parameter: str) -> bool | None:
+    """Whether a provider of `model` takes a parameter, by its entry; None where that is not said."""
+    entry = _find(model, listed)
+    names = entry.get("supported_parameters") if entry is not None else None
+    return parameter in names if isinstance(names, list) else None
 
 
 def _find(model: str, listed: Iterable[Mapping[str, object]]) -> Mapping[str, object] | None:

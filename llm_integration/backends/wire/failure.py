@@ -107,7 +107,8 @@ def _class_of(
 def _class_by_words(status: int | None, codes: str, said: str) -> type[BackendError] | None:
     """What the error's own words say, where they are more exact than the status."""
     ours = status in (None, 400, 404, 413, 422)
-    gone = ours and _any(_GONE_WORDS, said) and _any(("model", "endpoint"), said)
+    choosy = "requested parameters" in said and "endpoint" in said
+    gone = ours and not choosy and _any(_GONE_WORDS, said) and _any(("model", "endpoint"), said)
     unnumbered = status is None
     rules: tuple[tuple[bool, type[BackendError]], ...] = (
         (_any(_CONTEXT_CODES, codes) or (ours and _any(_CONTEXT_WORDS, said)), ContextExceeded),
@@ -115,7 +116,7 @@ def _class_by_words(status: int | None, codes: str, said: str) -> type[BackendEr
         (_any(_QUOTA_CODES, codes) or (ours and _any(_QUOTA_WORDS, said)), PaymentRequired),
         (unnumbered and _any(_RATE_CODES, codes), RateLimited),
         (unnumbered and _any(_KEY_CODES, codes), Unauthorized),
-        (unnumbered and "invalid_request" in codes, RequestRejected),
+        (choosy or (unnumbered and "invalid_request" in codes), RequestRejected),
     )
     return next((kind for applies, kind in rules if applies), None)
 

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,6 +26,7 @@ from llm_integration.errors import (
 from llm_integration.ports import BackendContext, ChatReply
 
 _CHAT_LIMIT_BYTES = 8 * 1024 * 1024
+_STREAM_LIMIT_BYTES = 32 * 1024 * 1024
 _FETCH_LIMIT_BYTES = 32 * 1024 * 1024
 _CONNECT_LIMIT_S = 10.0
 _IDLE_LIMIT_S = 30.0
@@ -73,6 +75,15 @@ class Wire:
         parts = urlsplit(self._base_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
+    @property
+    def local(self) -> bool:
+        """Whether the server is on this machine or in a private network, by its address."""
+        host = urlsplit(self._base_url).hostname or ""
+        try:
+            return ip_address(host).is_private
+        except ValueError:
+            return "." not in host or host.endswith((".local", ".lan", ".internal", ".localhost"))
+
     async def post_chat(
         self, path: str, body: Mapping[str, object], timeout_s: float, headers: Mapping[str, str] | None = None
     ) -> ChatReply:
@@ -95,7 +106,7 @@ class Wire:
         `body` asks for a stream in its dialect's words. A server that answers whole all the same is read as such.
         Whatever `on_delta` raises ends the call. `timeout_s` bounds the whole; once text has come, `idle_s` a silence.
         """
-        read = StreamedBody(_CHAT_LIMIT_BYTES, reader, on_delta, self._scrub, self._idle_s)
+        read = StreamedBody(_STREAM_LIMIT_BYTES, reader, on_delta, self._scrub, self._idle_s)
         outgoing = {"Accept": "text/event-stream, */*", **(headers or {})}
         received = await self._send("POST", path, timeout_s, read, orjson.dumps(body), outgoing)
         return self._judged(received, lambda: read.reply(received, self._read))

@@ -8,6 +8,8 @@ from decimal import Decimal, InvalidOperation
 
 import orjson
 
+from llm_integration.backends.wire.logprobs import token_logprobs
+from llm_integration.backends.wire.secrets import mended
 from llm_integration.ports import ChatReply
 
 _MOST_TOKENS = 2**31 - 1
@@ -50,22 +52,25 @@ def parse_json(text: str) -> object:
 
 def read_chat(received: Received, clean: Callable[[str], str]) -> ChatReply:
     """The ChatReply in a 200. Raises NotAChat and ErrorInside."""
-    body = _completion(received)
-    if body.get("error"):
-        raise ErrorInside(body["error"], body)
-    if "error_type" in body and not body.get("choices"):
-        raise ErrorInside(body, body)
+    body = completion_in(received.text)
     choice = _first_choice(body)
-    finish_reason = choice.get("finish_reason")
-    if choice.get("error"):
-        raise ErrorInside(choice["error"], body)
-    if finish_reason == "error":
-        raise ErrorInside({"message": "the provider ended the reply with an error"}, body)
+    return to_reply(_content(choice), choice, body, received, clean)
+
+
+def to_reply(
+    text: str,
+    choice: Mapping[str, object],
+    body: Mapping[str, object],
+    received: Received,
+    clean: Callable[[str], str],
+) -> ChatReply:
+    """The ChatReply with that text; its end and probabilities are told by `choice`, all else by `body`."""
     prompt_tokens, completion_tokens, cost_usd = _usage(body.get("usage"))
+    logprobs = choice.get("logprobs")
     return ChatReply(
-        text=_string(_content(choice), clean) or "",
+        text=clean(mended(text)),
         model=_string(body.get("model"), clean),
-        finish_reason=_string(finish_reason, clean),
+        finish_reason=_string(choice.get("finish_reason"), clean),
         reply_id=_string(body.get("id") or received.headers.get("X-Generation-Id"), clean),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
@@ -73,27 +78,51 @@ def read_chat(received: Received, clean: Callable[[str], str]) -> ChatReply:
         http_status=received.status,
         headers_at=received.headers_at,
         raw=received.text,
+        cost_source=None if cost_usd is None else "reported",
+        logprobs=token_logprobs(logprobs.get("content"), clean) if isinstance(logprobs, dict) else (),
     )
+
+
+def completion_in(text: str) -> Mapping[str, object]:
+    """The chat completion, or the chunk of one, that a text is. Raises NotAChat and ErrorInside."""
+    body = object_in(text)
+    nested = body.get("provider")
+    if not body.get("choices") and isinstance(nested, dict) and ("choices" in nested or "error" in nested):
+        body = nested
+    if body.get("error"):
+        raise ErrorInside(body["error"], body)
+    choices = body.get("choices")
+    if "error_type" in body and not choices:
+        raise ErrorInside(body, body)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict) and choice.get("error"):
+        raise ErrorInside(choice["error"], body)
+    if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+        raise ErrorInside({"message": "the provider ended the reply with an error"}, body)
+    return body
+
+
+def delta_in(choice: Mapping[str, object]) -> str:
+    """The text that a chunk's choice adds; a whole message in its place is taken too."""
+    delta = choice.get("delta") or choice.get("message")
+    return _text_of(delta) if isinstance(delta, dict) else ""
 
 
 def json_object(received: Received) -> Mapping[str, object]:
     """The JSON object that a body is. Raises NotAChat."""
-    if not received.text.strip():
+    return object_in(received.text)
+
+
+def object_in(text: str) -> Mapping[str, object]:
+    """The JSON object that a text is. Raises NotAChat."""
+    if not text.strip():
         raise NotAChat("the body is empty")
     try:
-        body = parse_json(received.text)
+        body = parse_json(text)
     except ValueError:
-        raise NotAChat(f"the body is no JSON: {received.text.strip()[:120]!r}") from None
+        raise NotAChat(f"the body is no JSON: {text.strip()[:120]!r}") from None
     if not isinstance(body, dict):
-        raise NotAChat(f"the body is JSON but no object: {received.text.strip()[:120]!r}")
-    return body
-
-
-def _completion(received: Received) -> Mapping[str, object]:
-    body = json_object(received)
-    nested = body.get("provider")
-    if not body.get("choices") and isinstance(nested, dict) and ("choices" in nested or "error" in nested):
-        return nested
+        raise NotAChat(f"the body is JSON but no object: {text.strip()[:120]!r}")
     return body
 
 
@@ -104,15 +133,20 @@ def _first_choice(body: Mapping[str, object]) -> Mapping[str, object]:
     raise NotAChat("the body has no choices")
 
 
-def _content(choice: Mapping[str, object]) -> object:
+def _content(choice: Mapping[str, object]) -> str:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise NotAChat("the first choice has no message")
+    return _text_of(message)
+
+
+def _text_of(message: Mapping[str, object]) -> str:
     content = message.get("content")
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         content = "".join(part for part in parts if isinstance(part, str))
-    return content or message.get("refusal")
+    text = content or message.get("refusal")
+    return text if isinstance(text, str) else ""
 
 
 def _usage(usage: object) -> tuple[int | None, int | None, Decimal | None]:
@@ -146,4 +180,4 @@ def usd(value: object) -> Decimal | None:
 def _string(value: object, clean: Callable[[str], str]) -> str | None:
     if not isinstance(value, str):
         return None
-    return clean(value.encode("utf-8", "replace").decode("utf-8"))
+    return clean(mended(value))

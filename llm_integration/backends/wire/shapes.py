@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from llm_integration.backends.wire.reply import ErrorInside, NotAChat, Received, json_object, tokens
+from llm_integration.backends.wire.secrets import mended
 
 _FINISH_REASONS = {
     "end_turn": "stop", "stop_sequence": "stop", "stop": "stop",
@@ -31,7 +32,7 @@ def text_of(value: object, clean: Callable[[str], str]) -> str | None:
     """A string, free of the key and of lone surrogates; None for what is none."""
     if not isinstance(value, str):
         return None
-    return clean(value.encode("utf-8", "replace").decode("utf-8"))
+    return clean(mended(value))
 
 
 def finish_reason(value: object, clean: Callable[[str], str]) -> str | None:
