@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from llm_integration.errors import BackendError, BudgetExceeded, NotUsable
 from llm_integration.ports import Backend, Capabilities, ChatReply, ChatRequest, Health, Price
+from llm_integration.streaming import DeltaGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,10 @@ class Fallback:
         """The first reply. Raises a BackendError of the last one's class, with everyone's reason.
 
         A budget that says to skip ends it at once; one that does not passes its model over, and decides the class only
-        where nothing else failed.
+        where nothing else failed. Once text of a reply has gone to `on_delta`, its failure stands.
         """
+        gate = DeltaGate(request.on_delta)
+        request = replace(request, on_delta=gate.on_delta)
         failures: list[tuple[str, BackendError]] = []
         for place, candidate in enumerate(self._candidates):
             timeout_s = candidate.timeout_s or request.timeout_s
@@ -48,6 +51,8 @@ class Fallback:
                 if isinstance(error, BudgetExceeded) and error.skip:
                     raise
                 failures.append((candidate.model, error))
+                if gate.started:
+                    break
                 continue
             return replace(reply, answered_by=candidate.model, fallback=place > 0)
         raise _nobody(failures)

@@ -9,6 +9,7 @@ from tenacity.wait import wait_base
 from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError, NotUsable
 from llm_integration.ports import Backend, ChatReply, ChatRequest
+from llm_integration.streaming import DeltaGate
 from trading.clock import Clock
 
 
@@ -40,10 +41,19 @@ class Retry(Wrapper):
         self._wait = _AsAsked(wait_exponential(multiplier=first_wait_s, max=longest_wait_s), wait_random(0, jitter_s))
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """The first reply that comes; the last try's BackendError where none does; tries are counted in `attempt`."""
+        """The first reply that comes; the last try's BackendError where none does; tries are counted in `attempt`.
+
+        Once text of a reply has gone to `on_delta`, its failure stands.
+        """
+        gate = DeltaGate(request.on_delta)
+        request = replace(request, on_delta=gate.on_delta)
         stop = _Enough(self._clock, self._tries, self._longest_asked_s, self._deadline_s)
         async for attempt in AsyncRetrying(
-            sleep=self._clock.sleep, stop=stop, wait=self._wait, retry=retry_if_exception(_may_pass), reraise=True
+            sleep=self._clock.sleep,
+            stop=stop,
+            wait=self._wait,
+            retry=retry_if_exception(lambda error: _may_pass(error) and not gate.started),
+            reraise=True,
         ):
             with attempt:
                 tried = attempt.retry_state.attempt_number - 1
