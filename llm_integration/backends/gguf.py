@@ -7,9 +7,9 @@ context is `llm.backends.gguf.context_tokens`, else what the model was trained w
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
@@ -38,13 +38,18 @@ class Backend:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The model's reply. Raises BackendError. `request.timeout_s` starts once those before it are answered."""
-        file = self._files.get(request.model)
-        if file is None:
-            file = self._files[request.model] = _File(_path(request.model), self._wanted, self._clock)
+        file = self._file(request.model)
         reply = await file.answer(request)
         if file.context_tokens is not None:
             self._context_tokens[request.model] = file.context_tokens
         return reply
+
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """How many tokens the request's messages are to the model, which this loads; None where it cannot be had."""
+        try:
+            return await self._file(request.model).count(request)
+        except BackendError:
+            return None
 
     async def check(self, model: str) -> Health:
         """Whether the package is there and the file one of its models. It is loaded by the first call."""
@@ -76,6 +81,11 @@ class Backend:
         files, self._files = list(self._files.values()), {}
         await asyncio.gather(*(file.close() for file in files))
 
+    def _file(self, model: str) -> "_File":
+        if model not in self._files:
+            self._files[model] = _File(_path(model), self._wanted, self._clock)
+        return self._files[model]
+
 
 class _File:
     """One GGUF file with the thread that works on it."""
@@ -99,14 +109,28 @@ class _File:
 
     async def answer(self, request: ChatRequest) -> ChatReply:
         """The reply. Raises BackendError; whoever gives up, generation ends with the token it is at."""
+        async with self._turn_for(request):
+            return await self._generate(await self._load(), request)
+
+    async def count(self, request: ChatRequest) -> int:
+        """The tokens of the prompt. Raises BackendError."""
+        async with self._turn_for(request):
+            model, loop = await self._load(), asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, model.count, request.messages)
+
+    @asynccontextmanager
+    async def _turn_for(self, request: ChatRequest) -> AsyncIterator[None]:
+        """The model for oneself, as long as the request may take. Raises NotUsable and TimedOut."""
         async with self._turn:
             if self._closed:
                 raise NotUsable(f"{self._path} has been closed")
             try:
                 async with asyncio.timeout(request.timeout_s):
-                    return await self._generate(await self._load(), request)
+                    yield
             except TimeoutError:
                 failure = TimedOut(f"{self._path} gave no full reply within {request.timeout_s:g} s")
+            else:
+                return
         raise failure
 
     async def close(self) -> None:

@@ -132,14 +132,28 @@ async def test_what_the_receiver_of_the_text_raises_ends_the_call(model: Backend
 
 
 async def test_probabilities_are_those_of_the_tokens(model: Backend) -> None:
-    """At temperature 0 each token is the likeliest; the alternatives are sorted and the chosen one among them."""
-    reply = await model.chat(request(top_logprobs=3))
+    """At temperature 0 each token is the likeliest; the others come after it, sorted."""
+    reply = await model.chat(request(top_logprobs=4))
     assert "".join(entry.token for entry in reply.logprobs) == reply.text
     for entry in reply.logprobs:
-        likeliest = [logprob for _, logprob in entry.alternatives]
-        assert entry.alternatives[0] == (entry.token, entry.logprob)
-        assert likeliest == sorted(likeliest, reverse=True) and len(likeliest) == 3
-        assert math.exp(likeliest[0]) <= 1 and sum(map(math.exp, likeliest)) <= 1 + 1e-9
+        shown = [entry.logprob, *(logprob for _, logprob in entry.alternatives)]
+        assert shown == sorted(shown, reverse=True) and len(shown) == 4
+        assert entry.token not in dict(entry.alternatives)
+        assert sum(map(math.exp, shown)) <= 1 + 1e-9
+
+
+async def test_the_probabilities_of_all_tokens_add_up_to_one(model: Backend) -> None:
+    reply = await model.chat(request(top_logprobs=356, max_tokens=3))
+    for entry in reply.logprobs:
+        others = [logprob for _, logprob in entry.alternatives]
+        assert len(others) == 355
+        assert math.fsum(map(math.exp, [entry.logprob, *others])) == pytest.approx(1)
+
+
+async def test_tokens_are_counted_as_the_model_counts_them(model: Backend) -> None:
+    asked = request("How many?")
+    assert await model.count_tokens(asked) == (await model.chat(asked)).prompt_tokens
+    assert await model.count_tokens(request(model="/nowhere.gguf")) is None
 
 
 async def test_a_prompt_that_is_too_long_is_told_of_with_both_counts() -> None:

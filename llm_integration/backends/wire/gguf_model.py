@@ -105,6 +105,10 @@ class GgufModel:
             headers_at=began_at, logprobs=probabilities,
         )  # fmt: skip
 
+    def count(self, messages: Sequence[Message]) -> int:
+        """How many tokens a prompt of these messages has. Raises RequestRejected."""
+        return len(self._prompt(messages))
+
     def close(self) -> None:
         """Free its memory."""
         self._llama.close()
@@ -132,7 +136,7 @@ class GgufModel:
             if hand_on is not None and pieces[-1]:
                 hand_on(pieces[-1])
             if request.top_logprobs:
-                probabilities.append(self._probability(token, request.top_logprobs))
+                probabilities.append(self._probability(token, pieces[-1], request.top_logprobs))
             if count >= most:
                 break
         pieces.append(decoder.decode(b"", final=True))
@@ -208,15 +212,18 @@ class GgufModel:
         self._package.llama_sampler_free(sampler)
         return module.LlamaGrammar.from_string(rules, verbose=False)
 
-    def _probability(self, token: int, alternatives: int) -> TokenLogprob:
-        """The chosen token's log probability before temperature and grammar, and the likeliest tokens'."""
+    def _probability(self, token: int, text: str, most: int) -> TokenLogprob:
+        """The log probability of the token that added `text`, before temperature and grammar, and the likeliest others.
+
+        Joined, the tokens are the text: of a character made of several, the last one has it all.
+        """
         found = self._package.llama_get_logits_ith(self._llama.ctx, -1)
         logits = np.ctypeslib.as_array(found, shape=(self._llama.n_vocab(),)).astype(np.float64)
         shifted = logits - logits.max()
         logs = shifted - np.log(np.exp(shifted).sum())
-        likeliest = np.argsort(-logs, kind="stable")[:alternatives]
-        others = tuple((self._text(int(other)), float(logs[other])) for other in likeliest)
-        return TokenLogprob(self._text(token), float(logs[token]), others)
+        likeliest = [int(other) for other in np.argsort(-logs, kind="stable")[:most] if other != token]
+        others = tuple((self._text(other), float(logs[other])) for other in likeliest)
+        return TokenLogprob(text, float(logs[token]), others)
 
     def _text(self, token: int) -> str:
         return self._piece(token).decode("utf-8", "replace") or self._name(token)
