@@ -1,5 +1,6 @@
 """Real HTTP servers of the dialects of OpenAI, Ollama, Anthropic and Bedrock, by the scripts of tests.servers."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,38 @@ class OpenAIServer(ChatServer):
 
     def beside(self, path: str) -> Answer:
         return self.models if path == "/models" else super().beside(path)
+
+
+class LlamaCppPythonServer(ChatServer):
+    """llama-cpp-python's server: /v1, with words of its own for the form of a reply, and 500 for all it cannot read.
+
+    `probabilities` is whether its model was loaded so that it has some (`logits_all`).
+    """
+
+    prefix = "/v1"
+
+    def __init__(self, script: Sequence[Step] = (), *, owner: str = "me", probabilities: bool = True) -> None:
+        super().__init__(script, self._rate)
+        self.owner = owner
+        self.probabilities = probabilities
+
+    def beside(self, path: str) -> Answer:
+        listed = {"id": "test/model", "object": "model", "owned_by": self.owner, "permissions": []}
+        return Answer({"object": "list", "data": [listed]}) if path == "/models" else super().beside(path)
+
+    def _rate(self, body: Json) -> Answer:
+        form = body.get("response_format", {})
+        if form.get("type") not in (None, "text", "json_object"):
+            return _python_failure(
+                "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), "
+                "'msg': \"Input should be 'text' or 'json_object'\", 'input': 'json_schema'}]"
+            )
+        if body.get("logprobs") and not self.probabilities:
+            return _python_failure("logprobs is not supported for models created with logits_all=False")
+        schema = form.get("schema", {})
+        if "canary" in schema.get("properties", {}):
+            return Answer(completion(json.dumps({"canary": schema["properties"]["canary"]["enum"][0]})))
+        return Answer(completion(rating_for(schema) if schema else "well ..."))
 
 
 class OllamaServer(ChatServer):
@@ -54,6 +87,11 @@ class BedrockServer(ChatServer):
 
     def beside(self, path: str) -> Answer:
         return self.profile if path.startswith("/inference-profiles/") else self.model
+
+
+def _python_failure(message: str) -> Answer:
+    error = {"message": message, "type": "internal_server_error", "param": None, "code": None}
+    return Answer({"error": error}, status=500)
 
 
 def ollama_reply(text: str, **fields: Any) -> Json:

@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aiohttp import web
 
@@ -44,7 +44,17 @@ class Break:
     before_headers: bool = False
 
 
-Step = Answer | Hang | Break
+@dataclass(frozen=True)
+class Stream:
+    """Send these pieces one after the other, then do as `ending` says: end the reply, break the connection, or hang."""
+
+    pieces: Sequence[str | bytes]
+    ending: Literal["end", "break", "hang"] = "end"
+    content_type: str = "text/event-stream"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Step = Answer | Hang | Break | Stream
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,31 @@ def completion(content: str, **fields: Any) -> Json:
     usage = {"prompt_tokens": 120, "completion_tokens": 30, "total_tokens": 150, "cost": 0.000125}
     whole = {"id": "gen-1", "object": "chat.completion", "model": "test/model", "choices": [choice], "usage": usage}
     return {**whole, **fields}
+
+
+def events(*values: Any) -> list[str]:
+    """Server-sent events, each with a value as JSON, or a text as it is."""
+    return [f"data: {value if isinstance(value, str) else json.dumps(value)}\n\n" for value in values]
+
+
+def chunk(text: str | None = None, **fields: Any) -> Json:
+    """A chunk of a chat completion that adds `text`; `fields` go into its choice."""
+    delta = {} if text is None else {"content": text}
+    choice = {"index": 0, "delta": delta, "finish_reason": None, **fields}
+    return {"id": "gen-1", "object": "chat.completion.chunk", "model": "test/model", "choices": [choice]}
+
+
+def streamed(whole: Json, size: int = 5) -> Stream:
+    """A chat completion as a stream, `size` letters at a time, its usage before the end as OpenRouter sends it."""
+    (choice,) = whole["choices"]
+    text, logprobs = choice["message"]["content"], choice.get("logprobs")
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    chunks = [chunk(piece) for piece in ["", *pieces]]
+    if logprobs:
+        chunks = [chunk(entry["token"], logprobs={"content": [entry]}) for entry in logprobs["content"]]
+    usage = {**chunk(), "choices": [], "usage": whole["usage"]}
+    told = [{**one, "id": whole["id"], "model": whole["model"]} for one in chunks]
+    return Stream([": PROCESSING\n\n", *events(*told, chunk(finish_reason=choice["finish_reason"]), usage, "[DONE]")])
 
 
 def rating_for(schema: Mapping[str, Any] | None, rating: int = 4) -> str:
@@ -107,7 +142,8 @@ class ChatServer:
     @property
     def chats(self) -> list[Request]:
         """The chat requests among `requests`."""
-        return [request for request in self.requests if request.method == "POST"]
+        posted = [request for request in self.requests if request.method == "POST"]
+        return [request for request in posted if self.aside(request.path, request.json) is None]
 
     def let_go(self) -> None:
         """End every Hang: its connection is closed."""
@@ -132,6 +168,10 @@ class ChatServer:
         """The answer to a GET."""
         return Answer({"error": {"code": 404, "message": f"no {path} here"}}, status=404)
 
+    def aside(self, path: str, body: Json) -> Answer | None:
+        """The answer to a POST that is no chat; None where it is one."""
+        return None
+
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path.removeprefix(self.prefix)
         if request.method == "GET":
@@ -139,17 +179,27 @@ class ChatServer:
             return _response(self.beside(path))
         body = json.loads(await request.read())
         self.requests.append(Request("POST", path, dict(request.headers), body))
+        aside = self.aside(path, body)
+        if aside is not None:
+            return _response(aside)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         self.arrived.set()
         try:
-            return await self._play(self.script.pop(0) if self.script else self.default(body), request)
+            return await self._play(self.script.pop(0) if self.script else self._by_default(body), request)
         finally:
             self.under_way -= 1
+
+    def _by_default(self, body: Json) -> Step:
+        step = self.default(body)
+        whole = isinstance(step, Answer) and step.status == 200 and isinstance(step.body, dict) and step.body
+        return streamed(whole) if body.get("stream") and whole and "choices" in whole else step
 
     async def _play(self, step: Step, request: web.Request) -> web.StreamResponse:
         if isinstance(step, Answer):
             return _response(step)
+        if isinstance(step, Stream):
+            return await self._stream(step, request)
         begun = (isinstance(step, Hang) and step.after_headers) or (isinstance(step, Break) and not step.before_headers)
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
         if begun:
@@ -159,6 +209,18 @@ class ChatServer:
             await self._let_go.wait()
         if request.transport is not None:
             request.transport.abort() if not begun else request.transport.close()
+        return response
+
+    async def _stream(self, step: Stream, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": step.content_type, **step.headers})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for piece in step.pieces:
+            await response.write(piece.encode() if isinstance(piece, str) else piece)
+        if step.ending == "hang":
+            await self._let_go.wait()
+        if step.ending != "end" and request.transport is not None:
+            request.transport.close()
         return response
 
 
@@ -207,7 +269,15 @@ class LlamaServer(ChatServer):
             return super().beside(path)
         if self.loading:
             return Answer({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, status=503)
-        return Answer({"status": "ok"} if path == "/health" else {"total_slots": self.slots})
+        return Answer({"status": "ok"} if path == "/health" else self._props())
+
+    def aside(self, path: str, body: Json) -> Answer | None:
+        if path == "/apply-template":
+            return Answer({"prompt": "".join(f"<{one['role']}>{one['content']}" for one in body["messages"])})
+        return Answer({"tokens": list(body["content"].encode())}) if path == "/tokenize" else None
+
+    def _props(self) -> Json:
+        return {"total_slots": self.slots, "default_generation_settings": {"n_ctx": 8192}}
 
     def _rate(self, body: Json) -> Answer:
         if not self.enforces_schema:
