@@ -105,7 +105,7 @@ def _document(reply: ChatReply) -> str | None:
 def _reply(fields: dict[str, Any]) -> ChatReply:
     cost, call_id = fields.pop("cost_usd"), fields.pop("call_id")
     logprobs = tuple(
-        TokenLogprob(token, logprob, tuple((other, its) for other, its in alternatives))
+        TokenLogprob(token, float(logprob), tuple((other, float(its)) for other, its in alternatives))
         for token, logprob, alternatives in fields.pop("logprobs")
     )
     return ChatReply(

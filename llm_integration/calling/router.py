@@ -121,9 +121,9 @@ def _between(value: float | None, low: float | None, high: float | None) -> bool
 
 def _explanation(route: RouteSettings, facts: Facts) -> str:
     """What the request is, and the figures of every condition that was asked, in one short line."""
-    when, said = route.when, [f"kind={_word(facts.kind)}"]
+    when, said = route.when, [f"kind={facts.kind[:_LONGEST_WORD]}"]
     if facts.agent is not None:
-        said.append(f"agent={_word(facts.agent)}")
+        said.append(f"agent={facts.agent[:_LONGEST_WORD]}")
     if facts.prompt_tokens is not None:
         said.append(f"prompt {facts.prompt_tokens} tokens")
     if (when.min_urgency, when.max_urgency) != (None, None):
@@ -135,7 +135,7 @@ def _explanation(route: RouteSettings, facts: Facts) -> str:
     said += [f"{model} can be used" for model in when.usable]
     said += [f"{model} cannot be used" for model in when.unusable]
     said += [_median_of(model, facts) for model in when.max_latency_ms]
-    line = f"{_word(route.name)}: {', '.join(said)}"
+    line = _printable(f"{route.name}: {', '.join(said)}")
     return line if len(line) <= _LONGEST_EXPLANATION else line[: _LONGEST_EXPLANATION - 1] + "…"
 
 
@@ -144,9 +144,9 @@ def _median_of(model: str, facts: Facts) -> str:
     return f"{model} not measured of late" if latency_ms is None else f"{model} median {latency_ms:.0f} ms"
 
 
-def _word(text: str) -> str:
-    """A name as it may stand in a line of text."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_LONGEST_WORD])
+def _printable(text: str) -> str:
+    """Names from outside may hold what does not belong in a line of text."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class Latencies:

@@ -5,8 +5,9 @@ import logging
 
 import pytest
 
-from llm_integration.calling.breaker import Breaker
+from llm_integration.calling.breaker import Breaker, Gate
 from llm_integration.calling.compose import build
+from llm_integration.calling.limiter import Limited, Limiter
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,
@@ -287,6 +288,92 @@ async def test_a_check_that_finds_it_well_closes_it() -> None:
     await world.opened()
     assert (await world.breaker.check("a/b")).usable
     assert await world.ask() == ["ChatReply"]
+
+
+class Account:
+    """Breakers of two models of one backend and of one model elsewhere, which know of each other."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.models = {"one/a": Scripted(), "one/b": Scripted(), "two/c": Scripted()}
+        self.models["two/c"].name = "two"
+        self.breakers: dict[str, Breaker] = {}
+        for name, model in self.models.items():
+            self.breakers[name] = Breaker(model, self.clock, name, lambda: "", peers=self.breakers.values)
+
+    async def ask(self, model: str, failure: BackendError | None = None) -> str:
+        self.models[model].failure = failure
+        try:
+            return type(await self.breakers[model].chat(REQUEST)).__name__
+        except BackendError as error:
+            return type(error).__name__
+
+    @property
+    def open(self) -> list[str]:
+        return [name for name, breaker in self.breakers.items() if breaker.open is not None]
+
+
+async def test_a_key_that_is_refused_is_refused_for_every_model_of_the_backend(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One request shows it, one line says it, and one probe that is answered brings all of them back."""
+    account = Account()
+    assert await account.ask("one/a", Unauthorized("wrong key", status=401)) == "Unauthorized"
+    assert await account.ask("one/b") == "NotUsable"
+    assert account.models["one/b"].asked == 0
+    assert account.open == ["one/a", "one/b"]
+    assert len(caplog.records) == 1
+    await account.clock.advance(900)
+    assert await account.ask("one/b") == "ChatReply"
+    assert account.open == []
+
+
+@pytest.mark.parametrize("failure", [Unauthorized("not this model", status=403), PaymentRequired("", status=402)])
+async def test_what_may_hold_for_one_model_only_leaves_the_others_alone(failure: BackendError) -> None:
+    """A model that the key may not use, or that is too dear for what is left: a free one may still answer."""
+    account = Account()
+    await account.ask("one/a", failure)
+    assert await account.ask("one/b") == "ChatReply"
+    assert account.open == ["one/a"]
+
+
+async def test_it_is_told_that_calls_are_turned_away_until_a_probe_is_due() -> None:
+    """And while one is under way."""
+    world = World()
+    assert world.breaker.turned_away is None
+    await world.opened()
+    assert world.breaker.turned_away == "down"
+    await world.clock.advance(30)
+    assert world.breaker.turned_away is None
+    assert world.breaker.open == "down"
+    world.inner.failure = None
+    world.inner.free.clear()
+    probe = asyncio.create_task(world.breaker.chat(REQUEST))
+    await settle()
+    assert world.breaker.turned_away == "down"
+    world.inner.free.set()
+    await probe
+    assert world.breaker.turned_away is None
+
+
+async def test_calls_that_waited_for_the_quota_while_it_opened_are_not_sent_and_use_none_of_it() -> None:
+    """A probe goes through the quota as well, and is sent."""
+    clock, inner = FakeClock(), Scripted()
+    breakers: dict[str, Breaker] = {}
+    limiter = Limiter(clock, "one", 2, 0)
+    limited = Limited(Gate(inner, breakers), limiter, clock)
+    breakers["one/a/b"] = breaker = Breaker(limited, clock, "one/a/b", lambda: "", failures=2)
+    inner.failure = ServerFailed("down")
+    calls = [asyncio.create_task(breaker.chat(REQUEST)) for _ in range(5)]
+    await clock.advance(60)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome).__name__ for outcome in outcomes] == ["ServerFailed"] * 2 + ["NotUsable"] * 3
+    assert inner.asked == 2
+    assert limiter.usage().requests == 0
+    inner.failure = None
+    assert (await breaker.chat(REQUEST)).text == "{}"
+    assert inner.asked == 3
+    limiter.close()
 
 
 async def test_a_hanging_first_choice_costs_its_timeout_a_few_times_and_a_probe_counts_in_the_quota() -> None:
