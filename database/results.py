@@ -11,8 +11,11 @@ from uuid import UUID
 
 import asyncpg
 
+from database.audit import CallChain
 from database.engine import FAILURES, worth_retrying
 from database.records import json_array, json_line, refused_for_content
+from llm_integration.audit_chain import Link
+from llm_integration.audit_file import call_record
 from llm_integration.model import Call, Claim, Result, TaskStatus
 from trading.clock import Clock
 
@@ -54,14 +57,21 @@ WITH ended AS MATERIALIZED (
     INSERT INTO llm_calls (
         id, signal_ids, backend, model, answered_model, attempt, prompt_version, messages, parameters, reply, reply_id,
         finish_reason, prompt_tokens, completion_tokens, cost_usd, queue_wait_ms, latency_ms, started_at, finished_at,
-        http_status, error_class, error, route, kind, agent, run_id, cost_source, cached, rung, parsed, notes)
+        http_status, error_class, error, route, kind, agent, run_id, cost_source, cached, rung, parsed, notes,
+        reply_sha256, chain, seq, hash)
     SELECT c.* FROM json_to_recordset($2::json) AS c(
         id uuid, signal_ids uuid[], backend text, model text, answered_model text, attempt int, prompt_version text,
         messages jsonb, parameters jsonb, reply text, reply_id text, finish_reason text, prompt_tokens int,
         completion_tokens int, cost_usd numeric, queue_wait_ms float8, latency_ms float8, started_at timestamptz,
         finished_at timestamptz, http_status smallint, error_class text, error text, route text, kind text,
-        agent text, run_id text, cost_source text, cached boolean, rung text, parsed jsonb, notes text[])
+        agent text, run_id text, cost_source text, cached boolean, rung text, parsed jsonb, notes text[],
+        reply_sha256 text, chain uuid, seq bigint, hash text)
     ON CONFLICT (id) DO NOTHING
+), chain AS (
+    INSERT INTO llm_audit_chains AS known (chain, worker, last_seq, last_hash)
+    SELECT $3::uuid, $4::text, $5::bigint, $6::text WHERE $5 > 0
+    ON CONFLICT (chain) DO UPDATE SET last_seq = excluded.last_seq, last_hash = excluded.last_hash
+    WHERE known.last_seq < excluded.last_seq
 )
 SELECT signal_id, token FROM ours
 """
@@ -94,12 +104,15 @@ class _Ending:
 class ResultWriter:
     """Group commit: endings that arrive while one commit is under way go together in the next.
 
-    A call is kept even when its result is fenced off: it was made, and paid for.
+    A call is kept even when its result is fenced off: it was made, and paid for. Calls are chained by hash as they are
+    stored; `redact` is `llm.audit.redact`, `worker` this process.
     """
 
-    def __init__(self, pool: asyncpg.Pool, clock: Clock) -> None:
+    def __init__(self, pool: asyncpg.Pool, clock: Clock, *, worker: str = "", redact: str = "nothing") -> None:
         self._pool = pool
         self._clock = clock
+        self._worker = worker
+        self._chain = CallChain(redact)
         self._waiting: list[_Ending] = []
         self._writing: asyncio.Task[None] | None = None
         self._said = False
@@ -139,9 +152,10 @@ class ResultWriter:
 
     async def _commit(self, batch: Sequence[_Ending]) -> None:
         attempt = 0
+        calls, link = self._chain.link([call for ending in batch for call in ending.calls])
         while True:
             try:
-                ours = await self._send(batch, again=attempt > 0)
+                ours = await self._send(batch, calls, link, again=attempt > 0)
             except FAILURES as error:
                 if refused_for_content(error):
                     await self._isolate(batch, error)
@@ -150,17 +164,19 @@ class ResultWriter:
                 await self._clock.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt += 1
             else:
+                self._chain.advance(calls, link)
                 self._said = False
                 for ending in batch:
                     if not ending.done.done():
                         ending.done.set_result(ending.key in ours)
                 return
 
-    async def _send(self, batch: Sequence[_Ending], *, again: bool) -> set[Key]:
+    async def _send(self, batch: Sequence[_Ending], calls: Sequence[bytes], link: Link, *, again: bool) -> set[Key]:
         """Which of them are ours. `again`: an earlier attempt may have been committed without our learning of it."""
         rows = json_array(ending.row for ending in batch)
-        calls = json_array(call for ending in batch for call in ending.calls)
-        ours = {(row["signal_id"], row["token"]) for row in await self._pool.fetch(END, rows, calls)}
+        chain = self._chain.id, self._worker, link.number, link.hash
+        stored = await self._pool.fetch(END, rows, json_array(calls), *chain)
+        ours = {(row["signal_id"], row["token"]) for row in stored}
         if again and len(ours) < len(batch):
             ours |= {(row["signal_id"], row["token"]) for row in await self._pool.fetch(ENDED_BY_US, rows)}
         return ours
@@ -216,19 +232,15 @@ def _result(claim: Claim, result: Result) -> bytes:
 
 
 def _call(call: Call) -> bytes:
-    return json_line({
-        "id": call.id, "signal_ids": call.signal_ids, "backend": call.backend, "model": call.model,
-        "answered_model": call.answered_model, "attempt": call.attempt, "prompt_version": call.prompt_version,
-        "messages": [{"role": message.role, "content": message.content} for message in call.messages],
-        "parameters": dict(call.parameters), "reply": call.reply, "reply_id": call.reply_id,
-        "finish_reason": call.finish_reason, "prompt_tokens": _integer(call.prompt_tokens),
-        "completion_tokens": _integer(call.completion_tokens), "cost_usd": _cost(call.cost_usd),
-        "queue_wait_ms": call.queue_wait_ms, "latency_ms": call.latency_ms, "started_at": call.started_at,
-        "finished_at": call.finished_at, "http_status": call.http_status, "error_class": call.error_class,
-        "error": call.error, "route": call.route, "kind": call.kind, "agent": call.agent, "run_id": call.run_id,
-        "cost_source": call.cost_source, "cached": call.cached, "rung": call.rung, "parsed": call.parsed,
-        "notes": call.notes,
-    })  # fmt: skip
+    return json_line(
+        {
+            **call_record(call),
+            "parameters": dict(call.parameters),
+            "prompt_tokens": _integer(call.prompt_tokens),
+            "completion_tokens": _integer(call.completion_tokens),
+            "cost_usd": _cost(call.cost_usd),
+        }
+    )
 
 
 def _integer(value: int | None) -> int | None:

@@ -42,10 +42,7 @@ def next_link(before: Link, record: Mapping[str, Any]) -> Link:
 
 
 def redacted(record: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The record with the hashes of its texts, and without the texts that `what` (`llm.audit.redact`) names.
-
-    An error's own words stay; the server's are cut off it with the reply.
-    """
+    """The record with the hashes of its texts, and without the texts that `what` (`llm.audit.redact`) names."""
     kept = {**record, "reply_sha256": _text_hash(record.get("reply"))}
     if what in ("messages", "everything"):
         kept["messages"] = [{"role": role, "sha256": digest} for role, digest in _message_hashes(record["messages"])]
@@ -60,12 +57,12 @@ def _canonical(record: Mapping[str, Any]) -> bytes:
     content |= {name: _time(record[name]) for name in _TIMES}
     content["cost_usd"] = _amount(record.get("cost_usd"))
     content["messages"] = [list(pair) for pair in _message_hashes(record["messages"])]
-    content["reply"] = record.get("reply_sha256") or _text_hash(record.get("reply"))
+    content["reply"] = _text_hash(record.get("reply")) or record.get("reply_sha256")
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _message_hashes(messages: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
-    return [(message["role"], message.get("sha256") or _text_hash(message["content"]) or "") for message in messages]
+    return [(message["role"], _text_hash(message.get("content")) or str(message.get("sha256"))) for message in messages]
 
 
 def _text_hash(text: str | None) -> str | None:

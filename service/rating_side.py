@@ -36,7 +36,10 @@ class RatingSide:
         keys = {name: secret(variable) for name, variable in key_names(config).items()}
         self.caller: Caller = build(config, clock, keys)
         self.queue = PostgresTaskQueue(
-            room.pool, ResultWriter(room.pool, clock), worker=worker_name(), max_attempts=config.max_retries
+            room.pool,
+            ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact),
+            worker=worker_name(),
+            max_attempts=config.max_retries,
         )
         self.parser = LLMResponseParser()
         formatter = SignalFormatter(config.lookback_periods, config.indicators_to_include)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
@@ -102,6 +103,11 @@ llm_calls = Table(
     Column("parsed", JSONB, comment="What the parser made of the reply, by signal."),
     Column("notes", ARRAY(Text), nullable=False, server_default=text("'{}'"),
            comment="What was decided about the call on its way."),
+    Column("chain", UUID, comment="The chain of hashes it stands in; null for calls that are older than those."),
+    Column("seq", BigInteger, comment="Its number in that chain, from 1."),
+    Column("hash", Text, comment="Hash over the call before it and its own content."),
+    Column("reply_sha256", Text, comment="Hash of the reply, which llm.audit.redact may leave out."),
+    UniqueConstraint("chain", "seq"),
     Index(None, "signal_ids", postgresql_using="gin"),
     Index(None, "backend", "finished_at"),
     comment="Every request to a model, failed ones too: the audit trail, and what the quota remembers at start.",
