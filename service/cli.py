@@ -1,4 +1,4 @@
-"""The command line: `run`, `check`, `status`, `export`, `sql`, `version`."""
+"""The command line: `run`, `check`, `status`, `export`, `sql`, `audit`, `version`."""
 
 import argparse
 import os
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
     "status": ("ask the running daemon how it does", commands.status),
     "export": ("bring the CSV files up to date, or make them again", commands.export),
     "sql": ("open psql on the database, or print its URL", commands.sql),
+    "audit": ("see whether the calls that were kept are those that were made", commands.audit),
 }
 
 
@@ -30,7 +31,10 @@ def run_command(arguments: Sequence[str]) -> int:
     0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 78 wrong settings,
     130 interrupted, 141 nobody reads on.
     """
-    given = _parser().parse_args(_with_default(arguments))
+    parser = _parser()
+    given = parser.parse_args(_with_default(arguments))
+    if given.command == "check" and (given.paid or given.json) and not given.backends:
+        parser.error("--paid and --json belong to check --backends")
     sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
         status = _do(given)
@@ -86,7 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until-idle", action="store_true", help="end once a finite feed is through and all is rated")
     run.add_argument("--no-migrate", action="store_true", help="refuse to start where the database is not up to date")
     run.add_argument("--plain", action="store_true", help="log lines in place of the live view, also in a terminal")
+    check = parsers["check"]
+    check.add_argument("--backends", action="store_true", help="ask the models that cost nothing, and measure them")
+    check.add_argument("--paid", action="store_true", help="with --backends: ask those that cost money, too")
+    check.add_argument("--json", action="store_true", help="with --backends: what was found as JSON")
     parsers["status"].add_argument("--json", action="store_true", help="the whole answer as JSON")
     parsers["export"].add_argument("--rebuild", action="store_true", help="make the files again from the database")
+    parsers["audit"].add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
+    parsers["audit"].add_argument("--file", type=Path, metavar="FILE", help="an audit file in place of the database")
     parsers["sql"].add_argument("--print", action="store_true", help="only print the URL, password included")
     return parser

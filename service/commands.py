@@ -16,7 +16,8 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.csv_files import DirectoryHeld
 from llm_integration.settings_sources import secret
 from service import view
-from service.check import check_everything
+from service.audit_command import verify_trail
+from service.check import check_backends, check_everything
 from service.daemon import Daemon, Role
 from service.ending import stop_signals
 from service.logs import RecentLines, set_up_logging
@@ -53,6 +54,8 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
 def check(settings: Settings, given: argparse.Namespace) -> int:
     """Say what works and what does not; 1 when something does not."""
     set_up_logging("ERROR", secrets_of(settings))
+    if given.backends:
+        return asyncio.run(check_backends(settings, paid=given.paid, as_json=given.json))
     return asyncio.run(check_everything(settings))
 
 
@@ -77,6 +80,12 @@ def sql(settings: Settings, given: argparse.Namespace) -> int:
     """Open psql on the database; its URL where it is asked for."""
     set_up_logging("WARNING", secrets_of(settings))
     return asyncio.run(_sql(settings, only_print=given.print))
+
+
+def audit(settings: Settings, given: argparse.Namespace) -> int:
+    """See whether the calls that were kept are those that were made; 1 where they are not."""
+    set_up_logging("WARNING", secrets_of(settings))
+    return asyncio.run(verify_trail(settings, given.file))
 
 
 def secrets_of(settings: Settings) -> list[str]:
