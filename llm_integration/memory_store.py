@@ -1,5 +1,7 @@
 """SignalMemoryStore: the signals this process knows of, and where each stands."""
 
+import heapq
+import itertools
 import sys
 import threading
 from collections import Counter, OrderedDict
@@ -8,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from llm_integration.batching import strength_step
 from llm_integration.model import Claim, Result, TaskStatus
 from trading.clock import Clock
 from trading.model import Bar, Signal
@@ -20,6 +23,9 @@ _BAR = (
 )  # fmt: skip
 _ENTRY = 640
 _INDICATOR = 2 * _REFERENCE + _FLOAT + 3 * _REFERENCE
+_STEP_S = 30.0
+_STALE = 64
+_Place = tuple[int, float, int, UUID]
 
 
 class StoredSignal(NamedTuple):
@@ -41,6 +47,9 @@ class SignalMemoryStore:
     Every signal in it is in the journal or PostgreSQL as well, so the store may refuse or forget one without losing
     it: when `max_signals` is met it forgets the oldest finished one, and to make room for a claimed task the oldest
     that is merely pending; what it never forgets is a task this process holds.
+
+    Held tasks are taken in the order of their priority, then of their age, to which each step of a signal's strength
+    adds 30 s, as it does where requests wait for the quota: a strong signal goes first, and no weak one waits for ever.
     """
 
     def __init__(self, max_signals: int, clock: Clock) -> None:
@@ -50,6 +59,9 @@ class SignalMemoryStore:
         self._signals: dict[UUID, StoredSignal] = {}
         self._pending: OrderedDict[UUID, None] = OrderedDict()
         self._ready: OrderedDict[UUID, None] = OrderedDict()
+        self._places: dict[UUID, _Place] = {}
+        self._order: list[_Place] = []
+        self._numbers = itertools.count()
         self._held: OrderedDict[UUID, None] = OrderedDict()
         self._finished: OrderedDict[UUID, None] = OrderedDict()
         self._bytes = 0
@@ -98,16 +110,31 @@ class SignalMemoryStore:
             return True
 
     def take(self, limit: int) -> list[Claim]:
-        """Up to `limit` held tasks, oldest first, now processing."""
+        """Up to `limit` held tasks, most urgent first, now processing."""
         with self._lock:
             taken: list[Claim] = []
             while self._ready and len(taken) < limit:
-                entry = self._signals[next(iter(self._ready))]
-                if entry.claim is None:
-                    raise AssertionError("a ready signal has a claim")
-                taken.append(entry.claim)
-                self._put(entry._replace(status=TaskStatus.PROCESSING, changed_at=self._clock.monotonic()))
+                place = heapq.heappop(self._order)
+                if self._places.get(place[-1]) == place:
+                    taken.append(self._begin(place[-1]))
             return taken
+
+    def first(self, limit: int) -> list[Claim]:
+        """The tasks that `take` would give, left where they are."""
+        with self._lock:
+            places = heapq.nsmallest(limit, self._places.values())
+            return [self._claim_of(signal_id) for _, _, _, signal_id in places]
+
+    def take_late(self, created_before: datetime) -> list[Claim]:
+        """The held tasks that nobody works on yet and that were created by then, now processing."""
+        with self._lock:
+            late = [signal_id for signal_id in self._ready if self._claim_of(signal_id).created_at <= created_before]
+            return [self._begin(signal_id) for signal_id in late]
+
+    def oldest(self) -> datetime | None:
+        """When the oldest of the held tasks that nobody works on yet was created; None where there is none."""
+        with self._lock:
+            return min((self._claim_of(signal_id).created_at for signal_id in self._ready), default=None)
 
     def update(self, signal_id: UUID, result: Result) -> bool:
         """The signal's result is final; False when the signal is not in memory."""
@@ -192,7 +219,10 @@ class SignalMemoryStore:
         signal_id = entry.signal.id
         self._remove(signal_id)
         self._signals[signal_id] = entry
-        self._queue_of(entry)[signal_id] = None
+        queue = self._queue_of(entry)
+        queue[signal_id] = None
+        if queue is self._ready and entry.claim is not None:
+            self._queue_up(entry.claim)
         self._bytes += _size(entry)
 
     def _queue_of(self, entry: StoredSignal) -> OrderedDict[UUID, None]:
@@ -206,7 +236,29 @@ class SignalMemoryStore:
         entry = self._signals.pop(signal_id, None)
         if entry is not None:
             self._queue_of(entry).pop(signal_id, None)
+            self._places.pop(signal_id, None)
             self._bytes -= _size(entry)
+
+    def _queue_up(self, claim: Claim) -> None:
+        """Give a ready task its place; places of those that are not ready any more are left to be passed over."""
+        due_s = claim.created_at.timestamp() - _STEP_S * strength_step(claim.signal.strength)
+        place = -claim.priority, due_s, next(self._numbers), claim.signal.id
+        self._places[claim.signal.id] = place
+        if len(self._order) > 2 * len(self._places) + _STALE:
+            self._order = sorted(self._places.values())
+        else:
+            heapq.heappush(self._order, place)
+
+    def _begin(self, signal_id: UUID) -> Claim:
+        entry = self._signals[signal_id]
+        self._put(entry._replace(status=TaskStatus.PROCESSING, changed_at=self._clock.monotonic()))
+        return self._claim_of(signal_id)
+
+    def _claim_of(self, signal_id: UUID) -> Claim:
+        claim = self._signals[signal_id].claim
+        if claim is None:
+            raise AssertionError("a ready signal has a claim")
+        return claim
 
     def _forget(self, queue: OrderedDict[UUID, None]) -> bool:
         if not queue:

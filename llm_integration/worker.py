@@ -7,42 +7,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from llm_integration.batching import Batcher
 from llm_integration.config import LLMConfig
-from llm_integration.llm_processor import Postponed, Processed, Processor
+from llm_integration.finishing import Finisher, OnFinal, SweptQueue, crashed
+from llm_integration.llm_processor import Processed, Processor
 from llm_integration.memory_store import SignalMemoryStore
-from llm_integration.model import Call, Claim, Result, TaskStatus
-from llm_integration.ports import TaskQueue
+from llm_integration.model import Claim
 from trading.clock import Clock
 from trading.errors import TradentError
-from trading.model import Signal
+
+__all__ = ["LLMWorker", "OnFinal"]
 
 log = logging.getLogger(__name__)
 
 AHEAD = 4
 SWEEP_S = 5.0
 FINAL_WRITE_S = 2.0
+LONGEST_LOOK_S = 1.0
+SHORTEST_LOOK_S = 0.01
 T = TypeVar("T")
-OnFinal = Callable[[Signal, Result], None]
-
-
-class SweptQueue(TaskQueue, Protocol):
-    """A TaskQueue with leases: `lease` long, lapsed ones taken back by `sweep`.
-
-    `failures` is what it raises when it cannot be reached.
-    """
-
-    lease: timedelta
-    failures: tuple[type[Exception], ...]
-
-    async def retry(self, claim: Claim, delay: timedelta, error: str, calls: Sequence[Call]) -> bool:
-        """Let the task wait for another attempt, and keep its calls; False when it is somebody else's now."""
-        ...
-
-    async def sweep(self) -> int:
-        """Take back what has lapsed, end what has expired; how many."""
-        ...
 
 
 @dataclass(slots=True)
@@ -56,8 +41,9 @@ class _Batch:
 class LLMWorker:
     """Runs until stopped. `on_final` is told of every result this process made, once it is stored.
 
-    Claims run ahead of the work by `AHEAD` batches for each that may be under way; when half of them are used up and
-    the last claim found all it asked for, or somebody pokes, or `poll_interval` has passed, it claims again.
+    Claims run ahead of the work by `AHEAD` requests for each that may be under way, of as many signals as `batcher`
+    finds necessary; when half of them are used up and the last claim found all it asked for, or somebody pokes, or
+    `poll_interval` has passed, it claims again. A signal whose time is over while it waits here expires at once.
     """
 
     def __init__(
@@ -68,6 +54,7 @@ class LLMWorker:
         processor: Processor,
         clock: Clock,
         on_final: OnFinal = lambda signal, result: None,
+        batcher: Batcher | None = None,
     ) -> None:
         self._config = config
         self._store = store
@@ -75,8 +62,8 @@ class LLMWorker:
         self._passing: tuple[type[Exception], ...] = (TradentError, OSError, *queue.failures)
         self._processor = processor
         self._clock = clock
-        self._on_final = on_final
-        self._ahead = AHEAD * config.max_concurrency * config.batch_size
+        self._finisher = Finisher(store, queue, clock, on_final)
+        self._batcher = batcher or Batcher(config, clock)
         self._more = True
         self._claim_wanted = asyncio.Event()
         self._work_there = asyncio.Event()
@@ -102,6 +89,7 @@ class LLMWorker:
             group.create_task(self._claim_forever(), name="claimer")
             group.create_task(self._poll_forever(), name="poller")
             group.create_task(self._dispatch_forever(), name="dispatcher")
+            group.create_task(self._expire_forever(), name="expirer")
             group.create_task(self._keep_forever(), name="lease-keeper")
             group.create_task(self._clean_forever(), name="cleaner")
 
@@ -147,7 +135,8 @@ class LLMWorker:
 
     def _wanted(self) -> int:
         waiting = self._store.waiting()
-        return 0 if waiting > self._ahead // 2 else max(0, min(self._ahead - waiting, self._store.room()))
+        ahead = self._batcher.ahead(AHEAD * self._config.max_concurrency)
+        return 0 if waiting > ahead // 2 else max(0, min(ahead - waiting, self._store.room()))
 
     async def _claim(self, limit: int) -> int:
         claims = await self._queue.claim(limit)
@@ -159,19 +148,41 @@ class LLMWorker:
         return len(claims)
 
     async def _dispatch_forever(self) -> None:
+        """Take signals only once there is a slot and room for their request: whatever waits by then may go into it."""
         while True:
             await self._slots.acquire()
-            claims = self._store.take(self._config.batch_size)
+            if self._store.waiting():
+                await self._batcher.wait()
+            claims = self._batcher.take(self._store)
             self._claim_more()
             if not claims:
                 self._slots.release()
                 self._work_there.clear()
                 await self._work_there.wait()
                 continue
-            batch = _Batch(claims)
-            task = asyncio.create_task(self._handle(batch), name="rating")
-            self._busy[task] = batch
-            task.add_done_callback(self._ended)
+            task = self._begin(claims)
+            self._batcher.begun(task)
+            task.add_done_callback(self._batcher.ended)
+            task.add_done_callback(lambda _: self._slots.release())
+
+    async def _expire_forever(self) -> None:
+        """End what is past its time while it waits for a slot or for room: that needs neither."""
+        ttl = timedelta(seconds=self._config.signal_ttl_seconds)
+        while ttl:
+            late = self._store.take_late(self._clock.now() - ttl)
+            if late:
+                self._begin(late)
+            oldest, look_s = self._store.oldest(), LONGEST_LOOK_S
+            if oldest is not None:
+                look_s = min(look_s, (oldest + ttl - self._clock.now()).total_seconds())
+            await self._clock.sleep(max(look_s, SHORTEST_LOOK_S))
+
+    def _begin(self, claims: Sequence[Claim]) -> asyncio.Task[None]:
+        batch = _Batch(claims)
+        task = asyncio.create_task(self._handle(batch), name="rating")
+        self._busy[task] = batch
+        task.add_done_callback(self._ended)
+        return task
 
     def _claim_more(self) -> None:
         if self._more:
@@ -179,14 +190,13 @@ class LLMWorker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._busy.pop(task, None)
-        self._slots.release()
         self._claim_more()
 
     async def _handle(self, batch: _Batch) -> None:
         """One batch from claim to stored outcome; whatever goes wrong stays with its signals."""
         processed = await self._process(batch.claims)
         batch.ending = True
-        await asyncio.gather(*(self._finish(item) for item in processed))
+        await asyncio.gather(*(self._finisher.finish(item) for item in processed))
 
     async def _process(self, claims: Sequence[Claim]) -> list[Processed]:
         try:
@@ -195,53 +205,7 @@ class LLMWorker:
             if len(claims) > 1:
                 return [item for claim in claims for item in await self._process([claim])]
             log.exception("a signal could not be processed", extra={"signal": str(claims[0].signal.id)})
-            return [(claims[0], self._crashed(claims[0], error), ())]
-
-    async def _finish(self, item: Processed) -> None:
-        claim, outcome, calls = item
-        try:
-            ours, outcome = await self._end(claim, outcome, calls)
-        except Exception:
-            log.exception("a result could not be stored; its lease will lapse", extra={"signal": str(claim.signal.id)})
-            self._store.drop(claim)
-            return
-        if not ours:
-            self._store.drop(claim)
-            log.warning("a result came too late and was discarded", extra={"signal": str(claim.signal.id)})
-        elif isinstance(outcome, Postponed):
-            self._store.put_back(claim)
-        else:
-            self._store.update(claim.signal.id, outcome)
-            self._tell(claim.signal, outcome)
-
-    async def _end(
-        self, claim: Claim, outcome: Result | Postponed, calls: Sequence[Call]
-    ) -> tuple[bool, Result | Postponed]:
-        """Bring an outcome to the queue, which may refuse it for what it holds: then that is the task's failure."""
-        try:
-            if isinstance(outcome, Postponed):
-                return await asyncio.shield(self._queue.retry(claim, outcome.delay, outcome.error, calls)), outcome
-            return await asyncio.shield(self._queue.complete(claim, outcome, calls)), outcome
-        except Exception as error:
-            log.exception("a result was refused", extra={"signal": str(claim.signal.id)})
-            failed = self._crashed(claim, error)
-        try:
-            return await asyncio.shield(self._queue.complete(claim, failed, calls)), failed
-        except Exception:
-            return await asyncio.shield(self._queue.complete(claim, failed, ())), failed
-
-    def _tell(self, signal: Signal, result: Result) -> None:
-        try:
-            self._on_final(signal, result)
-        except Exception:
-            log.exception("a listener failed on a result", extra={"signal": str(signal.id)})
-
-    def _crashed(self, claim: Claim, error: Exception) -> Result:
-        return Result(
-            signal_id=claim.signal.id, status=TaskStatus.FAILED, verdict=None, abstention=None,
-            error=f"{type(error).__name__}: {error}", model=None, answered_model=None, fallback=False,
-            prompt_version=None, call_id=None, processing_ms=None, finished_at=self._clock.now(),
-        )  # fmt: skip
+            return [(claims[0], crashed(claims[0], error, self._clock.now()), ())]
 
     async def _keep_forever(self) -> None:
         """Renew our leases before sweeping those of others: after an outage all have lapsed."""

@@ -1,16 +1,12 @@
 """The processor: what becomes of claims when models answer, do not, or answer late; and who bears which cost."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
@@ -22,67 +18,21 @@ from llm_integration.errors import (
     Unauthorized,
     Unreachable,
 )
-from llm_integration.llm_processor import LLMProcessor, Postponed, Processed, _shares
-from llm_integration.model import Call, Claim, Result, TaskStatus
-from llm_integration.ports import ChatReply, ChatRequest, Health
+from llm_integration.llm_processor import LLMProcessor, Postponed, Processed
+from llm_integration.model import Claim, Result, TaskStatus
+from llm_integration.ports import ChatRequest
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_signal
-from trading.model import Signal
-
-
-def make_call(**changes: Any) -> Call:
-    call = Call(
-        uuid4(), (), "x", "y", None, 1, "v", (), {}, "{}", None, "stop", 100, 20, Decimal("0.01"), 0.0, 1.0, START,
-        START, 200, None, None,
-    )  # fmt: skip
-    return replace(call, **changes)
-
-
-def rating(number: int, signal: Signal, value: int) -> dict[str, object]:
-    return {
-        "signal": number, "symbol": signal.symbol, "rating": value, "confidence_percent": 60, "action": "hold",
-        "rationale": "figures", "risks": [], "regime": "ranging",
-    }  # fmt: skip
-
-
-class Model:
-    """A Backend that answers every request with ratings, or as `answer` says; each request makes one call."""
-
-    name = "model"
-
-    def __init__(self) -> None:
-        self.requests: list[ChatRequest] = []
-        self.answer: Callable[[ChatRequest], str] = self.rate
-        self.call = make_call()
-
-    def rate(self, request: ChatRequest) -> str:
-        rows = [rating(n, signal, 4) for n, signal in enumerate(request.signals, start=1)]
-        return json.dumps(rows[0] if len(rows) == 1 else {"verdicts": rows})
-
-    async def chat(self, request: ChatRequest) -> ChatReply:
-        self.requests.append(request)
-        try:
-            text = self.answer(request)
-        except BackendError as error:
-            request.record(make_call(error_class=type(error).__name__, prompt_tokens=None, completion_tokens=None,
-                                     cost_usd=None))  # fmt: skip
-            raise
-        request.record(self.call)
-        return ChatReply(text, "model-7", "stop", call_id=self.call.id, answered_by="x/y", fallback=True)
-
-    async def check(self, model: str) -> Health:
-        return Health(True, "")
-
-    async def close(self) -> None: ...
+from tests.scripted_model import ScriptedModel, raising, rated, rating
 
 
 class World:
     def __init__(self, **settings: Any) -> None:
         self.config = LLMConfig(model="rules/baseline", **settings)
         self.clock = FakeClock(START + timedelta(hours=1))
-        self.model = Model()
+        self.model = ScriptedModel()
         formatter = SignalFormatter(self.config.lookback_periods, ["rsi"])
         self.processor = LLMProcessor(self.config, formatter, LLMResponseParser(), self.model, self.clock)
 
@@ -93,13 +43,6 @@ class World:
 
 def results(processed: Sequence[Processed]) -> list[Result]:
     return [outcome for _, outcome, _ in processed if isinstance(outcome, Result)]
-
-
-def raising(error: BackendError) -> Callable[[ChatRequest], str]:
-    def answer(request: ChatRequest) -> str:
-        raise error
-
-    return answer
 
 
 async def test_a_reply_becomes_a_completed_result_with_all_that_answers_for_it() -> None:
@@ -114,8 +57,8 @@ async def test_a_reply_becomes_a_completed_result_with_all_that_answers_for_it()
     assert result.verdict is not None
     assert (result.verdict.rating, result.verdict.confidence) == (4, 0.6)
     assert (result.prompt_tokens, result.completion_tokens, result.cost_usd) == (100, 20, Decimal("0.01"))
-    assert list(calls) == [world.model.call]
-    assert result.call_id == world.model.call.id
+    (call,) = calls
+    assert result.call_id == call.id == world.model.calls[0].id
     (request,) = world.model.requests
     assert (request.model, request.max_tokens, request.signals) == ("baseline", 4096, (claim.signal,))
     assert result.prompt_version == request.prompt_version != ""
@@ -129,7 +72,7 @@ async def test_a_kind_of_failure_is_said_once_until_a_model_answers(caplog: pyte
     for error in (ServerFailed("it answers 502"), ServerFailed("it answers 503"), Unreachable("nobody is there")):
         world.model.answer = raising(error)
         await world.processor.process([next(claims)])
-    world.model.answer = world.model.rate
+    world.model.answer = rated
     await world.processor.process([next(claims), next(claims)])
     world.model.answer = raising(ServerFailed("it answers 500"))
     await world.processor.process([next(claims)])
@@ -146,7 +89,7 @@ async def test_a_batch_is_one_request_and_each_signal_gets_its_own_verdict() -> 
     )
     processed = await world.processor.process(claims)
     assert len(world.model.requests) == 1
-    assert world.model.requests[0].max_tokens == 3 * 4096
+    assert world.model.requests[0].max_tokens == 4096 + 2 * 400
     assert [result.verdict and result.verdict.rating for result in results(processed)] == [1, 2, 3]
     assert [len(calls) for _, _, calls in processed] == [1, 0, 0]
     assert [result.prompt_tokens for result in results(processed)] == [34, 33, 33]
@@ -180,9 +123,14 @@ async def test_the_request_carries_the_time_by_which_its_first_signal_expires() 
     await world.clock.advance(5)
     await world.processor.process([*world.claims(1, age_s=50), *world.claims(2)[1:]])
     assert world.model.requests[0].deadline == 15.0
-    endless = World()
-    await endless.processor.process(endless.claims(1))
-    assert endless.model.requests[0].deadline is None
+
+
+async def test_without_an_end_to_its_time_a_signal_has_deadline_seconds_for_an_attempt() -> None:
+    for settings in ({}, {"signal_ttl_seconds": 3600}):
+        world = World(deadline_seconds=120, **settings)
+        await world.clock.advance(5)
+        await world.processor.process(world.claims(1))
+        assert world.model.requests[0].deadline == 125.0
 
 
 @pytest.mark.parametrize(
@@ -252,42 +200,11 @@ async def test_a_request_rejected_for_one_of_its_signals_costs_only_that_one(err
     def answer(request: ChatRequest) -> str:
         if claims[1].signal in request.signals:
             raise error
-        return world.model.rate(request)
+        return rated(request)
 
     world.model.answer = answer
     processed = await world.processor.process(claims)
     assert [result.status for result in results(processed)] == [
         TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.COMPLETED,
     ]  # fmt: skip
-    assert [len(calls) for _, _, calls in processed] == [2, 1, 1]
-
-
-@given(
-    calls=st.lists(
-        st.builds(
-            make_call,
-            prompt_tokens=st.integers(0, 10**6),
-            completion_tokens=st.integers(0, 10**6),
-            cost_usd=st.decimals(0, 10, places=9),
-        ),
-        min_size=1,
-        max_size=4,
-    ),
-    count=st.integers(1, 50),
-)
-def test_shares_add_up_to_the_whole(calls: list[Call], count: int) -> None:
-    shares = _shares(calls, count)
-    assert len(shares) == count
-    for place, name in enumerate(("prompt_tokens", "completion_tokens", "cost_usd")):
-        parts = [share[place] for share in shares]
-        assert sum(part for part in parts if part is not None) == sum(getattr(call, name) for call in calls)
-        assert all(part is not None and part >= 0 for part in parts)
-
-
-def test_what_an_answered_call_does_not_report_is_unknown_never_nought() -> None:
-    failed = make_call(error_class="TimedOut", prompt_tokens=None, completion_tokens=None, cost_usd=None)
-    assert _shares([failed, make_call()], 1) == [(100, 20, Decimal("0.01"))]
-    assert _shares([make_call(cost_usd=None), make_call()], 2) == [(100, 20, None)] * 2
-    assert _shares([], 2) == _shares([failed], 2) == [(None, None, None)] * 2
-    charged = make_call(error_class="BadReply", cost_usd=Decimal("0.02"), completion_tokens=None)
-    assert _shares([charged, make_call()], 1) == [(200, 20, Decimal("0.03"))]
+    assert [len(calls) for _, _, calls in processed] == [3, 1, 1]

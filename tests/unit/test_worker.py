@@ -327,7 +327,7 @@ async def test_a_result_that_is_refused_again_and_again_lets_its_lease_lapse() -
 async def test_a_listener_that_fails_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     world.put(2)
-    world.worker._on_final = lambda signal, result: world.final.remove(signal.id)
+    world.worker._finisher._on_final = lambda signal, result: world.final.remove(signal.id)
     async with world.running():
         await world.quiet()
     assert world.queue.count(TaskStatus.COMPLETED) == 2
