@@ -7,12 +7,13 @@ of the answers nor rounding decides anything.
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-from llm_integration.errors import BackendError
+from llm_integration.errors import BackendError, DeadlinePassed
 from llm_integration.model import Abstention, Action, Verdict
 
 NEUTRAL = 3
@@ -205,17 +206,19 @@ def _without_quorum(votes: Sequence[Vote], quorum: float, total: Fraction) -> Ab
 
 
 def _nobody(errors: Sequence[tuple[str, BackendError]]) -> BackendError:
-    """Everyone's error as one, of the class of the first that is worth a retry, else of the first."""
-    chosen = next((error for _, error in errors if error.retryable), errors[0][1])
+    """Everyone's error as one, like the first that is worth a retry, else one for want of time, else the first."""
+    if len({id(error) for _, error in errors}) == 1:
+        return errors[0][1]
+    chosen = min((error for _, error in errors), key=lambda error: (not error.retryable, not _was_too_late(error)))
     waits = [error.retry_after_s for _, error in errors if error.retryable and error.retry_after_s is not None]
-    said = "; ".join(f"{name}: {error}" for name, error in errors)
-    return type(chosen)(
-        f"none of those asked answered: {said}",
-        status=chosen.status,
-        retry_after_s=min(waits, default=None),
-        headers_at=chosen.headers_at,
-        reply=chosen.reply,
-    )
+    together = copy(chosen)
+    together.args = ("none of those asked answered: " + "; ".join(f"{name}: {error}" for name, error in errors),)
+    together.retry_after_s = min(waits, default=None)
+    return together
+
+
+def _was_too_late(error: BackendError) -> bool:
+    return isinstance(error, DeadlinePassed)
 
 
 def _why(outcome: Verdict | Abstention | BackendError) -> str:
