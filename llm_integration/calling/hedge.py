@@ -23,7 +23,7 @@ class Hedge(Wrapper):
     """
 
     def __init__(
-        self, inner: Backend, clock: Clock, after_s: float, urgency: float, room: Callable[[], int | None]
+        self, inner: Backend, clock: Clock, after_s: float, urgency: float, room: Callable[[int], int | None]
     ) -> None:
         super().__init__(inner)
         self._clock = clock
@@ -39,10 +39,11 @@ class Hedge(Wrapper):
         try:
             if not await self._slow(asked[0]):
                 return asked[0].result()
-            room = self._room()
+            room = self._room(max(1, request.estimated_tokens))
             if room is None or room > 0:
                 why = f"second request, no reply after {self._after_s:g} s"
-                asked.append(self._ask(replace(request, route=f"{request.route or ''}; {why}".lstrip("; ")), "second"))
+                route = f"{request.route}; {why}" if request.route else why
+                asked.append(self._ask(replace(request, route=route, reserved={}), "second"))
             return await _first_reply(asked)
         finally:
             await _let_go(asked)

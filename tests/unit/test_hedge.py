@@ -12,7 +12,9 @@ from llm_integration.model import Call
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price
 from tests.fake_clock import FakeClock, settle
 
-URGENT = ChatRequest((), "m", urgency=0.8, route="default: kind=decision")
+URGENT = ChatRequest(
+    (), "m", urgency=0.8, route="default: kind=decision", estimated_tokens=500, reserved={"one": object()}
+)
 
 
 class Asked:
@@ -54,11 +56,13 @@ class Model:
 class World:
     """A hedge after two seconds, from urgency 0.8, around an audited model."""
 
-    def __init__(self, room: int | None = None, after_s: float = 2.0) -> None:
+    def __init__(self, room: dict[int, int] | None = None, after_s: float = 2.0) -> None:
         self.clock = FakeClock()
         self.model = Model()
         self.calls: list[Call] = []
-        self.hedge = Hedge(Audit(self.model, self.clock), self.clock, after_s, 0.8, lambda: room)
+        self.hedge = Hedge(
+            Audit(self.model, self.clock), self.clock, after_s, 0.8, lambda tokens: room and room[tokens]
+        )
 
     async def ask(self, request: ChatRequest = URGENT, wait_s: float = 2.0) -> "asyncio.Task[ChatReply]":
         """A call under way for `wait_s`."""
@@ -72,7 +76,7 @@ class World:
 
 
 async def test_a_second_request_is_sent_when_the_first_takes_long_and_its_route_says_so() -> None:
-    """It is equal to the first in all but the explanation."""
+    """It is equal to the first in all but the explanation; a place taken beforehand is not used twice."""
     world = World()
     task = await world.ask(wait_s=1.9)
     assert len(world.model.asked) == 1
@@ -80,6 +84,8 @@ async def test_a_second_request_is_sent_when_the_first_takes_long_and_its_route_
     first, second = (asked.request for asked in world.model.asked)
     assert second.route == "default: kind=decision; second request, no reply after 2 s"
     assert replace(second, route=first.route) == first
+    assert first.reserved == URGENT.reserved
+    assert second.reserved == {}
     world.model.asked[0].answer("first")
     assert (await task).text == "first"
 
@@ -137,8 +143,15 @@ async def test_where_both_fail_the_first_ones_error_is_raised() -> None:
         await task
 
 
+async def test_a_second_request_is_sent_where_the_quota_has_room_for_its_tokens() -> None:
+    world = World(room={500: 1})
+    task = await world.ask()
+    world.model.asked[1].answer("late")
+    assert (await task).text == "late"
+
+
 async def test_no_second_request_is_sent_where_the_quota_has_no_room() -> None:
-    world = World(room=0)
+    world = World(room={500: 0})
     task = await world.ask(wait_s=60)
     world.model.asked[0].answer("late")
     assert (await task).text == "late"
