@@ -893,9 +893,529 @@ UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num 
 
 -- Running upgrade 0003 -> 0004
 
+CREATE TABLE llm_quotas (
+    id TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    heard_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    blocked_until TIMESTAMP WITH TIME ZONE,
+    steps SMALLINT DEFAULT 0 NOT NULL,
+    shrunk_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT pk_llm_quotas PRIMARY KEY (id)
+)
+ WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+COMMENT ON TABLE llm_quotas IS 'One row per quota: a backend and key that processes share.';
+
+COMMENT ON COLUMN llm_quotas.id IS 'Hash of backend, address and key; the key cannot be had from it.';
+
+COMMENT ON COLUMN llm_quotas.backend IS 'First part of the model string.';
+
+COMMENT ON COLUMN llm_quotas.heard_at IS 'When any process last asked.';
+
+COMMENT ON COLUMN llm_quotas.blocked_until IS 'Until when the server wants no request; null where it never said so.';
+
+COMMENT ON COLUMN llm_quotas.steps IS 'Tenths taken off the limits after 429s.';
+
+COMMENT ON COLUMN llm_quotas.shrunk_at IS 'When the last was taken off, or came back; null where none ever was.';
+
+CREATE TABLE llm_quota_members (
+    quota_id TEXT NOT NULL,
+    member TEXT NOT NULL,
+    joined BIGINT GENERATED ALWAYS AS IDENTITY,
+    heard_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    share_start DOUBLE PRECISION NOT NULL,
+    share_end DOUBLE PRECISION NOT NULL,
+    CONSTRAINT pk_llm_quota_members PRIMARY KEY (quota_id, member),
+    CONSTRAINT fk_llm_quota_members_quota_id FOREIGN KEY(quota_id) REFERENCES llm_quotas (id) ON DELETE CASCADE
+)
+ WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+COMMENT ON TABLE llm_quota_members IS 'The processes on each quota, and what each may use while it cannot reach the database.';
+
+COMMENT ON COLUMN llm_quota_members.quota_id IS 'The quota.';
+
+COMMENT ON COLUMN llm_quota_members.member IS 'The process: host and process id.';
+
+COMMENT ON COLUMN llm_quota_members.joined IS 'In which order they came.';
+
+COMMENT ON COLUMN llm_quota_members.heard_at IS 'When it last asked, silences of all together not counted.';
+
+COMMENT ON COLUMN llm_quota_members.share_start IS 'The part of every limit it may use while cut off: from ...';
+
+COMMENT ON COLUMN llm_quota_members.share_end IS '... to, on the way from 0 to 1.';
+
+CREATE TABLE llm_quota_entries (
+    quota_id TEXT NOT NULL,
+    id UUID NOT NULL,
+    member TEXT NOT NULL,
+    tokens BIGINT NOT NULL,
+    reserved_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    counted_at TIMESTAMP WITH TIME ZONE,
+    lease_until TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT pk_llm_quota_entries PRIMARY KEY (quota_id, id),
+    CONSTRAINT fk_llm_quota_entries_quota_id FOREIGN KEY(quota_id) REFERENCES llm_quotas (id) ON DELETE CASCADE
+)
+ WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+COMMENT ON TABLE llm_quota_entries IS 'The sliding log: every request that counts against a quota now. Kept small by whoever asks.';
+
+COMMENT ON COLUMN llm_quota_entries.quota_id IS 'The quota.';
+
+COMMENT ON COLUMN llm_quota_entries.id IS 'The place.';
+
+COMMENT ON COLUMN llm_quota_entries.member IS 'The process that has it.';
+
+COMMENT ON COLUMN llm_quota_entries.tokens IS 'Tokens reserved, then used.';
+
+COMMENT ON COLUMN llm_quota_entries.reserved_at IS 'When it was taken.';
+
+COMMENT ON COLUMN llm_quota_entries.counted_at IS 'When the server counted it at the latest; null while the call is under way.';
+
+COMMENT ON COLUMN llm_quota_entries.lease_until IS 'When a call that nobody tells the end of counts no more.';
+
+CREATE FUNCTION llm_quota_now(a_limit bigint, a_steps int) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN a_limit > 0 THEN greatest(1, floor(a_limit * (1 - 0.1 * a_steps)))::bigint END
+$$;
+
+COMMENT ON FUNCTION llm_quota_now IS 'A limit as it stands with so many tenths taken off; null where it is none.';
+
+CREATE FUNCTION llm_quota_window(
+    a_quota text, a_now timestamptz, a_length interval, a_requests bigint, a_tokens bigint, a_steps int,
+    a_silent text[], a_count int, a_wanted bigint,
+    OUT again timestamptz, OUT surely timestamptz, OUT left_requests bigint, OUT left_tokens bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_requests float8 := coalesce(llm_quota_now(a_requests, a_steps), 'infinity'::float8);
+    v_tokens float8 := coalesce(llm_quota_now(a_tokens, a_steps), 'infinity'::float8);
+    v_whole float8 := CASE WHEN a_tokens > 0 THEN a_tokens ELSE 'infinity'::float8 END;
+    v_most float8 := CASE WHEN a_requests > 0 THEN a_requests ELSE 'infinity'::float8 END;
+    v_used int;
+    v_spent float8;
+    v_settled float8;
+    v_kept record;
+    v_entry record;
+BEGIN
+    again := '-infinity';
+    surely := '-infinity';
+    IF a_requests = 0 AND a_tokens = 0 THEN
+        RETURN;
+    END IF;
+    SELECT count(*), coalesce(sum(tokens), 0), coalesce(sum(tokens) FILTER (WHERE counted_at IS NOT NULL), 0)
+    INTO v_used, v_spent, v_settled FROM llm_quota_entries
+    WHERE quota_id = a_quota AND member <> ALL (a_silent) AND (counted_at IS NULL OR counted_at > a_now - a_length);
+    IF cardinality(a_silent) > 0 THEN
+        SELECT coalesce(sum(greatest(used, floor(a_requests * share_end) - floor(a_requests * share_start))), 0) AS requests,
+               coalesce(sum(greatest(spent, floor(a_tokens * share_end) - floor(a_tokens * share_start))), 0) AS tokens
+        INTO v_kept
+        FROM llm_quota_members JOIN LATERAL (
+            SELECT count(*) AS used, coalesce(sum(tokens), 0) AS spent FROM llm_quota_entries entry
+            WHERE entry.quota_id = a_quota AND entry.member = llm_quota_members.member
+              AND (counted_at IS NULL OR counted_at > a_now - a_length)) AS own ON true
+        WHERE quota_id = a_quota AND member = ANY (a_silent);
+        v_requests := v_requests - v_kept.requests;
+        v_tokens := v_tokens - v_kept.tokens;
+        v_whole := v_whole - v_kept.tokens;
+    END IF;
+    left_requests := CASE WHEN a_requests > 0 THEN greatest(0, v_requests - v_used) END;
+    left_tokens := CASE WHEN a_tokens > 0 THEN greatest(0, v_tokens - v_spent) END;
+    IF v_used + a_count <= v_requests
+       AND (v_spent + a_wanted <= v_tokens OR (v_spent = 0 AND a_wanted <= v_whole)) THEN
+        RETURN;
+    END IF;
+    again := NULL;
+    surely := CASE WHEN v_used + a_count <= v_most AND (v_settled + a_wanted <= a_tokens OR a_tokens = 0)
+                   THEN '-infinity'::timestamptz END;
+    FOR v_entry IN
+        SELECT counted_at + a_length AS ends, tokens FROM llm_quota_entries
+        WHERE quota_id = a_quota AND member <> ALL (a_silent) AND counted_at > a_now - a_length ORDER BY counted_at
+    LOOP
+        v_used := v_used - 1;
+        v_spent := v_spent - v_entry.tokens;
+        v_settled := v_settled - v_entry.tokens;
+        IF surely IS NULL AND v_used + a_count <= v_most AND (v_settled + a_wanted <= a_tokens OR a_tokens = 0) THEN
+            surely := v_entry.ends;
+        END IF;
+        IF v_used + a_count <= v_requests
+           AND (v_spent + a_wanted <= v_tokens OR (v_spent = 0 AND a_wanted <= v_whole)) THEN
+            again := v_entry.ends;
+            EXIT;
+        END IF;
+    END LOOP;
+    surely := coalesce(surely, a_now + a_length);
+END $$;
+
+COMMENT ON FUNCTION llm_quota_window IS 'When requests fit into one window of a quota.';
+
+CREATE FUNCTION llm_quota_share(
+    a_quota text, a_member text, a_now timestamptz, a_held float8[], OUT own_from float8, OUT own_to float8
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_empty boolean := a_held[2] <= a_held[1];
+BEGIN
+    INSERT INTO llm_quota_members (quota_id, member, heard_at, share_start, share_end)
+    VALUES (a_quota, a_member, a_now, a_held[1], a_held[2]) ON CONFLICT (quota_id, member) DO NOTHING;
+    SELECT place::float8 / members, (place + 1)::float8 / members INTO own_from, own_to
+    FROM (SELECT member, row_number() OVER (ORDER BY joined) - 1 AS place, count(*) OVER () AS members
+          FROM llm_quota_members WHERE quota_id = a_quota) AS line
+    WHERE member = a_member;
+    IF EXISTS (SELECT FROM llm_quota_members
+               WHERE quota_id = a_quota AND member <> a_member AND share_start < own_to AND own_from < share_end) THEN
+        own_from := greatest(own_from, a_held[1]);
+        own_to := least(own_to, a_held[2]);
+    END IF;
+    IF own_to <= own_from THEN
+        own_from := 0;
+        own_to := 0;
+    END IF;
+    UPDATE llm_quota_members
+    SET heard_at = a_now,
+        share_start = CASE WHEN v_empty THEN own_from WHEN own_to = 0 THEN a_held[1]
+                           ELSE least(own_from, a_held[1]) END,
+        share_end = CASE WHEN v_empty THEN own_to ELSE greatest(own_to, a_held[2]) END
+    WHERE quota_id = a_quota AND member = a_member;
+END $$;
+
+COMMENT ON FUNCTION llm_quota_share IS 'The part of a quota that a process may use while it is cut off.';
+
+CREATE FUNCTION llm_quota_ask(
+    a_quota text, a_backend text, a_member text, a_share float8[],
+    a_ids uuid[], a_tokens bigint[], a_reserved_s float8[], a_counted_s float8[], a_gone boolean[],
+    a_refused_s float8, a_retry_after_s float8, a_take uuid[], a_sizes bigint[],
+    a_limits bigint[], a_windows float8[], a_lease_s float8, a_silent_s float8, a_expelled_s float8,
+    OUT granted boolean, OUT again_s float8, OUT surely_s float8,
+    OUT room_requests bigint, OUT room_tokens bigint, OUT used_requests bigint, OUT used_tokens bigint,
+    OUT now_requests bigint, OUT now_tokens bigint, OUT blocked_s float8, OUT off_steps int, OUT shrunk_s float8,
+    OUT own_start float8, OUT own_end float8
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz;
+    v_quota llm_quotas;
+    v_second CONSTANT interval := interval '1 second';
+    v_silent text[];
+    v_again timestamptz := '-infinity';
+    v_surely timestamptz := '-infinity';
+    v_part record;
+    v_wanted bigint := (SELECT sum(size) FROM unnest(a_sizes) size);
+    v_count int := cardinality(a_sizes);
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtextextended(a_quota, 0));
+    v_now := clock_timestamp();
+    INSERT INTO llm_quotas (id, backend, heard_at) VALUES (a_quota, a_backend, v_now) ON CONFLICT (id) DO NOTHING;
+    SELECT * INTO v_quota FROM llm_quotas WHERE id = a_quota;
+
+    -- Time in which nobody was heard is held against nobody: the server was away, not they.
+    IF v_now - v_quota.heard_at > a_silent_s * v_second THEN
+        UPDATE llm_quota_members SET heard_at = heard_at + (v_now - v_quota.heard_at - a_silent_s * v_second)
+        WHERE quota_id = a_quota;
+    END IF;
+    DELETE FROM llm_quota_members
+    WHERE quota_id = a_quota AND member <> a_member AND heard_at < v_now - a_expelled_s * v_second;
+    SELECT share.own_from, share.own_to INTO own_start, own_end
+    FROM llm_quota_share(a_quota, a_member, v_now, a_share) share;
+
+    IF cardinality(a_ids) > 0 THEN
+        DELETE FROM llm_quota_entries entry USING unnest(a_ids, a_gone) AS told(id, gone)
+        WHERE entry.quota_id = a_quota AND entry.id = told.id AND told.gone;
+        INSERT INTO llm_quota_entries (quota_id, id, member, tokens, reserved_at, counted_at, lease_until)
+        SELECT a_quota, told.id, a_member, told.tokens, v_now - told.reserved_s * v_second,
+               v_now - told.counted_s * v_second, v_now + (a_lease_s - told.reserved_s) * v_second
+        FROM unnest(a_ids, a_tokens, a_reserved_s, a_counted_s, a_gone) AS told(id, tokens, reserved_s, counted_s, gone)
+        WHERE NOT told.gone
+        ON CONFLICT (quota_id, id) DO UPDATE SET tokens = excluded.tokens, counted_at = excluded.counted_at;
+    END IF;
+    DELETE FROM llm_quota_entries
+    WHERE quota_id = a_quota AND (counted_at <= v_now - a_windows[1] * v_second
+                                  OR (counted_at IS NULL AND lease_until <= v_now));
+
+    WHILE v_quota.steps > 0 AND v_now - v_quota.shrunk_at >= 60 * v_second LOOP
+        v_quota.steps := v_quota.steps - 1;
+        v_quota.shrunk_at := v_quota.shrunk_at + 60 * v_second;
+    END LOOP;
+    IF a_retry_after_s IS NOT NULL THEN
+        v_quota.blocked_until := greatest(v_quota.blocked_until, v_now + a_retry_after_s * v_second);
+    END IF;
+    IF v_now - a_refused_s * v_second > coalesce(v_quota.shrunk_at, '-infinity') THEN
+        v_quota.steps := least(8, v_quota.steps + 1);
+        v_quota.shrunk_at := v_now;
+    END IF;
+    UPDATE llm_quotas SET heard_at = v_now, blocked_until = v_quota.blocked_until, steps = v_quota.steps,
+                          shrunk_at = v_quota.shrunk_at
+    WHERE id = a_quota;
+
+    v_silent := ARRAY(SELECT member FROM llm_quota_members
+                      WHERE quota_id = a_quota AND heard_at <= v_now - a_silent_s * v_second);
+    FOR v_window IN 1..2 LOOP
+        SELECT * INTO v_part FROM llm_quota_window(
+            a_quota, v_now, a_windows[v_window] * v_second, a_limits[2 * v_window - 1], a_limits[2 * v_window],
+            v_quota.steps, v_silent, v_count, v_wanted);
+        v_again := CASE WHEN v_again IS NULL OR v_part.again IS NULL THEN NULL ELSE greatest(v_again, v_part.again) END;
+        v_surely := greatest(v_surely, v_part.surely);
+        room_requests := least(room_requests, v_part.left_requests);
+        room_tokens := least(room_tokens, v_part.left_tokens);
+    END LOOP;
+    IF v_quota.blocked_until > v_now THEN
+        v_again := greatest(v_again, v_quota.blocked_until);
+        v_surely := greatest(v_surely, v_quota.blocked_until);
+        room_requests := 0;
+    ELSIF v_quota.steps > 0 AND coalesce(v_again, 'infinity') > v_now THEN
+        v_again := least(v_again, v_quota.shrunk_at + 60 * v_second);
+    END IF;
+
+    granted := cardinality(a_take) > 0 AND coalesce(v_again <= v_now, false);
+    IF granted THEN
+        INSERT INTO llm_quota_entries (quota_id, id, member, tokens, reserved_at, lease_until)
+        SELECT a_quota, taken.id, a_member, taken.tokens, v_now, v_now + a_lease_s * v_second
+        FROM unnest(a_take, a_sizes) AS taken(id, tokens);
+        room_requests := room_requests - v_count;
+        room_tokens := room_tokens - v_wanted;
+    END IF;
+    again_s := CASE WHEN v_again <= v_now THEN 0 ELSE extract(epoch FROM v_again - v_now) END;
+    surely_s := CASE WHEN v_surely <= v_now THEN 0 ELSE extract(epoch FROM v_surely - v_now) END;
+    SELECT count(*), coalesce(sum(tokens), 0) INTO used_requests, used_tokens
+    FROM llm_quota_entries WHERE quota_id = a_quota;
+    now_requests := llm_quota_now(a_limits[1], v_quota.steps);
+    now_tokens := llm_quota_now(a_limits[2], v_quota.steps);
+    blocked_s := CASE WHEN v_quota.blocked_until > v_now THEN extract(epoch FROM v_quota.blocked_until - v_now) END;
+    off_steps := v_quota.steps;
+    shrunk_s := extract(epoch FROM v_now - v_quota.shrunk_at);
+END $$;
+
+COMMENT ON FUNCTION llm_quota_ask IS 'Tell what became of places, take new ones or hear when to ask again.';
+
 UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
 
 -- Running upgrade 0004 -> 0005
+
+CREATE TABLE llm_budget_periods (
+    kind TEXT NOT NULL,
+    period TEXT NOT NULL,
+    usd NUMERIC DEFAULT 0 NOT NULL,
+    tokens BIGINT DEFAULT 0 NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT pk_llm_budget_periods PRIMARY KEY (kind, period),
+    CONSTRAINT ck_llm_budget_periods_kind CHECK (kind IN ('day', 'month', 'run'))
+)
+ WITH (fillfactor = 50);
+
+COMMENT ON TABLE llm_budget_periods IS 'What budgets have given, by day, month and run; only calls that cost money, while a limit is set.';
+
+COMMENT ON COLUMN llm_budget_periods.kind IS 'day, month or run.';
+
+COMMENT ON COLUMN llm_budget_periods.period IS 'Which: 2026-11-20 and 2026-11 by UTC, or the run''s id.';
+
+COMMENT ON COLUMN llm_budget_periods.usd IS 'What counts against limits in USD: the cost of calls, the most it can be until it is known.';
+
+COMMENT ON COLUMN llm_budget_periods.tokens IS 'What counts against limits in tokens, in and out, in the same way.';
+
+COMMENT ON COLUMN llm_budget_periods.updated_at IS 'When it last changed.';
+
+CREATE TABLE llm_budget_reservations (
+    id UUID NOT NULL,
+    model TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    taken_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    usd NUMERIC NOT NULL,
+    tokens BIGINT NOT NULL,
+    settled_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT pk_llm_budget_reservations PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE llm_budget_reservations IS 'What each paid call was reserved in llm_budget_periods. Kept for a day past its expiry.';
+
+COMMENT ON COLUMN llm_budget_reservations.id IS 'The reservation.';
+
+COMMENT ON COLUMN llm_budget_reservations.model IS 'Model string of the call it is for.';
+
+COMMENT ON COLUMN llm_budget_reservations.run_id IS 'The run it counts for.';
+
+COMMENT ON COLUMN llm_budget_reservations.taken_at IS 'When it was made; says which day and month it counts for.';
+
+COMMENT ON COLUMN llm_budget_reservations.expires_at IS 'When its outcome is not expected any more: what it counts then stays spent.';
+
+COMMENT ON COLUMN llm_budget_reservations.usd IS 'What it counts now, USD: the most the call may cost, until told.';
+
+COMMENT ON COLUMN llm_budget_reservations.tokens IS 'What it counts now, tokens in and out.';
+
+COMMENT ON COLUMN llm_budget_reservations.settled_at IS 'When its outcome was told; null while the call is under way, or was lost.';
+
+CREATE INDEX ix_llm_budget_reservations_expires_at ON llm_budget_reservations (expires_at);
+
+CREATE TABLE llm_prices (
+    backend TEXT NOT NULL,
+    model TEXT NOT NULL,
+    input_usd NUMERIC NOT NULL,
+    output_usd NUMERIC NOT NULL,
+    request_usd NUMERIC NOT NULL,
+    source TEXT NOT NULL,
+    reference BOOLEAN DEFAULT false NOT NULL,
+    seen_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT pk_llm_prices PRIMARY KEY (backend, model)
+);
+
+COMMENT ON TABLE llm_prices IS 'What models cost, as last learned.';
+
+COMMENT ON COLUMN llm_prices.backend IS 'First part of the model string.';
+
+COMMENT ON COLUMN llm_prices.model IS 'The rest of it.';
+
+COMMENT ON COLUMN llm_prices.input_usd IS 'USD for an input token.';
+
+COMMENT ON COLUMN llm_prices.output_usd IS 'USD for an output token.';
+
+COMMENT ON COLUMN llm_prices.request_usd IS 'USD for each request, on top.';
+
+COMMENT ON COLUMN llm_prices.source IS 'Who says so: config, the backend, or free for local models.';
+
+COMMENT ON COLUMN llm_prices.reference IS 'True for the paid model, of those set the first, against which savings are told.';
+
+COMMENT ON COLUMN llm_prices.seen_at IS 'When it was last said.';
+
+CREATE VIEW v_llm_budgets AS
+SELECT
+    p.kind,
+    p.period,
+    p.usd AS counted_usd,
+    p.usd - coalesce(open.usd, 0) AS spent_usd,
+    coalesce(open.usd, 0) AS reserved_usd,
+    p.tokens AS counted_tokens,
+    p.tokens - coalesce(open.tokens, 0) AS spent_tokens,
+    coalesce(open.tokens, 0) AS reserved_tokens,
+    coalesce(open.calls, 0) AS calls_under_way,
+    p.updated_at
+FROM llm_budget_periods p
+LEFT JOIN (
+    SELECT named.kind, named.period, sum(r.usd) AS usd, sum(r.tokens)::bigint AS tokens, count(*) AS calls
+    FROM llm_budget_reservations r
+    CROSS JOIN LATERAL (VALUES
+        ('day', to_char(r.taken_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')),
+        ('month', to_char(r.taken_at AT TIME ZONE 'UTC', 'YYYY-MM')),
+        ('run', r.run_id)
+    ) AS named (kind, period)
+    WHERE r.settled_at IS NULL AND r.expires_at > statement_timestamp()
+    GROUP BY named.kind, named.period
+) open ON open.kind = p.kind AND open.period = p.period;
+
+COMMENT ON VIEW v_llm_budgets IS 'One row per day, month and run of a budget: spent and reserved.';
+
+COMMENT ON COLUMN v_llm_budgets.kind IS 'day, month or run.';
+
+COMMENT ON COLUMN v_llm_budgets.period IS 'Which: 2026-11-20 and 2026-11 by UTC, or the run''s id.';
+
+COMMENT ON COLUMN v_llm_budgets.counted_usd IS 'What counts against limits in USD: spent and reserved.';
+
+COMMENT ON COLUMN v_llm_budgets.spent_usd IS 'What calls cost, USD; the most they may have cost where that was never told.';
+
+COMMENT ON COLUMN v_llm_budgets.reserved_usd IS 'The most that the calls under way may cost, USD.';
+
+COMMENT ON COLUMN v_llm_budgets.counted_tokens IS 'What counts against limits in tokens, in and out: spent and reserved.';
+
+COMMENT ON COLUMN v_llm_budgets.spent_tokens IS 'Tokens of the calls that are over.';
+
+COMMENT ON COLUMN v_llm_budgets.reserved_tokens IS 'The most tokens of the calls under way.';
+
+COMMENT ON COLUMN v_llm_budgets.calls_under_way IS 'How many they are.';
+
+COMMENT ON COLUMN v_llm_budgets.updated_at IS 'When it last changed.';
+
+CREATE VIEW v_llm_costs_daily AS
+SELECT
+    c.day,
+    c.backend,
+    c.model,
+    c.prompt_version,
+    c.calls,
+    c.failed_calls,
+    c.cached_calls,
+    c.signals,
+    c.ratings,
+    c.prompt_tokens,
+    c.completion_tokens,
+    c.cost_usd,
+    c.calls_of_unknown_cost,
+    CASE WHEN c.calls_of_unknown_cost = 0 THEN c.cost_usd / nullif(c.signals, 0) END AS cost_per_signal_usd,
+    CASE WHEN c.calls_of_unknown_cost = 0 THEN 1000 * c.cost_usd / nullif(c.ratings, 0)
+        END AS cost_per_thousand_ratings_usd,
+    CASE WHEN local.model IS NULL
+        THEN c.free_calls * paid.request_usd + c.free_prompt_tokens * paid.input_usd
+            + c.free_completion_tokens * paid.output_usd
+        ELSE c.answered_calls * paid.request_usd + c.answered_prompt_tokens * paid.input_usd
+            + c.answered_completion_tokens * paid.output_usd
+        END AS savings_usd,
+    paid.backend || '/' || paid.model AS savings_against
+FROM (
+    SELECT
+        (call.started_at AT TIME ZONE 'UTC')::date AS day,
+        call.backend,
+        call.model,
+        call.prompt_version,
+        count(*) AS calls,
+        count(*) FILTER (WHERE NOT succeeded) AS failed_calls,
+        count(*) FILTER (WHERE call.cached) AS cached_calls,
+        coalesce(sum(cardinality(call.signal_ids)) FILTER (WHERE succeeded), 0) AS signals,
+        coalesce(sum(given.ratings), 0)::bigint AS ratings,
+        sum(call.prompt_tokens) FILTER (WHERE NOT call.cached) AS prompt_tokens,
+        sum(call.completion_tokens) FILTER (WHERE NOT call.cached) AS completion_tokens,
+        sum(call.cost_usd) AS cost_usd,
+        count(*) FILTER (WHERE succeeded AND call.cost_usd IS NULL) AS calls_of_unknown_cost,
+        count(*) FILTER (WHERE answered) AS answered_calls,
+        coalesce(sum(call.prompt_tokens) FILTER (WHERE answered), 0) AS answered_prompt_tokens,
+        coalesce(sum(call.completion_tokens) FILTER (WHERE answered), 0) AS answered_completion_tokens,
+        count(*) FILTER (WHERE answered AND call.cost_usd = 0) AS free_calls,
+        coalesce(sum(call.prompt_tokens) FILTER (WHERE answered AND call.cost_usd = 0), 0) AS free_prompt_tokens,
+        coalesce(sum(call.completion_tokens) FILTER (WHERE answered AND call.cost_usd = 0), 0)
+            AS free_completion_tokens
+    FROM llm_calls call
+    CROSS JOIN LATERAL (SELECT call.error_class IS NULL AS succeeded,
+                               call.error_class IS NULL AND NOT call.cached
+                                   AND call.prompt_tokens + call.completion_tokens > 0 AS answered) how
+    LEFT JOIN (
+        SELECT r.call_id, count(*) AS ratings FROM llm_analysis_results r
+        WHERE r.rating IS NOT NULL AND r.reused_from IS NULL AND r.call_id IS NOT NULL
+        GROUP BY r.call_id
+    ) given ON given.call_id = call.id
+    GROUP BY 1, 2, 3, 4
+) c
+LEFT JOIN llm_prices local ON local.backend = c.backend AND local.model = c.model AND local.source = 'free'
+LEFT JOIN (SELECT * FROM llm_prices WHERE reference ORDER BY seen_at DESC LIMIT 1) paid ON true;
+
+COMMENT ON VIEW v_llm_costs_daily IS 'One row per UTC day, model and prompt version: what it cost, and what it saved.';
+
+COMMENT ON COLUMN v_llm_costs_daily.day IS 'The UTC day the calls were sent on.';
+
+COMMENT ON COLUMN v_llm_costs_daily.backend IS 'First part of the model string.';
+
+COMMENT ON COLUMN v_llm_costs_daily.model IS 'The rest of it.';
+
+COMMENT ON COLUMN v_llm_costs_daily.prompt_version IS 'Content hash of the prompt.';
+
+COMMENT ON COLUMN v_llm_costs_daily.calls IS 'Requests, all tries and the failed ones too, and the replies taken again.';
+
+COMMENT ON COLUMN v_llm_costs_daily.failed_calls IS 'Requests without a reply.';
+
+COMMENT ON COLUMN v_llm_costs_daily.cached_calls IS 'Replies taken again: nothing was sent, and nothing is counted but their number.';
+
+COMMENT ON COLUMN v_llm_costs_daily.signals IS 'Signals asked about in requests with a reply, each request counted.';
+
+COMMENT ON COLUMN v_llm_costs_daily.ratings IS 'Ratings that stand on these calls.';
+
+COMMENT ON COLUMN v_llm_costs_daily.prompt_tokens IS 'Input tokens reported.';
+
+COMMENT ON COLUMN v_llm_costs_daily.completion_tokens IS 'Output tokens reported.';
+
+COMMENT ON COLUMN v_llm_costs_daily.cost_usd IS 'Cost known, failed tries included where they have one, USD; null where none is.';
+
+COMMENT ON COLUMN v_llm_costs_daily.calls_of_unknown_cost IS 'Replies whose cost is not known, and is not in cost_usd.';
+
+COMMENT ON COLUMN v_llm_costs_daily.cost_per_signal_usd IS 'cost_usd by signals; null while any reply''s cost is not known.';
+
+COMMENT ON COLUMN v_llm_costs_daily.cost_per_thousand_ratings_usd IS 'cost_usd by ratings, times 1000; null while any reply''s cost is not known.';
+
+COMMENT ON COLUMN v_llm_costs_daily.savings_usd IS 'What the tokens of the replies that cost nothing, or come from a local model, would have cost by the price in llm_prices marked reference, as it is now, USD; null where there is no such price.';
+
+COMMENT ON COLUMN v_llm_costs_daily.savings_against IS 'The model string of that price.';
 
 UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
 

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import asyncpg
 
-from database.costs import Spent, spent_since
 from database.engine import FAILURES
+from database.money import Spent, counted_on, spent_since
 from llm_integration.backends import backend_names
 from llm_integration.model import Result
 from trading.clock import Clock
@@ -51,10 +51,11 @@ class Tally:
     async def follow_costs(self, pool: asyncpg.Pool, clock: Clock) -> None:
         """Keep `today` up with the database, until cancelled; the look never takes more than 1 % of the time."""
         while True:
-            began = clock.monotonic()
-            midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+            began, now = clock.monotonic(), clock.now()
+            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
             try:
-                self.today = await spent_since(pool, backend_names(), midnight)
+                spent = await spent_since(pool, backend_names(), midnight)
+                self.today = spent._replace(counted=await counted_on(pool, now))
             except FAILURES:
                 self.today = None
             await clock.sleep(max(LOOK_EVERY_S, COST_SHARE * (clock.monotonic() - began)))

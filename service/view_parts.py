@@ -1,5 +1,6 @@
 """The parts of the live view, each made from the vitals alone: what can be missing is left out, never guessed."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from service.view_words import (
 
 GUTTER = 9
 BAD, WARN, GOOD, DIM, LABEL = "bold red", "yellow", "green", "dim", "bold cyan"
+BUDGET_LOW = 0.9
 _BARS = "▁▂▃▄▅▆▇█"
 _GUARD_FINE = frozenset({"good", "already_stored"})
 RATING_STYLE = {1: "bold red", 2: "red", 3: "", 4: "green", 5: "bold green"}
@@ -184,9 +186,20 @@ def quota(vitals: dict[str, Any], width: int) -> list[Text]:
     lines = [_usage(fitted(name, name_width), part(limits, name), width - GUTTER) for name in limits]
     facts = [
         Fact(f"today {usd(cost.get('today_usd'), cost.get('today_unknown'))}", "bold"),
+        _budget(cost),
         Fact(f"since start {usd(cost.get('since_start_usd'), cost.get('since_start_unknown'))}", "", 1),
     ]
     return _labelled("QUOTA", lines) + (_labelled("COST", [facts_line(facts, width - GUTTER)]) if cost else [])
+
+
+def _budget(cost: dict[str, Any]) -> Fact:
+    """How much of the day's budget is gone; nothing where none is set, or it is not known."""
+    budget, used = cost.get("budget_usd"), cost.get("budget_used_usd")
+    if not isinstance(budget, int | float) or not isinstance(used, int | float):
+        return Fact("")
+    share = used / budget if budget else 1.0
+    style = BAD if share >= 1 else WARN if share >= BUDGET_LOW else ""
+    return Fact(f"{min(100, math.floor(100 * share))}% of {usd(budget, 0)} a day", style)
 
 
 def _usage(name: str, used: dict[str, Any], width: int) -> Text:

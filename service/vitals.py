@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from trading.feeds.simulated import SOURCE as SIMULATED
 from trading.model import Signal
 
 if TYPE_CHECKING:
-    from database.costs import Spent
+    from database.money import Spent
     from service.daemon import Daemon
     from service.rating_side import RatingSide
 
@@ -41,7 +42,7 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "signals": daemon.store.get_stats(),
         "queue": dict(daemon.unfinished),
         "models": _models(daemon.rating),
-        "cost": _cost(daemon.tally.spent, daemon.tally.today),
+        "cost": _cost(daemon.tally.spent, daemon.tally.today, daemon.settings.llm.budget.daily_usd),
         "recent": [_rating(signal, result) for signal, result in reversed(daemon.recent)],
         "csv": _csv(daemon),
         "status_url": daemon.status.url if daemon.status is not None else None,
@@ -113,13 +114,19 @@ def _models(rating: RatingSide | None) -> dict[str, Any]:
     }
 
 
-def _cost(spent: Spent, today: Spent | None) -> dict[str, Any]:
-    """US dollars; `unknown` counts answers whose price is not known. Today is by UTC, over all processes."""
+def _cost(spent: Spent, today: Spent | None, daily_usd: Decimal | None) -> dict[str, Any]:
+    """US dollars; `unknown` counts answers whose price is not known. Today is by UTC, over all processes.
+
+    `budget_usd` is the day's budget, None where none is set, and `budget_used_usd` what it counts, reservations too.
+    """
+    used = None if today is None or daily_usd is None else float(today.counted or 0)
     return {
         "since_start_usd": float(spent.usd),
         "since_start_unknown": spent.unknown,
         "today_usd": None if today is None else float(today.usd),
         "today_unknown": None if today is None else today.unknown,
+        "budget_usd": None if daily_usd is None else float(daily_usd),
+        "budget_used_usd": used,
     }
 
 

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from database.costs import Spent, spent_since
+from database.money import PostgresSpendingLedger, Spent, counted_on, spent_since
+from llm_integration.calling.spending_ledger import NO_LIMITS, Entry
 
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
 INSERT = """
@@ -34,3 +35,12 @@ async def test_money_is_summed_since_a_time_and_answers_without_a_price_are_coun
             await pool.execute(INSERT, uuid4(), backend, cost, MIDNIGHT + timedelta(hours=hours), error)
         spent = await spent_since(pool, ["openrouter", "llama_cpp"], MIDNIGHT)
     assert spent == Spent(Decimal("0.1504"), 2)
+
+
+async def test_what_the_days_budget_counts_is_told_beside_it(database: str) -> None:
+    """Reservations count too; a day without any counts nothing."""
+    async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
+        taken = Entry(uuid4(), "openrouter/m", Decimal("0.3"), 9, MIDNIGHT)
+        await PostgresSpendingLedger(pool).reserve("r", [taken], NO_LIMITS, 60)
+        counted = [await counted_on(pool, MIDNIGHT + timedelta(hours=hours)) for hours in (23, 24)]
+    assert counted == [Decimal("0.3"), None]

@@ -154,6 +154,21 @@ def test_money_that_is_not_known_is_no_zero() -> None:
     assert "$0" not in shown
 
 
+@pytest.mark.parametrize(
+    ("budget", "used", "said"),
+    [(5.0, 1.62, "32% of $5.00 a day"), (5.0, 5.0, "100% of $5.00 a day"), (0.0, 0.0, "100% of $0.00 a day")],
+)
+def test_a_days_budget_is_seen_by_how_much_of_it_is_gone(budget: float, used: float, said: str) -> None:
+    cost = vitals()["cost"] | {"budget_usd": budget, "budget_used_usd": used}
+    assert said in seen(vitals(cost=cost))
+
+
+@pytest.mark.parametrize("unknown", [{}, {"budget_usd": None, "budget_used_usd": None},
+                                     {"budget_usd": 5.0, "budget_used_usd": None}])  # fmt: skip
+def test_no_budget_and_one_not_known_are_not_shown(unknown: dict[str, Any]) -> None:
+    assert "a day" not in seen(vitals(cost=vitals()["cost"] | unknown))
+
+
 def test_how_a_signal_without_a_rating_ended_is_seen() -> None:
     ends = [
         rating(rating=None, abstention="the reply was cut off", rationale=None),
