@@ -61,8 +61,9 @@ class World:
         self.model = Model()
         self.calls: list[Call] = []
         self.hedge = Hedge(
-            Audit(self.model, self.clock), self.clock, after_s, 0.8, lambda tokens: room and room[tokens]
-        )
+            Audit(self.model, self.clock), self.clock, after_s, 0.8,
+            lambda tokens: None if room is None else room[tokens],
+        )  # fmt: skip
 
     async def ask(self, request: ChatRequest = URGENT, wait_s: float = 2.0) -> "asyncio.Task[ChatReply]":
         """A call under way for `wait_s`."""

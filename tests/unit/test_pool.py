@@ -141,6 +141,20 @@ async def test_where_all_are_away_all_are_tried_and_each_ones_reason_is_told() -
         assert world.asked == [times, times]
 
 
+async def test_a_server_that_answers_after_all_is_no_longer_passed_over() -> None:
+    """It was asked since no other was left; from then on it is asked before those that are away."""
+    world = World(8, 1)
+    for server in world.servers:
+        server.failure = Unreachable("refused")
+    with pytest.raises(Unreachable):
+        await world.pool.chat(REQUEST)
+    world.servers[1].failure = None
+    await world.pool.chat(REQUEST)
+    assert world.asked == [2, 2]
+    await world.pool.chat(REQUEST)
+    assert world.asked == [2, 3]
+
+
 async def test_it_is_usable_while_one_server_is_and_names_each() -> None:
     world = World(8, 1)
     world.servers[0].health = Health(False, "loading")

@@ -158,6 +158,12 @@ async def test_each_call_says_which_route_it_took_and_what_that_stood_on() -> No
     ]
 
 
+async def test_a_prompt_whose_size_nobody_estimated_is_not_told_as_one_of_no_tokens() -> None:
+    world = World(routes=[route("short", RULES, max_prompt_tokens=100)])
+    assert (await world.ask(estimated_tokens=0)).answered_by == PAID
+    assert world.calls[0].route == "default: kind=decision"
+
+
 async def test_a_model_that_cannot_be_used_is_routed_around_and_tried_again_when_its_pause_is_over() -> None:
     """A route that asks for a usable model must not keep it from ever being probed."""
     world = World(local_model=LOCAL, routes=[route("while it stands", LOCAL, usable=[LOCAL])])
@@ -199,7 +205,7 @@ def test_the_median_is_over_the_last_answered_calls_only() -> None:
     """Failures, and replies that were kept from before, say nothing of how fast a model is."""
     clock = FakeClock()
     latencies = Latencies(clock, window=3)
-    for latency_ms in (9000.0, 10.0, 30.0, 20.0):
+    for latency_ms in (9000.0, 20.0, 10.0, 30.0):
         latencies.observe(call_of(latency_ms))
     latencies.observe(replace(call_of(5000.0), error_class="TimedOut"))
     latencies.observe(replace(call_of(0.0), cached=True))
@@ -298,9 +304,19 @@ def test_asking_for_less_never_matches_less(when: RouteCondition, facts: Facts) 
             assert holds(when.model_copy(update={key: getattr(RouteCondition(), key)}), facts)
 
 
-@given(CONDITIONS)
-def test_what_is_not_known_holds_no_condition_on_it(when: RouteCondition) -> None:
-    """But a model's latency, which is learnt by asking it."""
-    asks = (when.min_prompt_tokens, when.max_budget_left) != (None, None) or when.usable or when.unusable
-    unknown = when.model_copy(update={"kind": [], "agent": [], "min_urgency": None, "max_complexity": None})
-    assert holds(unknown, Facts()) == (not asks)
+@pytest.mark.parametrize(
+    ("when", "facts"),
+    [
+        ({"min_prompt_tokens": 0}, {"prompt_tokens": 0}),
+        ({"max_prompt_tokens": 9}, {"prompt_tokens": 9}),
+        ({"min_budget_left": 0}, {"budget_left": 0.0}),
+        ({"max_budget_left": 1}, {"budget_left": 1.0}),
+        ({"usable": [LOCAL]}, {"standing": {LOCAL: None}}),
+        ({"unusable": [LOCAL]}, {"standing": {LOCAL: "down"}}),
+    ],
+    ids=str,
+)
+def test_a_condition_on_what_is_not_known_does_not_hold(when: dict[str, Any], facts: dict[str, Any]) -> None:
+    condition = RouteCondition.model_validate(when)
+    assert holds(condition, Facts(**facts))
+    assert not holds(condition, Facts())
