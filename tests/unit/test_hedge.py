@@ -66,8 +66,14 @@ class World:
         )  # fmt: skip
 
     async def ask(self, request: ChatRequest = URGENT, wait_s: float = 2.0) -> "asyncio.Task[ChatReply]":
-        """A call under way for `wait_s`."""
-        task = asyncio.create_task(self.hedge.chat(replace(request, record=self.calls.append)))
+        """A call under way for `wait_s`; `at_end` holds what was recorded at the moment it came back."""
+
+        async def call() -> ChatReply:
+            reply = await self.hedge.chat(replace(request, record=self.calls.append))
+            self.at_end = self.recorded
+            return reply
+
+        task = asyncio.create_task(call())
         await self.clock.advance(wait_s)
         return task
 
@@ -99,7 +105,7 @@ async def test_the_first_reply_wins_and_the_other_request_is_cancelled_and_recor
     world.model.asked[winner].answer("quick")
     reply = await task
     assert reply.text == "quick"
-    assert world.recorded == [("quick", None), (None, "Cancelled")]
+    assert world.at_end == [("quick", None), (None, "Cancelled")]
     assert reply.call_id == world.calls[0].id
     assert world.model.asked[1 - winner].outcome.cancelled()
 
