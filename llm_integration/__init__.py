@@ -7,8 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_integration import llm_router
     from llm_integration.config import LLMConfig
     from llm_integration.csv_exporter import LLMCSVExporter
+    from llm_integration.library.client import LLMClient, get_llm_client
+    from llm_integration.library.completions import LocalChatCompletion
     from llm_integration.llm_processor import LLMProcessor
     from llm_integration.memory_store import SignalMemoryStore
     from llm_integration.response_parser import LLMResponseParser
@@ -17,25 +20,34 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLMCSVExporter",
+    "LLMClient",
     "LLMConfig",
     "LLMProcessor",
     "LLMResponseParser",
     "LLMWorker",
+    "LocalChatCompletion",
     "SignalFormatter",
     "SignalMemoryStore",
+    "get_llm_client",
+    "llm_router",
 ]
 _MODULES = {
     "LLMCSVExporter": "csv_exporter",
+    "LLMClient": "library.client",
     "LLMConfig": "config",
     "LLMProcessor": "llm_processor",
     "LLMResponseParser": "response_parser",
     "LLMWorker": "worker",
+    "LocalChatCompletion": "library.completions",
     "SignalFormatter": "signal_formatter",
     "SignalMemoryStore": "memory_store",
+    "get_llm_client": "library.client",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "llm_router":
+        return importlib.import_module(f"{__name__}.llm_router")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

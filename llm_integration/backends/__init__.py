@@ -2,21 +2,33 @@
 
 A backend's file has a class `Backend` built as `Backend(context)` with a `BackendContext`, satisfying
 `llm_integration.ports.Backend`, and two class attributes: `API_KEY_ENV` (the usual name of its key, None where it
-needs none) and `METERED` (True where `llm.requests_per_minute` holds without being set for it).
+needs none) and `METERED` (True where `llm.requests_per_minute` holds without being set for it). Another package brings
+one by an entry point of the group `tradent.backends`, whose name is the backend's and whose value names the class.
 """
 
 import importlib
 import pkgutil
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+GROUP = "tradent.backends"
 _SHARED = {"wire"}
 
 
 def backend_names() -> list[str]:
-    """Every backend there is a file for."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
+    """Every backend there is a file or an entry point for."""
+    return sorted({*_files(), *_entries()})
 
 
 def backend_class(name: str) -> Any:
-    """The `Backend` class in the file of that name. Raises ModuleNotFoundError."""
-    return importlib.import_module(f"{__name__}.{name}").Backend
+    """The `Backend` class of that name; a file goes before an entry point. Raises ModuleNotFoundError."""
+    entry = None if name in _files() else _entries().get(name)
+    return importlib.import_module(f"{__name__}.{name}").Backend if entry is None else entry.load()
+
+
+def _files() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED]
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
