@@ -1,24 +1,31 @@
 """What the audit trail tells the quota: what was asked of each backend in the last minute, before a restart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
+
+from llm_integration.calling.tokens import TokenMode
 
 # What no usage was reported for counts as it did when it was sent: the prompt's size and the whole reply allowed.
 SINCE = """
 SELECT backend, greatest(extract(epoch FROM clock_timestamp() - finished_at), 0)::float8 AS age_s,
        (coalesce(prompt_tokens, octet_length(messages::text) / 2)
-        + coalesce(completion_tokens, (parameters ->> 'max_tokens')::int, 0)) AS tokens
-FROM llm_calls WHERE backend = ANY($2) AND finished_at > clock_timestamp() - make_interval(secs => $1)
-  AND (error_class IS NULL OR error_class <> ALL ($3::text[]))
+        + CASE mode WHEN 'input' THEN 0 WHEN 'input_max' THEN coalesce((parameters ->> 'max_tokens')::int, 0)
+          ELSE coalesce(completion_tokens, (parameters ->> 'max_tokens')::int, 0) END) AS tokens
+FROM llm_calls JOIN unnest($2::text[], $3::text[]) AS asked(backend, mode) USING (backend)
+WHERE finished_at > clock_timestamp() - make_interval(secs => $1) AND NOT cached
+  AND (error_class IS NULL OR error_class <> ALL ($4::text[]))
 """
-NEVER_SENT = ("Unreachable", "NotUsable")
+NEVER_SENT = ("Unreachable", "NotUsable", "BudgetExceeded", "DeadlinePassed")
 
 
-async def calls_since(pool: asyncpg.Pool, seconds: float, backends: Sequence[str]) -> list[tuple[str, float, int]]:
+async def calls_since(
+    pool: asyncpg.Pool, seconds: float, backends: Sequence[str] | Mapping[str, TokenMode]
+) -> list[tuple[str, float, int]]:
     """Backend, age in seconds and tokens of each call to `backends` that ended within the last `seconds`.
 
-    Calls that never reached a server are left out.
+    Tokens are what the backend's server counts, where that is given. Calls that never reached a server are left out.
     """
-    rows = await pool.fetch(SINCE, seconds, backends, NEVER_SENT)
+    modes = dict(backends) if isinstance(backends, Mapping) else dict.fromkeys(backends, "input_output")
+    rows = await pool.fetch(SINCE, seconds, list(modes), list(modes.values()), NEVER_SENT)
     return [(row["backend"], row["age_s"], row["tokens"]) for row in rows]

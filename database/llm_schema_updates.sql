@@ -1004,8 +1004,8 @@ BEGIN
     INTO v_used, v_spent, v_settled FROM llm_quota_entries
     WHERE quota_id = a_quota AND member <> ALL (a_silent) AND (counted_at IS NULL OR counted_at > a_now - a_length);
     IF cardinality(a_silent) > 0 THEN
-        SELECT coalesce(sum(greatest(used, floor(a_requests * share_end) - floor(a_requests * share_start))), 0) AS requests,
-               coalesce(sum(greatest(spent, floor(a_tokens * share_end) - floor(a_tokens * share_start))), 0) AS tokens
+        SELECT sum(greatest(used, floor(a_requests * share_end) - floor(a_requests * share_start))) AS requests,
+               sum(greatest(spent, floor(a_tokens * share_end) - floor(a_tokens * share_start))) AS tokens
         INTO v_kept
         FROM llm_quota_members JOIN LATERAL (
             SELECT count(*) AS used, coalesce(sum(tokens), 0) AS spent FROM llm_quota_entries entry

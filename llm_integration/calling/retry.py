@@ -7,7 +7,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from llm_integration.calling.wrapper import Wrapper
-from llm_integration.errors import BackendError, NotUsable
+from llm_integration.errors import BackendError, DeadlinePassed, NotUsable
 from llm_integration.ports import Backend, ChatReply, ChatRequest
 from llm_integration.streaming import DeltaGate
 from trading.clock import Clock
@@ -17,8 +17,8 @@ class Retry(Wrapper):
     """Up to `tries` calls, as long as the error's class is retryable and the next one starts before the deadline.
 
     It waits what the server asked for, else exponentially longer from `first_wait_s` up to `longest_wait_s`; both with
-    up to `jitter_s` on top. `deadline_s` bounds one chat from its first try to the start of its last (None: no bound);
-    a server that asks for more than `longest_asked_s` is not waited for.
+    up to `jitter_s` on top. No try starts at or after `request.deadline`; `deadline_s` bounds one chat from its first
+    try to the start of its last (None: no bound); a server that asks for more than `longest_asked_s` is not waited for.
     """
 
     def __init__(
@@ -43,21 +43,29 @@ class Retry(Wrapper):
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The first reply that comes; the last try's BackendError where none does; tries are counted in `attempt`.
 
-        Once text of a reply has gone to `on_delta`, its failure stands.
+        Once text of a reply has gone to `on_delta`, its failure stands. DeadlinePassed where there was no time for a
+        try, or for another one.
         """
+        if request.deadline is not None and self._clock.monotonic() >= request.deadline:
+            raise DeadlinePassed(f"the deadline had passed before {self.name} could be asked")
         gate = DeltaGate(request.on_delta)
         request = replace(request, on_delta=gate.on_delta)
-        stop = _Enough(self._clock, self._tries, self._longest_asked_s, self._deadline_s)
-        async for attempt in AsyncRetrying(
-            sleep=self._clock.sleep,
-            stop=stop,
-            wait=self._wait,
-            retry=retry_if_exception(lambda error: _may_pass(error) and not gate.started),
-            reraise=True,
-        ):
-            with attempt:
-                tried = attempt.retry_state.attempt_number - 1
-                return await self._inner.chat(replace(request, attempt=request.attempt + tried))
+        stop = _Enough(self._clock, self._tries, self._longest_asked_s, self._deadline_s, request.deadline)
+        try:
+            async for attempt in AsyncRetrying(
+                sleep=self._clock.sleep,
+                stop=stop,
+                wait=self._wait,
+                retry=retry_if_exception(lambda error: _may_pass(error) and not gate.started),
+                reraise=True,
+            ):
+                with attempt:
+                    tried = attempt.retry_state.attempt_number - 1
+                    return await self._inner.chat(replace(request, attempt=request.attempt + tried))
+        except BackendError as error:
+            if not stop.by_deadline:
+                raise
+            raise DeadlinePassed(f"no time is left for another try before the deadline: {error}") from error
         raise AssertionError("tenacity ends in a reply or an error")
 
 
@@ -83,9 +91,16 @@ class _AsAsked(wait_base):
 
 
 class _Enough(stop_base):
-    """After so many tries, or where the wait before the next is too long or would pass the deadline."""
+    """After so many tries, or where the wait before the next is too long or would pass a deadline.
 
-    def __init__(self, clock: Clock, tries: int, longest_asked_s: float, deadline_s: float | None) -> None:
+    `by_deadline` once it was the request's own that ended it.
+    """
+
+    def __init__(
+        self, clock: Clock, tries: int, longest_asked_s: float, deadline_s: float | None, deadline: float | None
+    ) -> None:
+        self.by_deadline = False
+        self._deadline = deadline
         self._clock = clock
         self._tries = tries
         self._longest_asked_s = longest_asked_s
@@ -94,4 +109,6 @@ class _Enough(stop_base):
     def __call__(self, retry_state: RetryCallState) -> bool:
         if retry_state.attempt_number >= self._tries or (_asked_s(retry_state) or 0) > self._longest_asked_s:
             return True
-        return self._ends_at is not None and self._clock.monotonic() + retry_state.upcoming_sleep > self._ends_at
+        next_at = self._clock.monotonic() + retry_state.upcoming_sleep
+        self.by_deadline = self._deadline is not None and next_at >= self._deadline
+        return self.by_deadline or (self._ends_at is not None and next_at > self._ends_at)
