@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from llm_integration.ports import ChatReply, TokenLogprob
 
@@ -48,9 +49,8 @@ def rating_distribution(
     """The distribution of the reply's rating; `number` is the signal's in a reply about several, from 1.
 
     The reply's JSON must state `rating` once (in the entry whose `signal` is `number`) as a whole number from 1 to 5,
-    and its tokens must spell the text up to there, from the front or from the back. The digit's token may hold quotes,
-    spaces and punctuation beside it, and so may the alternatives; those that are anything else are no rating, and the
-    rest is scaled to add up to 1.
+    and its tokens must spell the text, once. The digit's token may hold quotes, spaces and punctuation beside it, and
+    so may the alternatives; those that are anything else are no rating, and the rest is scaled to add up to 1.
 
     None where that token is not found with certainty, or where the ratings among its alternatives hold less than
     `least_mass` of the probability: the model then meant to say something else in that place, and what is left would
@@ -97,36 +97,16 @@ def _rating(token: str) -> int | None:
 
 
 def _token_at(tokens: Sequence[TokenLogprob], text: str, place: int) -> TokenLogprob | None:
-    """The token that spells the character at `place`, counted from the front or else from the back.
+    """The token that spells the character at `place`, where the tokens spell the text, once, and maybe more around it.
 
-    A character of several bytes may be split between tokens, which then spell nothing of the text: one such before
-    the rating, or one after it, leaves the other way. Where both lead somewhere, they must lead to the same.
+    A server that has cut thoughts or a fence off the text tells their tokens all the same.
     """
-    ways = {way for way in (_from_front(tokens, text, place), _from_back(tokens, text, place)) if way is not None}
-    return tokens[ways.pop()] if len(ways) == 1 else None
-
-
-def _from_front(tokens: Sequence[TokenLogprob], text: str, place: int) -> int | None:
-    offset = 0
-    for index, token in enumerate(tokens):
-        if not text.startswith(token.token, offset):
-            return None
-        offset += len(token.token)
-        if offset > place:
-            return index
-    return None
-
-
-def _from_back(tokens: Sequence[TokenLogprob], text: str, place: int) -> int | None:
-    offset = len(text)
-    for index in range(len(tokens) - 1, -1, -1):
-        start = offset - len(tokens[index].token)
-        if start < 0 or not text.startswith(tokens[index].token, start):
-            return None
-        offset = start
-        if offset <= place:
-            return index
-    return None
+    spelt = "".join(token.token for token in tokens)
+    start = spelt.find(text)
+    if start < 0 or spelt.find(text, start + 1) >= 0:
+        return None
+    ends = accumulate(len(token.token) for token in tokens)
+    return next(token for token, end in zip(tokens, ends, strict=True) if end > start + place)
 
 
 def _rating_place(text: str, number: int | None) -> int | None:

@@ -27,11 +27,12 @@ class Member:
     backend: Backend
 
 
-Reserve = Callable[[Sequence[tuple[Member, ChatRequest]]], AbstractAsyncContextManager[Mapping[str, object]]]
+Reserved = Mapping[str, Mapping[str, object]]
+Reserve = Callable[[Sequence[tuple[Member, ChatRequest]]], AbstractAsyncContextManager[Reserved]]
 """Quota and budget for the first request of every member, or for none of them.
 
-On entering it waits for all and gives what goes into the requests' `reserved`, or raises BackendError; on leaving it
-gives back what was not used.
+On entering it waits for all and gives, by the member's model string, what goes into its request's `reserved`, or raises
+BackendError; on leaving it gives back what was not used.
 """
 
 
@@ -141,7 +142,7 @@ class _Round:
         self._reserve = reserve
         self._first: dict[str, tuple[Member, ChatRequest]] = {}
         self._done: set[str] = set()
-        self._reserved: Mapping[str, object] = {}
+        self._reserved: Reserved = {}
         self._all_there = asyncio.Event()
         self._decided = asyncio.Event()
         self._over = asyncio.Event()
@@ -164,7 +165,7 @@ class _Round:
             self._first[member.model] = member, request
             self._look()
             await self._decided.wait()
-            request = replace(request, reserved=self._reserved)
+            request = replace(request, reserved=self._reserved.get(member.model, {}))
         if self.refused is not None:
             raise self.refused
         return request

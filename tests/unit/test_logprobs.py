@@ -139,22 +139,23 @@ def test_a_fence_or_words_around_the_json_do_no_harm() -> None:
 
 
 def test_tokens_that_do_not_spell_the_text_say_nothing() -> None:
-    assert rating_distribution(reply("{", '"rating": ', "4", " ", "}", "!", text='_{"rating": 4}')) is None
+    assert rating_distribution(reply("{", '"rating": ', "4", " ", "}", text='{"rating": 4}')) is None
+    assert (
+        rating_distribution(reply('{"rating": "', "4", '", "a": "', "\ufffd", '"}', text='{"rating": 4, "a": "é"}'))
+        is None
+    )
     assert rating_distribution(reply(text='{"rating": 4}')) is None
     assert rating_distribution(reply('{"rating": ', "4", "}", text='{"rating": 3}')) is None
 
 
-def test_a_character_split_between_tokens_leaves_the_other_way_round() -> None:
-    """Its halves spell nothing; from the back the rating is found all the same, and not past two of them."""
-    for tokens, text in [
-        (['{"rationale": "', "\ufffd", "\ufffd", '", "rating": ', "4", "}"], '{"rationale": "é", "rating": 4}'),
-        (['{"rating": ', "4", ', "rationale": "', "\ufffd", "\ufffd", '"}'], '{"rating": 4, "rationale": "é"}'),
-    ]:
-        found = rating_distribution(reply(*tokens, text=text))
-        assert found is not None
-        assert found.expected == 4.0
-    both = ['{"a": "', "\ufffd", "\ufffd", '", "rating": ', "4", ', "b": "', "\ufffd", "\ufffd", '"}']
-    assert rating_distribution(reply(*both, text='{"a": "é", "rating": 4, "b": "é"}')) is None
+def test_tokens_around_the_text_do_no_harm_unless_they_spell_it_too() -> None:
+    """As of thoughts, or a fence, that the server has cut off."""
+    tokens = ("<think>2", "</think>", "```json\n", '{"rating": ', "4", "}", "\n```", "")
+    found = rating_distribution(reply(*tokens, text='{"rating": 4}'))
+    assert found is not None
+    assert found.expected == 4.0
+    twice = ('{"rating": ', undecided("4", **{"4": 0.6, "2": 0.4}), "}", '{"rating": ', "4", "}")
+    assert rating_distribution(reply(*twice, text='{"rating": 4}')) is None
 
 
 @pytest.mark.parametrize("logprob", [math.nan, 0.5, math.inf])

@@ -25,7 +25,7 @@ from llm_integration.errors import (
     ServerFailed,
 )
 from llm_integration.model import Abstention, Action, Call, Claim, Verdict
-from llm_integration.panel import Member, Panel
+from llm_integration.panel import Member, Panel, Reserved
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price, TokenLogprob
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
@@ -111,13 +111,13 @@ class Room:
         self.given_back = 0
 
     @asynccontextmanager
-    async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Mapping[str, object]]:
+    async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Reserved]:
         self.asked.append([(member.model, request) for member, request in asked])
         await self.open.wait()
         if self.refusal is not None:
             raise self.refusal
         try:
-            yield {"held": len(self.asked)}
+            yield {member.model: {"held": (len(self.asked), member.model)} for member, _ in asked}
         finally:
             self.given_back += 1
 
@@ -235,7 +235,7 @@ async def test_nobody_is_asked_before_there_is_room_for_all() -> None:
     assert [model.requests for model in world.models] == [[], []]
     room.open.set()
     await rating
-    assert [model.requests[0].reserved for model in world.models] == [{"held": 1}, {"held": 1}]
+    assert [model.requests[0].reserved for model in world.models] == [{"held": (1, "a/m")}, {"held": (1, "b/m")}]
     assert room.given_back == 1
 
 
@@ -253,7 +253,7 @@ async def test_a_request_too_large_for_the_quota_is_made_smaller() -> None:
 
     class Small(Room):
         @asynccontextmanager
-        async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Mapping[str, object]]:
+        async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Reserved]:
             if len(asked[0][1].signals) > 1:
                 raise RequestRejected("more tokens than a minute allows")
             async with super().__call__(asked) as held:
@@ -274,7 +274,7 @@ async def test_a_second_question_is_not_held_for_the_others() -> None:
     room = Room()
     world = World(Model("a", lambda request: next(replies)), Model("b", saying()), reserve=room, ask_again=True)
     await world.verdict()
-    assert [request.reserved for request in world.models[0].requests] == [{"held": 1}, {}]
+    assert [request.reserved for request in world.models[0].requests] == [{"held": (1, "a/m")}, {}]
     assert (len(room.asked), room.given_back) == (1, 1)
 
 
