@@ -54,7 +54,7 @@ Value = str | float | bool | datetime | None
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's parts, by name. `contract` names the reply's schema, `version` is the content hash's first 12 digits."""
+    """A prompt's parts, by name. `contract` names the reply's schema, `version` is the content hash."""
 
     name: str
     contract: str

@@ -1,0 +1,21 @@
+"""The prompt that signals are rated with, seen to be one that every signal can fill."""
+
+from llm_integration.config import LLMConfig
+from llm_integration.prompts import Prompt, load_prompt
+from trading.errors import IndicatorError
+from trading.indicators import IndicatorSet
+
+
+def rating_prompt(config: LLMConfig) -> Prompt:
+    """The prompt of the settings. Raises SettingsError with a line for each mistake in its files."""
+    prompt = load_prompt(config.prompt, config.prompts_directory)
+    prompt.require_signals(is_indicator)
+    return prompt
+
+
+def is_indicator(name: str) -> bool:
+    """Whether the catalogue computes a value of exactly that name."""
+    try:
+        return name in IndicatorSet([name]).columns
+    except IndicatorError:
+        return False
