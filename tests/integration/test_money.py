@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL: never passed, whoever asks at once; never forgotten, whoever dies."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -20,6 +21,8 @@ from llm_integration.calling.spending_ledger import NO_LIMITS, Entry, LedgerAway
 from llm_integration.calling_config import BudgetSettings
 from llm_integration.errors import BudgetExceeded
 from llm_integration.ports import Price
+from tests.fake_clock import FakeClock
+from tests.proxy import Proxy
 from trading.clock import SystemClock
 
 CENT = Decimal("0.01")
@@ -132,8 +135,13 @@ async def test_what_was_never_settled_is_spent_when_it_expires_and_its_row_goes_
 async def test_a_server_that_is_away_is_said_to_be(pool: Pool, tmp_path: object) -> None:
     """So that the spending goes by what it knows."""
     away = await create_pool(f"postgresql://tradent@/x?host={tmp_path}")
-    for ask in (PostgresSpendingLedger(away).standing("r"), PostgresSpendingLedger(away).settle([])):
-        with pytest.raises((LedgerAway, ValueError)):
+    ledger = PostgresSpendingLedger(away)
+    for ask in (
+        ledger.standing("r"),
+        ledger.settle([Outcome(uuid4(), CENT, 1)]),
+        ledger.reserve("r", [entry()], NO_LIMITS, 1),
+    ):
+        with pytest.raises(LedgerAway):
             await ask
     await away.close()
 
@@ -157,7 +165,7 @@ async def test_many_at_once_take_exactly_what_there_is(database: str) -> None:
 
 
 PROCESS = """
-import asyncio, sys
+import asyncio, json, os, sys
 from decimal import Decimal
 from uuid import uuid4
 from database.engine import create_pool
@@ -173,10 +181,8 @@ async def main(url):
         if passed and number % 3:
             await ledger.settle([Outcome(taken.id, Decimal("0.001") * (number % 3), 1)])
         return (number % 3, passed)
-    print(await asyncio.gather(*(one(n) for n in range(150))), flush=True)
+    print(json.dumps(await asyncio.gather(*(one(n) for n in range(150)))), flush=True)
     if sys.argv[2] == "die":
-        sys.stdout.flush()
-        import os
         os._exit(9)
     await pool.close()
 
@@ -193,7 +199,7 @@ async def test_processes_share_a_day_to_the_last_cent(database: str, pool: Pool)
         for n in range(4)
     ]
     printed = [await asyncio.wait_for(process.communicate(), 60) for process in running]
-    grants = [grant for output, _ in printed for grant in eval(output)]  # our own output
+    grants = [grant for output, _ in printed for grant in json.loads(output)]
     cost = {0: CENT, 1: Decimal("0.001"), 2: Decimal("0.002")}
     spent = sum((cost[kind] for kind, passed in grants if passed), Decimal(0))
     counted = await counted_on(pool, datetime.now(UTC))
@@ -259,6 +265,76 @@ async def test_a_restart_finds_what_was_spent(pool: Pool) -> None:
     await after.reserve([entry()], None, 60)
     with pytest.raises(BudgetExceeded, match=r"llm\.budget\.daily_usd: \$0\.0200 of \$0\.0200 are spent or reserved"):
         await after.reserve([entry()], None, 60)
+
+
+async def budget_of(pool: Pool, clock: FakeClock, usd: str) -> Spending:
+    """A run's budget whose figures are known."""
+    settings = BudgetSettings(run_usd=Decimal(usd))
+    spending = Spending(settings, PostgresSpendingLedger(pool), clock, "r", wait_s=0.5)
+    await spending.refresh()
+    return spending
+
+
+async def test_while_postgresql_is_away_the_budget_holds_and_what_was_spent_is_written_afterwards(
+    database: str, pool: Pool
+) -> None:
+    """Two cents fit beside the one before; then it is full, also once the server is back."""
+    clock = FakeClock()
+    async with Proxy(database) as proxy:
+        through = await create_pool(proxy.url, size=2)
+        spending = await budget_of(through, clock, "0.03")
+        held = await spending.reserve([entry()], None, 60)
+        await proxy.cut()
+        for _ in range(2):
+            held += await spending.reserve([entry()], None, 60)
+        with pytest.raises(BudgetExceeded, match="run_usd"):
+            await spending.reserve([entry()], None, 60)
+        await spending.settle(held[1], CENT / 2, 50)
+        assert (await used(pool, "r")).usd == CENT
+        await proxy.mend()
+        await clock.advance(6)
+        with pytest.raises(BudgetExceeded, match="run_usd"):
+            await spending.reserve([entry()], None, 60)
+        assert await used(pool, "r") == Used(Decimal("0.025"), 250)
+        await spending.settle(held[0], Decimal("0.001"), 1)
+        await spending.settle(held[2], Decimal("0.002"), 2)
+        assert await used(pool, "r") == Used(Decimal("0.008"), 53)
+        await through.close()
+
+
+async def test_a_reservation_whose_answer_was_lost_counts_once(database: str, pool: Pool) -> None:
+    """The server has it, the process does not know: it goes on by itself, and tells the outcome of the same entry."""
+    clock = FakeClock()
+    async with Proxy(database) as proxy:
+        through = await create_pool(proxy.url, size=2)
+        spending = await budget_of(through, clock, "1")
+        (held,) = await spending.reserve([entry()], None, 60)
+        await spending.settle(held, CENT, 1)
+        proxy.swallow_next_answer()
+        (lost,) = await spending.reserve([entry()], None, 60)
+        assert await used(pool, "r") == Used(2 * CENT, 101)
+        await clock.advance(6)
+        await spending.settle(lost, CENT / 2, 2)
+        assert await used(pool, "r") == Used(Decimal("0.015"), 3)
+        await through.close()
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for(pool: Pool) -> None:
+    """Somebody sits on the row: the call is decided without, and what was asked of the server leaves nothing behind."""
+    clock = FakeClock()
+    spending = await budget_of(pool, clock, "0.02")
+    (first,) = await spending.reserve([entry()], None, 60)
+    async with pool.acquire() as other:
+        async with other.transaction():
+            await other.execute("SELECT FROM llm_budget_periods FOR UPDATE")
+            (second,) = await spending.reserve([entry()], None, 60)
+            with pytest.raises(BudgetExceeded):
+                await spending.reserve([entry()], None, 60)
+            await spending.settle(first, CENT / 2, 1)
+        await clock.advance(6)
+        await spending.settle(second, CENT / 2, 1)
+    assert await used(pool, "r") == Used(CENT, 2)
+    await spending.close()
 
 
 async def test_without_a_budget_nothing_is_asked_of_the_database() -> None:
