@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from llm_integration.model import Call, Claim, Result, TaskStatus
@@ -16,6 +16,8 @@ class Task:
     """A row of the queue; times are monotonic seconds."""
 
     signal: Signal
+    created_at: datetime
+    priority: int = 0
     status: TaskStatus = TaskStatus.PENDING
     run_at: float = 0.0
     attempts: int = 0
@@ -43,10 +45,10 @@ class MemoryQueue:
         self._clock = clock
         self._max_attempts = max_attempts
 
-    def put(self, signals: Iterable[Signal]) -> None:
+    def put(self, signals: Iterable[Signal], priority: int = 0) -> None:
         """Tasks due now."""
         for signal in signals:
-            self.tasks[signal.id] = Task(signal, run_at=self._clock.monotonic())
+            self.tasks[signal.id] = Task(signal, self._clock.now(), priority, run_at=self._clock.monotonic())
 
     def count(self, status: TaskStatus) -> int:
         return sum(task.status is status for task in self.tasks.values())
@@ -62,11 +64,11 @@ class MemoryQueue:
         now = self._clock.monotonic()
         due = [task for task in self.tasks.values() if task.status is TaskStatus.PENDING and task.run_at <= now]
         claims = []
-        for task in sorted(due, key=lambda task: task.run_at)[:limit]:
+        for task in sorted(due, key=lambda task: (-task.priority, task.run_at))[:limit]:
             task.status, task.lease_until = TaskStatus.PROCESSING, now + self.lease.total_seconds()
             task.attempts += 1
             task.token += 1
-            claims.append(Claim(task.signal, task.token, task.attempts, self._clock.now()))
+            claims.append(Claim(task.signal, task.token, task.attempts, task.created_at, task.priority))
         return claims
 
     async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:

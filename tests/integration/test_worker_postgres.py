@@ -25,7 +25,7 @@ from llm_integration.errors import Unreachable
 from llm_integration.llm_processor import LLMProcessor
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
-from llm_integration.ports import Backend, BackendContext, ChatReply, ChatRequest, Health
+from llm_integration.ports import Backend, BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
 from llm_integration.worker import LLMWorker
@@ -60,6 +60,12 @@ class Rules:
 
     async def check(self, model: str) -> Health:
         return await self._rules.check(model)
+
+    def capabilities(self, model: str) -> Capabilities:
+        return self._rules.capabilities(model)
+
+    def price(self, model: str) -> Price | None:
+        return self._rules.price(model)
 
     async def close(self) -> None:
         await self._rules.close()

@@ -1,17 +1,23 @@
 """The processor: what becomes of claims when models answer, do not, or answer late; and who bears which cost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from llm_integration import errors
+from llm_integration.answers import Answer
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,
+    BudgetExceeded,
     ContextExceeded,
+    DeadlinePassed,
     RateLimited,
     RequestRejected,
     ServerFailed,
@@ -19,13 +25,13 @@ from llm_integration.errors import (
     Unreachable,
 )
 from llm_integration.llm_processor import LLMProcessor, Postponed, Processed
-from llm_integration.model import Claim, Result, TaskStatus
-from llm_integration.ports import ChatRequest
+from llm_integration.model import Action, Claim, Result, TaskStatus, Verdict
+from llm_integration.ports import ChatReply, ChatRequest
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_signal
-from tests.scripted_model import ScriptedModel, raising, rated, rating
+from tests.scripted_model import ScriptedModel, make_call, raising, rated, rating
 
 
 class World:
@@ -208,3 +214,139 @@ async def test_a_request_rejected_for_one_of_its_signals_costs_only_that_one(err
         TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.COMPLETED,
     ]  # fmt: skip
     assert [len(calls) for _, _, calls in processed] == [3, 1, 1]
+
+
+async def test_a_deadline_that_passes_expires_those_it_was_the_end_of_and_the_others_are_asked_about_again() -> None:
+    """The quota may know at once that there will be no room in time."""
+    world = World(signal_ttl_seconds=60)
+    soon, later = world.claims(1, age_s=50)[0], world.claims(2)[1]
+    world.model.script = [raising(DeadlinePassed("no room in the quota before the deadline"))]
+    expired, rated_later = results(await world.processor.process([soon, later]))
+    assert (expired.status, expired.error) == (
+        TaskStatus.EXPIRED, "not rated within llm.signal_ttl_seconds: no room in the quota before the deadline",
+    )  # fmt: skip
+    assert rated_later.status is TaskStatus.COMPLETED
+    assert [request.signals for request in world.model.requests] == [(soon.signal, later.signal), (later.signal,)]
+    assert [request.deadline for request in world.model.requests] == [10.0, 60.0]
+
+
+async def test_an_attempts_deadline_that_passes_puts_the_signal_off_and_fails_the_last_attempt() -> None:
+    for settings in ({}, {"signal_ttl_seconds": 3600}):
+        world = World(**settings)
+        world.model.answer = raising(DeadlinePassed("no room in the quota before the deadline"))
+        ((_, outcome, calls),) = await world.processor.process(world.claims(1))
+        assert isinstance(outcome, Postponed)
+        assert len(calls) == 1
+        (result,) = results(await world.processor.process(world.claims(1, attempt=world.config.max_retries)))
+        assert (result.status, result.error) == (TaskStatus.FAILED, "no room in the quota before the deadline")
+
+
+@pytest.mark.parametrize("skip", [True, False])
+async def test_what_no_budget_is_left_for_is_skipped_with_the_reason(skip: bool) -> None:
+    """Also where a free model was to be asked instead, and there is none that answers: nothing has failed."""
+    world = World()
+    world.model.answer = raising(BudgetExceeded("llm.budget.daily_usd is spent", skip=skip))
+    (result,) = results(await world.processor.process(world.claims(1)))
+    assert (result.status, result.error) == (TaskStatus.SKIPPED, "llm.budget.daily_usd is spent")
+
+
+EVERY_ERROR = sorted(
+    {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BackendError)},
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.mark.parametrize("failure", [*EVERY_ERROR, KeyError, ValueError, TimeoutError, RuntimeError])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_whatever_the_chain_raises_every_signal_ends(failure: type[Exception], count: int) -> None:
+    """In a final state at the last attempt, with its reason and its calls."""
+    world = World()
+    world.model.answer = raising(failure("it broke"))
+    processed = await world.processor.process(world.claims(count, attempt=world.config.max_retries))
+    ended = results(processed)
+    assert len(ended) == count
+    assert {result.status for result in ended} <= {TaskStatus.FAILED, TaskStatus.SKIPPED}
+    assert all(result.error and "it broke" in result.error for result in ended)
+    assert sum(len(calls) for _, _, calls in processed) == len(world.model.calls)
+
+
+async def test_a_signal_with_a_broken_snapshot_fails_alone() -> None:
+    world = World()
+    good, bad = world.claims(2)
+    later = make_signal(9).snapshot.bars[-1]
+    shown = replace(bad.signal.snapshot, bars=(*bad.signal.snapshot.bars, later))
+    broken = replace(bad, signal=replace(bad.signal, snapshot=shown))
+    assert [result.status for result in results(await world.processor.process([good, broken]))] == [
+        TaskStatus.COMPLETED, TaskStatus.FAILED,
+    ]  # fmt: skip
+
+
+class Panel:
+    """A Rater that answers as several models would together."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[tuple[list[Claim], float]] = []
+
+    async def rate(self, claims: Sequence[Claim], *, deadline: float) -> Mapping[UUID, Answer]:
+        self.asked.append((list(claims), deadline))
+        return {claim.signal.id: self.answer for claim in claims}
+
+
+async def test_another_rater_answers_in_place_of_the_chain_and_all_it_says_is_kept() -> None:
+    verdict = Verdict(4, 0.7, Action.HOLD, "", (), None, "strict_json", False)
+    reply = ChatReply("{}", "model-9", answered_by="openai/y", call_id=make_call().id)
+    answer = Answer(
+        verdict, reply, prompt_tokens=7, completion_tokens=3, cost_usd=Decimal("0.5"), rating_expected=3.9,
+        rating_entropy=0.4, members=3, agreement=0.6, spread=0.5, stability=0.8, route="ensemble of 3",
+    )  # fmt: skip
+    world = World()
+    panel = Panel(answer)
+    processor = LLMProcessor(
+        world.config, SignalFormatter(3, ["rsi"]), LLMResponseParser(), world.model, world.clock, rater=panel
+    )
+    (result,) = results(await processor.process(claims := world.claims(1)))
+    assert panel.asked == [(claims, world.config.deadline_seconds)]
+    assert not world.model.requests
+    assert (result.verdict, result.model, result.answered_model, result.call_id) == (
+        verdict, "openai/y", "model-9", reply.call_id,
+    )  # fmt: skip
+    assert (result.prompt_tokens, result.completion_tokens, result.cost_usd) == (7, 3, Decimal("0.5"))
+    assert (result.rating_expected, result.rating_entropy, result.route) == (3.9, 0.4, "ensemble of 3")
+    assert (result.members, result.agreement, result.spread, result.stability) == (3, 0.6, 0.5, 0.8)
+
+
+class Gate:
+    """Keeps back all but the first."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.judged: list[Claim] = []
+
+    async def judge(self, claims: Sequence[Claim]) -> tuple[list[Claim], list[tuple[Claim, Result]]]:
+        self.judged += claims
+        return list(claims[:1]), [(claim, replace(self.result, signal_id=claim.signal.id)) for claim in claims[1:]]
+
+
+async def test_a_gate_keeps_back_what_is_not_worth_a_call_but_not_what_is_late() -> None:
+    world = World(signal_ttl_seconds=60)
+    (kept,) = results(await world.processor.process(world.claims(1)))
+    gate = Gate(replace(kept, status=TaskStatus.SKIPPED, error="weak"))
+    formatter = SignalFormatter(world.config.lookback_periods, ["rsi"])
+    processor = LLMProcessor(world.config, formatter, LLMResponseParser(), world.model, world.clock, gate=gate)
+    late, first, second = world.claims(1, age_s=61)[0], *world.claims(3)[1:]
+    world.model.requests.clear()
+    processed = await processor.process([late, first, second])
+    assert [claim for claim, _, _ in processed] == [late, first, second]
+    assert [result.status for result in results(processed)] == [
+        TaskStatus.EXPIRED, TaskStatus.COMPLETED, TaskStatus.SKIPPED,
+    ]  # fmt: skip
+    assert gate.judged == [first, second]
+    assert [request.signals for request in world.model.requests] == [(first.signal,)]
+
+
+async def test_a_call_about_several_signals_is_stored_with_the_first_of_them_that_is_there() -> None:
+    world = World(signal_ttl_seconds=60)
+    late, first, second = world.claims(1, age_s=61)[0], *world.claims(3)[1:]
+    processed = await world.processor.process([late, first, second])
+    assert [len(calls) for _, _, calls in processed] == [0, 1, 0]

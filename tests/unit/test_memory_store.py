@@ -2,7 +2,8 @@
 
 import threading
 import tracemalloc
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
@@ -98,6 +99,73 @@ def test_a_task_put_back_is_pending_and_can_be_held_again() -> None:
     assert store.hold(claim_of(SIGNALS[0], 3))
 
 
+def urgent(number: int, strength: float = 0.0, age_s: float = 0.0, priority: int = 0, token: int = 1) -> Claim:
+    signal = replace(SIGNALS[number], strength=strength)
+    return Claim(signal, token, 1, START - timedelta(seconds=age_s), priority)
+
+
+def test_tasks_are_taken_by_priority_then_age_to_which_strength_adds() -> None:
+    store = SignalMemoryStore(20, FakeClock())
+    order = [
+        urgent(0, priority=2), urgent(1, age_s=100, priority=1), urgent(2, priority=1),
+        urgent(3, strength=0.9), urgent(4, age_s=40, strength=0.2), urgent(5, strength=0.6), urgent(6, age_s=29),
+        urgent(7), urgent(8, age_s=900, priority=-1),
+    ]  # fmt: skip
+    for place in (3, 8, 1, 6, 0, 5, 2, 7, 4):
+        assert store.hold(order[place])
+    assert store.first(4) == order[:4]
+    assert store.first(99) == order
+    assert [*store.take(2), *store.take(3), *store.take(99)] == order
+
+
+def test_no_weak_signal_waits_for_ever() -> None:
+    """A minute is worth as much as the greatest strength."""
+    store = SignalMemoryStore(20, FakeClock())
+    strong, weak = urgent(0, strength=1.0), urgent(1, strength=0.0, age_s=61)
+    store.hold(strong)
+    store.hold(weak)
+    assert store.take(2) == [weak, strong]
+
+
+def test_equally_urgent_tasks_are_taken_in_the_order_they_came() -> None:
+    store = SignalMemoryStore(20, FakeClock())
+    claims = [claim_of(SIGNALS[n]) for n in (7, 2, 9, 4)]
+    for claim in claims:
+        store.hold(claim)
+    assert store.first(9) == claims
+    assert store.take(9) == claims
+
+
+def test_what_waits_too_long_is_taken_out_of_turn_and_nothing_that_is_worked_on() -> None:
+    store = SignalMemoryStore(20, FakeClock())
+    assert store.oldest() is None
+    busy, old, older, fresh = (
+        urgent(0, age_s=90, priority=9), urgent(1, age_s=60), urgent(2, age_s=70), urgent(3, age_s=59.999),
+    )  # fmt: skip
+    for claim in (busy, old, older, fresh):
+        store.hold(claim)
+    assert store.take(1) == [busy]
+    assert store.oldest() == older.created_at
+    assert store.take_late(START - timedelta(seconds=60)) == [old, older]
+    assert [entry.status for claim in (old, older) if (entry := store.get(claim.signal.id))] == ["processing"] * 2
+    assert store.oldest() == fresh.created_at
+    assert store.take(9) == [fresh]
+
+
+def test_places_of_dropped_tasks_are_passed_over_and_take_no_memory() -> None:
+    store = SignalMemoryStore(20, FakeClock())
+    for token in range(1, 2000):
+        claim = urgent(token % 7, strength=token % 10 / 10, token=token)
+        store.hold(claim)
+        if token % 3:
+            store.drop(claim)
+    assert len(store._order) < 200
+    waiting = store.claims(ready_only=True)
+    assert store.first(99) == store.take(99)
+    assert store.waiting() == 0
+    assert len(waiting) == len({claim.signal.id for claim in waiting}) <= 7
+
+
 async def test_cleaning_forgets_what_has_been_final_or_in_nobodys_hands_for_long() -> None:
     clock = FakeClock()
     store = SignalMemoryStore(10, clock)
@@ -131,7 +199,9 @@ def test_it_is_bounded_and_never_forgets_a_held_task(steps: list[tuple[str, int]
                 if store.hold(claim_of(signal, token)):
                     held[signal.id] = claim_of(signal, token)
             case "take":
-                assert all(held[claim.signal.id] == claim for claim in store.take(n))
+                foreseen = store.first(n)
+                assert store.take(n) == foreseen
+                assert all(held[claim.signal.id] == claim for claim in foreseen)
             case "update" if signal.id in held:
                 store.update(signal.id, result_of(signal))
                 del held[signal.id]

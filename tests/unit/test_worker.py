@@ -262,6 +262,48 @@ async def test_what_somebody_else_has_taken_is_not_begun_and_its_result_discarde
     assert world.store.get(under_way.id) is None
 
 
+async def test_what_waits_for_a_slot_beyond_its_time_is_ended_without_one() -> None:
+    world = World(max_concurrency=1, signal_ttl_seconds=30)
+    world.processor.gate.clear()
+    (under_way,) = world.put(1)
+    async with world.running():
+        await world.clock.advance(10)
+        waiting = world.put(2, first=10)
+        world.worker.poke()
+        await world.clock.advance(29.9)
+        assert world.processor.batches == [[under_way.id]]
+        await world.clock.advance(0.2)
+        assert world.processor.batches == [[under_way.id], [signal.id for signal in waiting]]
+        world.processor.gate.set()
+        await world.quiet()
+    assert world.processor.most == 2
+    assert world.worker.idle
+
+
+async def test_without_a_time_to_live_nobody_looks_for_late_signals() -> None:
+    world = World(poll_interval=3600.0)
+    async with world.running():
+        await world.clock.advance(60)
+        assert world.clock.sleepers == 3
+
+
+async def test_what_is_due_goes_by_priority_however_it_was_claimed() -> None:
+    world = World(max_concurrency=1)
+    world.processor.gate.clear()
+    world.put(1)
+    async with world.running():
+        world.put(2, first=10)
+        world.worker.poke()
+        await world.quiet()
+        urgent = make_signal(20)
+        world.queue.put([urgent], priority=3)
+        world.worker.poke()
+        await world.quiet()
+        world.processor.gate.set()
+        await world.quiet()
+    assert world.processor.batches[1] == [urgent.id]
+
+
 async def test_it_outlives_an_outage_of_the_queue_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     """Five minutes, longer than any lease: own leases are renewed before lapsed ones are swept."""
     caplog.set_level(logging.INFO)
