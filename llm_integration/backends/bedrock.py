@@ -1,9 +1,9 @@
 """Asks models on Amazon Bedrock through Converse, with a Bedrock API key: one call for the models of every maker.
 
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html, and API_runtime_ConverseStream.html
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import quote
@@ -12,9 +12,11 @@ import orjson
 
 from llm_integration.backends.wire import Fetched, Wire
 from llm_integration.backends.wire.concessions import Concessions
-from llm_integration.backends.wire.reply import NotAChat, Received, tokens
+from llm_integration.backends.wire.eventstream import BrokenFrame, Frame, Frames
+from llm_integration.backends.wire.reply import ErrorInside, NotAChat, Received, object_in, tokens
 from llm_integration.backends.wire.schemas import BOUNDS, without
 from llm_integration.backends.wire.shapes import body_of, finish_reason, joined_text, prompt_tokens, text_of
+from llm_integration.backends.wire.stream import CutOff, NotAStream
 from llm_integration.errors import BackendError, NotUsable, Unauthorized
 from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 
@@ -23,6 +25,13 @@ _PARTS = {
     "temperature": ("temperature",),
     "schema": ("outputconfig", "output_config", "textformat", "schema", "structured output", "grammar"),
 }
+_STATUSES = {
+    "validationException": 400, "accessDeniedException": 403, "resourceNotFoundException": 404,
+    "modelTimeoutException": 408, "modelErrorException": 424, "modelStreamErrorException": 424,
+    "throttlingException": 429, "modelNotReadyException": 503, "internalServerException": 500,
+    "serviceUnavailableException": 503,
+}  # fmt: skip
+_STREAM_HEADERS = {"Accept": "application/vnd.amazon.eventstream, application/json"}
 _NO_REGION = "set llm.backends.bedrock.region to your AWS region, as in us-east-1, or base_url to its runtime address"
 
 
@@ -56,7 +65,11 @@ class Backend:
         body, optional = self._body(request)
         path = f"/model/{quote(request.model, safe='')}/converse"
         with self._concessions.learning(request.model, optional):
-            return await self._wire.post_chat(path, body, request.timeout_s)
+            if request.on_delta is None:
+                return await self._wire.post_chat(path, body, request.timeout_s)
+            return await self._wire.post_stream(
+                f"{path}-stream", body, request.timeout_s, ConverseStream(), request.on_delta, _STREAM_HEADERS
+            )
 
     async def check(self, model: str) -> Health:
         """Whether the key is taken and the model there; without key or region the network is not touched."""
@@ -70,8 +83,9 @@ class Backend:
             return Health(False, str(error))
 
     def capabilities(self, model: str) -> Capabilities:
-        """What is known of the model."""
-        return Capabilities()
+        """What is known of the model: few makers' keep to a schema, and which is not told."""
+        refused = "schema" in self._concessions.refused(model)
+        return Capabilities(schema=False if refused else None, json_object=False, streaming=True, logprobs=False)
 
     def price(self, model: str) -> Price | None:
         """Not known here."""
@@ -81,6 +95,19 @@ class Backend:
         """Let go of connections."""
         await self._wire.close()
         await self._catalogue.close()
+
+    @staticmethod
+    def reread(raw: str) -> ChatReply:
+        """The reply in a body kept by the audit trail. Raises NotAChat, CutOff, NotAStream and ErrorInside."""
+        received = Received(200, {}, 0.0, raw)
+        try:
+            return _read(received, str)
+        except NotAChat:
+            reader = ConverseStream()
+            for line in raw.splitlines():
+                for name, payload in object_in(line).items():
+                    reader.take(name, payload)
+            return reader.reply(received, str)
 
     def _judged(self, model: str, answer: Fetched) -> Health:
         if answer.status == 200:
@@ -127,6 +154,79 @@ class Backend:
         return body, optional
 
 
+class ConverseStream:
+    """The StreamReader of ConverseStream. What came is kept as lines of JSON, each an event by its name."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._frames = Frames()
+        self._came: list[str] = []
+        self._texts: list[str] = []
+        self._told: dict[str, object] = {}
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """The pieces of text in what came now. Raises NotAStream, NotAChat and ErrorInside."""
+        try:
+            for frame in self._frames.feed(data):
+                yield self._open(frame)
+        except BrokenFrame as error:
+            if not self._came:
+                raise NotAStream from None
+            raise NotAChat(str(error)) from None
+
+    def rest(self) -> Iterator[str]:
+        """Nothing: a frame that has not ended holds no text. Raises NotAStream and CutOff."""
+        if self._frames.begun:
+            raise CutOff("its last frame is cut off") if self._came else NotAStream
+        yield from ()
+
+    def take(self, name: str, payload: object) -> str:
+        """The text in an event."""
+        fields = payload if isinstance(payload, dict) else {}
+        if name in ("messageStop", "metadata"):
+            self._told.update(fields)
+        # The counts come after the end of the text, and end the stream.
+        self.done = name == "metadata" and "stopReason" in self._told
+        delta = fields.get("delta") if name == "contentBlockDelta" else None
+        text = delta.get("text") if isinstance(delta, dict) else None
+        self._texts.append(text if isinstance(text, str) else "")
+        return self._texts[-1]
+
+    def reply(self, received: Received, clean: Callable[[str], str]) -> ChatReply:
+        """What the events came to. Raises NotAStream and CutOff."""
+        if not self._texts:
+            raise NotAStream
+        if "stopReason" not in self._told:
+            raise CutOff("it gives no stopReason")
+        kept = Received(received.status, received.headers, received.headers_at, clean("\n".join(self._came)))
+        return _to_reply(text_of("".join(self._texts), clean) or "", self._told, kept, clean)
+
+    def _open(self, frame: Frame) -> str:
+        """The text in a frame. Raises NotAChat and ErrorInside."""
+        payload = frame.payload.decode("utf-8", "replace")
+        kind = frame.headers.get(":message-type")
+        if kind == "error":
+            code, said = frame.headers.get(":error-code", ""), frame.headers.get(":error-message", "")
+            raise _failure(code, said or payload)
+        if kind == "exception":
+            raise _failure(frame.headers.get(":exception-type", ""), payload)
+        name = frame.headers.get(":event-type", "")
+        event = object_in(payload)
+        self._came.append(orjson.dumps({name: event}).decode())
+        return self.take(name, event)
+
+
+def _failure(name: str, said: str) -> ErrorInside:
+    """The error that a frame stands for, with the status it would have had before the stream."""
+    try:
+        body = object_in(said)
+    except NotAChat:
+        body = {"message": said}
+    message = body.get("message") or body.get("Message") or body.get("originalMessage") or name
+    fields = {"message": message, "type": name, "code": _STATUSES.get(name[:1].lower() + name[1:])}
+    return ErrorInside(fields, body)
+
+
 def _read(received: Received, clean: Callable[[str], str]) -> ChatReply:
     """The ChatReply in a 200; which model answered is not said there. Raises NotAChat and ErrorInside."""
     body = body_of(received)
@@ -134,7 +234,10 @@ def _read(received: Received, clean: Callable[[str], str]) -> ChatReply:
     message = output.get("message") if isinstance(output, dict) else None
     if not isinstance(message, dict):
         raise NotAChat("the body has no message")
-    text = joined_text(message.get("content"), clean)
+    return _to_reply(joined_text(message.get("content"), clean), body, received, clean)
+
+
+def _to_reply(text: str, body: Mapping[str, object], received: Received, clean: Callable[[str], str]) -> ChatReply:
     usage = body.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return ChatReply(
