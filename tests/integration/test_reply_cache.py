@@ -85,12 +85,16 @@ async def test_a_later_reply_takes_the_place_of_an_earlier_one(replies: Store) -
     async with replies as world:
         for text in ("first", "second"):
             await world.store.put(KEY, replace(REPLY, text=text), 60)
+            assert await world.store.get(KEY) is not None
             await world.age(KEY, 1)
         assert await world.store.get(KEY) is None
+        before = await world.pool.fetchval("SELECT clock_timestamp()")
         await world.store.put(KEY, REPLY, 60)
         found = await world.store.get(KEY)
         assert await world.count() == 1
+        assert await world.pool.fetchval("SELECT hits FROM llm_replies") == 1
     assert found is not None
+    assert found.at >= before
     assert found.reply == KEPT
 
 
@@ -163,7 +167,7 @@ async def test_nobody_waits_long_for_a_database_that_hangs(replies: Store) -> No
         store = PostgresReplies(world.pool, world.clock, limit_s=0.05)
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE llm_replies")
-            await store.put(KEY, REPLY, 60)
+            await asyncio.wait_for(store.put(KEY, REPLY, 60), 5)
             assert await store.get(KEY) is None
         await world.clock.advance(10)
         await store.put(KEY, REPLY, 60)

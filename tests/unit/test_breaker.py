@@ -364,7 +364,11 @@ async def test_calls_that_waited_for_the_quota_while_it_opened_are_not_sent_and_
     limited = Limited(Gate(inner, breakers), limiter, clock)
     breakers["one/a/b"] = breaker = Breaker(limited, clock, "one/a/b", lambda: "", failures=2)
     inner.failure = ServerFailed("down")
+    inner.free.clear()
     calls = [asyncio.create_task(breaker.chat(REQUEST)) for _ in range(5)]
+    await settle()
+    assert (inner.asked, limiter.usage().waiting) == (2, 3)
+    inner.free.set()
     await clock.advance(60)
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(outcome).__name__ for outcome in outcomes] == ["ServerFailed"] * 2 + ["NotUsable"] * 3

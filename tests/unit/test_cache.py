@@ -200,13 +200,18 @@ async def test_where_the_call_that_others_wait_for_fails_each_asks_for_itself() 
     """Its failure may have been its own: its deadline, its bad luck."""
     world = World()
     world.model.failure = ServerFailed("down")
-    world.model.free.clear()
+    first_held, rest_held = world.model.free, asyncio.Event()
+    first_held.clear()
     first, second, third = (world.start() for _ in range(3))
     await settle()
-    world.model.free.set()
-    await asyncio.gather(first, second, third, return_exceptions=True)
+    world.model.free = rest_held
+    first_held.set()
+    await settle()
     assert isinstance(first.exception(), ServerFailed)
     assert world.model.asked == 3
+    world.model.failure = None
+    rest_held.set()
+    assert not any(reply.cached for reply in await asyncio.gather(second, third))
 
 
 async def test_where_the_call_that_others_wait_for_is_given_up_one_of_them_takes_its_place() -> None:
