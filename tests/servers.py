@@ -95,9 +95,9 @@ def streamed(whole: Json, size: int = 5) -> Stream:
     chunks = [chunk(piece) for piece in ["", *pieces]]
     if logprobs:
         chunks = [chunk(entry["token"], logprobs={"content": [entry]}) for entry in logprobs["content"]]
-    usage = {**chunk(), "choices": [], "usage": whole["usage"]}
-    told = [{**one, "id": whole["id"], "model": whole["model"]} for one in chunks]
-    return Stream([": PROCESSING\n\n", *events(*told, chunk(finish_reason=choice["finish_reason"]), usage, "[DONE]")])
+    chunks += [chunk(finish_reason=choice["finish_reason"]), {**chunk(), "choices": [], "usage": whole["usage"]}]
+    told = {"id": whole["id"], "model": whole["model"]}
+    return Stream([": PROCESSING\n\n", *events(*({**one, **told} for one in chunks), "[DONE]")])
 
 
 def rating_for(schema: Mapping[str, Any] | None, rating: int = 4) -> str:

@@ -171,10 +171,10 @@ async def test_each_failure_inside_a_chat_completion_becomes_its_own_error(name:
     await expect(name, case)
 
 
-async def expect(name: str, case: Case) -> None:
+async def expect(name: str, case: Case, **fields: Any) -> None:
     timeout_s = 0.2 if isinstance(case.step, Hang) else 5.0
     with pytest.raises(BackendError) as caught:
-        await chat(name, case.step, timeout_s=timeout_s)
+        await chat(name, case.step, timeout_s=timeout_s, **fields)
     assert type(caught.value) is case.expected
     assert caught.value.retry_after_s == (None if case.retry_after_s is None else pytest.approx(case.retry_after_s))
     assert caught.value.charged
@@ -218,11 +218,15 @@ class Chain:
         self.breaker = Breaker(limited, self.clock, f"{name}/test/model", lambda: "nobody rates", failures=3)
         self._retry = Retry(self.breaker, self.clock, 3, deadline_s=300)
 
-    async def fails(self, timeout_s: float = 5.0) -> BackendError:
+    async def fails(self, timeout_s: float = 5.0, **fields: Any) -> BackendError:
         """The error that a request ends in."""
         with pytest.raises(BackendError) as caught:
-            await self._retry.chat(request(timeout_s=timeout_s, estimated_tokens=700, record=self.calls.append))
+            await self.chat(timeout_s=timeout_s, **fields)
         return caught.value
+
+    async def chat(self, **fields: Any) -> ChatReply:
+        """The reply to a request."""
+        return await self._retry.chat(request(estimated_tokens=700, record=self.calls.append, **fields))
 
     async def close(self) -> None:
         await self._retry.close()
