@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from llm_integration.calling.budget_notices import BudgetNotices
 from llm_integration.calling.spending_ledger import (
     DAY,
     MONTH,
@@ -80,7 +81,7 @@ class Spending:
         self._wait_s = wait_s
         self._away_s = away_s
         self._fresh_s = fresh_s
-        self._quiet_s = quiet_s
+        self._notices = BudgetNotices(clock, skips=settings.at_limit == "skip", quiet_s=quiet_s)
         self._known: dict[tuple[str, str], Used] = {}
         self._ahead: timedelta | None = None
         self._learned_at: datetime | None = None
@@ -91,7 +92,6 @@ class Spending:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: asyncio.Task[None] | None = None
-        self._refused: dict[str, tuple[datetime | None, float]] = {}
 
     @property
     def limited(self) -> bool:
@@ -110,8 +110,8 @@ class Spending:
             return self._decide_alone(run, entries)
         if not passed:
             raise self._refusal(run, entries)
-        self._say_open()
         now = self._now()
+        self._notices.passed(now)
         return [Held(replace(entry, taken_at=now), run) for entry in entries]
 
     async def settle(self, held: Held, usd: Decimal | None, tokens: int | None) -> None:
@@ -219,7 +219,7 @@ class Spending:
         at = resets_at(found.kind, now)
         said = f"{limit}: {_said(found.used)} of {_said(found.allowed)} are spent or reserved"
         anew = f"at {at:%Y-%m-%d %H:%M} UTC" if at else "with the next run"
-        self._say_reached(limit, at, f"{said}, it starts anew {anew}")
+        self._notices.refused(limit, at, now, f"{said}, it starts anew {anew}")
         return BudgetExceeded(
             f"{said}, and this call may take {_said(more)}; it starts anew {anew}",
             retry_after_s=(at - now).total_seconds() if at else None,
@@ -233,22 +233,6 @@ class Spending:
     @property
     def _skips(self) -> bool:
         return self._settings.at_limit == "skip"
-
-    def _say_reached(self, limit: str, at: datetime | None, said: str) -> None:
-        before = self._refused.get(limit)
-        self._refused[limit] = at, self._clock.monotonic()
-        if before is None or (before[0] is not None and self._now() >= before[0]):
-            then = "signals are skipped" if self._skips else "only models that cost nothing are asked"
-            _log.warning("the budget is used up: %s; meanwhile %s", said, then)
-
-    def _say_open(self) -> None:
-        now, monotonic = self._now(), self._clock.monotonic()
-        if self._refused and all(
-            (at is not None and now >= at) or monotonic - refused_at >= self._quiet_s
-            for at, refused_at in self._refused.values()
-        ):
-            self._refused.clear()
-            _log.info("the budget has room again: models that cost money are asked")
 
     def _used(self, run: str) -> dict[str, Used]:
         """What is used by all that is known: the ledger's last figures, and what it was not told of."""

@@ -1,5 +1,6 @@
 """What models cost, summed up from the audit trail."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
@@ -8,6 +9,9 @@ import asyncpg
 
 from database.money import PostgresSpendingLedger, Spent, counted_on, spent_since
 from llm_integration.calling.spending_ledger import NO_LIMITS, Entry
+from service.tally import Tally
+from tests.fake_clock import FakeClock
+from tests.waiting import until
 
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
 INSERT = """
@@ -44,3 +48,16 @@ async def test_what_the_days_budget_counts_is_told_beside_it(database: str) -> N
         await PostgresSpendingLedger(pool).reserve("r", [taken], NO_LIMITS, 60)
         counted = [await counted_on(pool, MIDNIGHT + timedelta(hours=hours)) for hours in (23, 24)]
     assert counted == [Decimal("0.3"), None]
+
+
+async def test_the_tally_tells_both_of_today(database: str) -> None:
+    """What the calls of the day cost, and what its budget counts."""
+    clock, tally = FakeClock(), Tally()
+    async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
+        taken = Entry(uuid4(), "openrouter/m", Decimal("0.3"), 9, clock.now())
+        await PostgresSpendingLedger(pool).reserve("r", [taken], NO_LIMITS, 60)
+        await pool.execute(INSERT, uuid4(), "openrouter", Decimal("0.1"), clock.now(), None)
+        following = asyncio.create_task(tally.follow_costs(pool, clock))
+        await until(lambda: clock.sleepers > 0)
+        following.cancel()
+    assert tally.today == Spent(Decimal("0.1"), 0, Decimal("0.3"))
