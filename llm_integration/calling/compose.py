@@ -1,61 +1,54 @@
-"""Puts the calling side together from the settings: Fallback of Retry of Breaker of Limited of Audit of a backend.
+"""Puts the calling side together from the settings, outermost first:
 
-A breaker stands inside the retries, so that it sees every try and a hanging model costs its timeout only until it
-opens; and outside the quota, so that a call it turns away waits for none, while its probes count like any other call.
+Router ─► Fallback ─► Cache ─► Retry ─► Breaker ─► Hedge ─► Budget ─► Limited ─► Gate ─► Audit ─► Priced ─► Pool
+
+From the cache to the hedge each model has its own; from the budget on, the models of a backend share one. A breaker
+stands inside the retries, so that it sees every try and a hanging model costs its timeout only until it opens; and
+outside the quota, so that a call it turns away waits for none, while its probes count like any other call. The gate
+looks at it once more after the wait. What is audited is what went to the backend, with its cost where prices tell it.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from uuid import uuid4
 
 from llm_integration.backends import backend_class
 from llm_integration.calling.audit import Audit
-from llm_integration.calling.breaker import Breaker
+from llm_integration.calling.breaker import Breaker, Gate
+from llm_integration.calling.budget import Budget
+from llm_integration.calling.cache import Cache, MemoryReplies, Replies, ReplyCache
+from llm_integration.calling.caller import Caller, Shared, turned_away
 from llm_integration.calling.fallback import Candidate, Fallback
-from llm_integration.calling.limiter import Limited, Limiter, Usage
+from llm_integration.calling.hedge import Hedge
+from llm_integration.calling.ledger import Ledger, Limits
+from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.pool import Pool
+from llm_integration.calling.prices import Priced
 from llm_integration.calling.retry import Retry
+from llm_integration.calling.router import Latencies, Router, routes_of
+from llm_integration.calling.spending import Spending
+from llm_integration.calling.spending_ledger import MemorySpendingLedger, SpendingLedger
 from llm_integration.calling_config import split_model
 from llm_integration.config import BackendSettings, LLMConfig
-from llm_integration.ports import Backend, BackendContext, Health
+from llm_integration.ports import Backend, BackendContext
 from trading.clock import Clock
 
-_DEADLINE_S = 300.0
+__all__ = ["Caller", "Stores", "build", "key_names"]
+_UNKEPT = ("rules", "replay")
+SharedLedger = Callable[[str, str | None, str | None, Limits], Ledger]
 
 
-class Caller:
-    """What the rating side calls models through: `backend` answers, the rest tells how it stands."""
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where quotas, budget and replies are kept, in place of this process's memory.
 
-    def __init__(self, fallback: Fallback, breakers: Mapping[str, Breaker], limiters: Mapping[str, Limiter]) -> None:
-        self.backend: Backend = fallback
-        self._fallback = fallback
-        self._breakers = breakers
-        self._limiters = limiters
+    `quota` makes the ledger that all processes share, from backend, address, key and limits.
+    """
 
-    async def check(self) -> list[tuple[str, Health]]:
-        """Each model string's health, asked now, first choice first; unusable ones are passed over from here on.
-
-        What was found is for the caller to show: only later changes are logged.
-        """
-        return await self._fallback.check_all()
-
-    def standing(self) -> list[tuple[str, str | None]]:
-        """Each model string, in order, and why it is passed over at present: None where it is not. Asks nobody."""
-        return [
-            (model, breaker.open or self._limiters[breaker.name].blocked()) for model, breaker in self._breakers.items()
-        ]
-
-    def limits(self) -> dict[str, Usage]:
-        """The last minute's requests and tokens of each backend, by its name."""
-        return {name: limiter.usage() for name, limiter in self._limiters.items()}
-
-    def seed(self, used: Iterable[tuple[str, float, int]]) -> None:
-        """Count what was asked before a restart: (backend, age in seconds, tokens) of each call of the last minute."""
-        for backend, age_s, tokens in used:
-            if backend in self._limiters:
-                self._limiters[backend].seed([(age_s, tokens)])
-
-    async def close(self) -> None:
-        """Let go of connections; whoever waits for a quota gets NotUsable."""
-        await self._fallback.close()
+    quota: SharedLedger
+    spending: SpendingLedger
+    replies: Replies
 
 
 def key_names(config: LLMConfig) -> dict[str, str]:
@@ -68,46 +61,131 @@ def key_names(config: LLMConfig) -> dict[str, str]:
     return names
 
 
-def build(config: LLMConfig, clock: Clock, keys: Mapping[str, str | None]) -> Caller:
-    """The Caller for `config.models`; `keys` holds the API keys by backend name, None or absent where not set.
+def build(
+    config: LLMConfig,
+    clock: Clock,
+    keys: Mapping[str, str | None],
+    *,
+    stores: Stores | None = None,
+    run_id: str | None = None,
+) -> Caller:
+    """The Caller for `config.all_models`; `keys` holds the API keys by backend name, None or absent where not set.
 
     Models of one backend share its connections and its quota; each has a breaker of its own, since the provider behind
-    one may fail while the others answer.
+    one may fail while the others answer. Without `stores` this process shares with nobody. `run_id` is whose budget
+    it is where a request names no run. Raises SettingsError for routes that can never be taken.
     """
-    names = key_names(config)
-    limiters: dict[str, Limiter] = {}
-    limited: dict[str, Limited] = {}
-    for name in _backends(config):
-        settings, kind = _settings(config, name), backend_class(name)
-        context = BackendContext(
-            name=name,
-            clock=clock,
-            base_url=settings.base_url,
-            api_key=(keys.get(name) or "").strip() or None,
-            api_key_env=names.get(name),
-            headers=settings.headers,
-            max_connections=config.max_concurrency,
-            region=settings.region,
-            commands=settings.commands,
-            context_tokens=settings.context_tokens,
-            pull=settings.pull,
-            recording=settings.recording,
-        )
-        limiters[name] = Limiter(
-            clock,
-            name,
-            _limit(settings.requests_per_minute, config.requests_per_minute, kind.METERED),
-            _limit(settings.tokens_per_minute, config.tokens_per_minute, kind.METERED),
-        )
-        limited[name] = Limited(Audit(kind(context), clock), limiters[name], clock)
+    routes = routes_of(config)
+    replies = ReplyCache(stores.replies if stores else MemoryReplies(clock), clock, config.cache_ttl_seconds)
+    spending = Spending(
+        config.budget, stores.spending if stores else MemorySpendingLedger(clock), clock, run_id or uuid4().hex
+    )
     breakers: dict[str, Breaker] = {}
-    candidates = []
-    for model in config.models:
+    shared = {
+        name: _shared(config, clock, name, (keys.get(name) or "").strip() or None, stores, spending, breakers)
+        for name in _backends(config)
+    }
+    candidates: dict[str, Candidate] = {}
+    for model in config.all_models:
         name, _ = split_model(model)
-        breakers[model] = Breaker(limited[name], clock, model, partial(_instead, breakers))
-        retry = Retry(breakers[model], clock, config.max_retries, deadline_s=_DEADLINE_S)
-        candidates.append(Candidate(model, retry, _settings(config, name).timeout_seconds))
-    return Caller(Fallback(candidates), breakers, limiters)
+        of_backend, settings = shared[name], _settings(config, name)
+        hedge = Hedge(
+            of_backend.budget, clock, config.hedge_after_seconds, config.hedge_urgency, of_backend.limiter.room
+        )
+        breakers[model] = Breaker(hedge, clock, model, partial(_instead, breakers), peers=breakers.values)
+        asked: Backend = Retry(breakers[model], clock, config.max_retries)
+        if name not in _UNKEPT:
+            asked = Cache(asked, replies, ",".join(settings.servers) or settings.base_url or "")
+        candidates[model] = Candidate(model, asked, settings.timeout_seconds)
+
+    @cache
+    def chain(models: tuple[str, ...]) -> Fallback:
+        return Fallback([candidates[model] for model in models])
+
+    def of_models(models: Sequence[str]) -> Fallback:
+        return chain(tuple(models))
+
+    return Caller(
+        backend=Router(
+            routes, of_models, partial(turned_away, breakers, shared), spending.share_left, Latencies(clock)
+        ),
+        models=config.all_models,
+        chain=of_models,
+        spending=spending,
+        _shared=shared,
+        _breakers=breakers,
+        _replies=replies,
+        _first_choice=_first_choice(config),
+    )
+
+
+def _shared(
+    config: LLMConfig,
+    clock: Clock,
+    name: str,
+    key: str | None,
+    stores: Stores | None,
+    spending: Spending,
+    breakers: Mapping[str, Breaker],
+) -> Shared:
+    """One backend with all that its models share."""
+    settings, kind = _settings(config, name), backend_class(name)
+    limits = Limits(
+        _limit(settings.requests_per_minute, config.requests_per_minute, kind.METERED),
+        _limit(settings.tokens_per_minute, config.tokens_per_minute, kind.METERED),
+        settings.requests_per_10_seconds,
+        settings.tokens_per_10_seconds,
+    )
+    if config.quota_scope == "none":
+        limits = Limits()
+    ledger = None
+    if stores is not None and config.quota_scope == "database" and not limits.none:
+        ledger = stores.quota(name, ",".join(sorted(settings.servers)) or settings.base_url, key, limits)
+    limiter = Limiter(
+        clock,
+        name,
+        limits.requests,
+        limits.tokens,
+        requests_per_10_s=limits.short_requests,
+        tokens_per_10_s=limits.short_tokens,
+        ledger=ledger,
+    )
+    priced = Priced(_backend(config, clock, name, key), config.prices, metered=kind.METERED)
+    limited = Limited(Gate(Audit(priced, clock), breakers), limiter, clock, settings.token_mode)
+    return Shared(Budget(limited, spending, clock), limiter, settings.token_mode)
+
+
+def _backend(config: LLMConfig, clock: Clock, name: str, key: str | None) -> Backend:
+    """The backend itself, or the pool of its servers."""
+    settings, kind = _settings(config, name), backend_class(name)
+
+    def at(base_url: str | None) -> Backend:
+        backend: Backend = kind(
+            BackendContext(
+                name=name,
+                clock=clock,
+                base_url=base_url,
+                api_key=key,
+                api_key_env=key_names(config).get(name),
+                headers=settings.headers,
+                max_connections=config.max_concurrency,
+                region=settings.region,
+                commands=settings.commands,
+                context_tokens=settings.context_tokens,
+                pull=settings.pull,
+                recording=settings.recording,
+            )
+        )
+        return backend
+
+    if not settings.servers:
+        return at(settings.base_url)
+    return Pool([(address, at(address)) for address in settings.servers], clock)
+
+
+def _first_choice(config: LLMConfig) -> Sequence[str]:
+    """The models whose quota says how many signals go into one request: the ensemble's, or those asked in turn."""
+    return [member.model for member in config.ensemble.members] or config.models
 
 
 def _instead(breakers: Mapping[str, Breaker]) -> str:
@@ -116,7 +194,7 @@ def _instead(breakers: Mapping[str, Breaker]) -> str:
 
 
 def _backends(config: LLMConfig) -> list[str]:
-    return list(dict.fromkeys(split_model(model)[0] for model in config.models))
+    return list(dict.fromkeys(split_model(model)[0] for model in config.all_models))
 
 
 def _settings(config: LLMConfig, backend: str) -> BackendSettings:
