@@ -86,7 +86,10 @@ class Model:
             request.record(replace(call, error_class=type(error).__name__, **failed))
             raise
         request.record(call)
-        return ChatReply(text, f"{self.name}-7", "stop", call_id=call.id, logprobs=self.logprobs(text))
+        return ChatReply(
+            text, f"{self.name}-7", "stop", prompt_tokens=100, completion_tokens=20, cost_usd=self.cost,
+            call_id=call.id, logprobs=self.logprobs(text),
+        )  # fmt: skip
 
     async def check(self, model: str) -> Health:
         return Health(True, "")
@@ -128,8 +131,9 @@ class World:
     def __init__(self, *models: Model, weights: Sequence[float] = (), **options: Any) -> None:
         self.models = models
         config = LLMConfig(model="rules/baseline", ask_again=options.pop("ask_again", False))
-        asker = Asker(config, SignalFormatter(3, ["rsi"]), LLMResponseParser(), FakeClock())
-        members = [
+        clock = options.pop("clock", None) or FakeClock()
+        asker = Asker(config, SignalFormatter(3, ["rsi"]), LLMResponseParser(), clock)
+        members = options.pop("members", None) or [
             Member(f"{model.name}/m", weights[place] if weights else 1.0, model) for place, model in enumerate(models)
         ]
         self.panel = Panel(asker, members, **{"quorum": 0.5, **options})
@@ -205,6 +209,14 @@ async def test_below_the_quorum_it_abstains_and_names_a_model_that_was_asked() -
     assert (answer.reply.answered_by, answer.members) == ("b/m", 1)
 
 
+async def test_where_they_are_split_the_weightiest_is_named() -> None:
+    split = World(Model("a", saying(5)), Model("b", saying(5)), Model("c", saying(1, "hold")), weights=[1, 1, 2])
+    (answer,) = await split.rate()
+    assert isinstance(answer.outcome, Abstention)
+    assert answer.reply is not None
+    assert (answer.reply.answered_by, answer.members, answer.spread) == ("c/m", 3, 2.0)
+
+
 async def test_where_nobody_answers_the_error_is_the_answer() -> None:
     """So that the processor puts the signal off where that may pass."""
     world = World(Model("a", failing(ServerFailed("502"))), Model("b", failing(RequestRejected("400"))))
@@ -233,7 +245,11 @@ async def test_nobody_is_asked_before_there_is_room_for_all() -> None:
     assert [[model for model, _ in asked] for asked in room.asked] == [["a/m", "b/m"]]
     assert [request.estimated_tokens > 0 for _, request in room.asked[0]] == [True, True]
     assert [model.requests for model in world.models] == [[], []]
+    world.models[1].gate = asyncio.Event()
     room.open.set()
+    await settle()
+    assert (len(world.models[1].requests), room.given_back) == (1, 0)
+    world.models[1].gate.set()
     await rating
     assert [model.requests[0].reserved for model in world.models] == [{"held": (1, "a/m")}, {"held": (1, "b/m")}]
     assert room.given_back == 1
@@ -333,7 +349,8 @@ async def test_without_budget_for_all_somebody_free_is_asked_unless_it_says_to_s
 async def test_one_model_asked_several_times_tells_how_stable_it_is() -> None:
     """Three of four agree; each sample is told apart, and none is reserved together."""
     answers = [stated(4), stated(4), stated(3, "hold"), stated(4)]
-    world = World(Model("a", lambda request: json.dumps(answers[request.sample])), samples=4, reserve=Room())
+    room = Room()
+    world = World(Model("a", lambda request: json.dumps(answers[request.sample])), samples=4, reserve=room)
     verdict, answer = await world.verdict()
     assert (verdict.rating, verdict.action, verdict.rationale) == (4, Action.ENTER_LONG, "sample 1: the bars rise")
     assert (answer.stability, answer.members, answer.agreement, answer.spread) == (0.75, None, None, None)
@@ -341,6 +358,7 @@ async def test_one_model_asked_several_times_tells_how_stable_it_is() -> None:
     assert {request.temperature for request in world.models[0].requests} == {0.0}
     assert answer.cost_usd == Decimal("0.04")
     assert {call.route for call in answer.calls} == {None}
+    assert room.asked == []
 
 
 async def test_members_are_asked_several_times_too_and_reserved_round_by_round() -> None:
