@@ -93,8 +93,7 @@ def streamed(whole: Json, size: int = 5) -> Stream:
     text, logprobs = choice["message"]["content"], choice.get("logprobs")
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     chunks = [chunk(piece) for piece in ["", *pieces]]
-    if logprobs:
-        chunks = [chunk(entry["token"], logprobs={"content": [entry]}) for entry in logprobs["content"]]
+    chunks += [chunk("", logprobs={"content": [entry]}) for entry in (logprobs or {}).get("content", ())]
     chunks += [chunk(finish_reason=choice["finish_reason"]), {**chunk(), "choices": [], "usage": whole["usage"]}]
     told = {"id": whole["id"], "model": whole["model"]}
     return Stream([": PROCESSING\n\n", *events(*({**one, **told} for one in chunks), "[DONE]")])
