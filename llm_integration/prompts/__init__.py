@@ -91,7 +91,7 @@ class Prompt:
         if mistakes:
             raise SettingsError([f"llm.prompt = {self.name!r}: {mistake}" for mistake in mistakes])
 
-    def render(self, part: str, **fields: Value) -> Rendered:
+    def render(self, part: str, /, **fields: Value) -> Rendered:
         """A part with fields of the caller's own, all that it has and no other. Raises ValueError otherwise.
 
         Text is quoted and kept to one line, except what was rendered before; figures are written as the field says;

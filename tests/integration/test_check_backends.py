@@ -117,6 +117,7 @@ async def test_a_server_that_keeps_to_schemas_is_asked_by_schema(bench: Bench) -
     assert [(one.mode, one.asked, one.valid) for one in found.tried] == [("schema", 10, 10)]
     assert (found.recommended, found.good, found.context) == ("schema", True, "whole")
     assert "6100 tokens" in found.context_said
+    assert (found.usd_per_thousand, found.spent_usd) == (0, 0)
     assert found.p50_ms is not None
     assert found.p95_ms is not None
     assert found.p50_ms <= found.p95_ms
@@ -245,6 +246,7 @@ async def test_the_cost_is_said_on_the_upper_side_before_and_as_reported_after(b
     assert found.usd_per_thousand == Decimal("0.125")
     assert found.spent_usd == Decimal("0.000125") * 12
     assert found.spent_usd < Decimal(limit)
+    assert Decimal(limit) > 30 * bench.config.max_tokens * Decimal("0.000002")
 
 
 async def test_a_cost_that_is_not_reported_is_worked_out_by_tokens_and_price(bench: Bench) -> None:

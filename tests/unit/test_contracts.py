@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integration.contracts import batch_schema, contract_names, load_schema
+from llm_integration.contracts.fitting import fits
 from llm_integration.contracts.propose_trade import TradeProposal, read_proposal
 from llm_integration.model import Abstention, Action, Verdict
 from llm_integration.response_parser import LLMResponseParser
@@ -188,3 +189,22 @@ async def test_proposals_of_a_batch_go_to_the_signals_they_number() -> None:
     answers = await parser.parse_batch(json.dumps({"verdicts": [other, {**GOOD, "signal": 1}]}), signals, "stop")
     await parser.close()
     assert [getattr(answers[signal.id], "action", None) for signal in signals] == [Action.ENTER_LONG, Action.EXIT]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fitting"),
+    [
+        ("rationale", "x" * 900, True), ("rationale", 5, False), ("action.confidence", 1, True),
+        ("action.confidence", 1.01, False), ("action.confidence", -0.01, False), ("action.confidence", True, False),
+        ("action.confidence", float("nan"), False), ("action.type", "buy", False), ("action", [], False),
+        ("action.constraints.leverage", 2, False), ("action.constraints.stop_loss_pct", ..., False),
+    ],
+)  # fmt: skip
+def test_whether_an_object_fits_a_schema_is_told(path: str, value: object, fitting: bool) -> None:
+    assert fits(GOOD, load_schema("propose_trade.v1"))
+    assert fits(changed(path, value), load_schema("propose_trade.v1")) is fitting
+
+
+@pytest.mark.parametrize(("count", "fitting"), [(0, True), (4, True), (5, False)])
+def test_how_many_entries_a_list_may_have_is_told(count: int, fitting: bool) -> None:
+    assert fits(["thin volume"] * count, load_schema()["properties"]["risks"]) is fitting

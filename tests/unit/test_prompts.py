@@ -217,6 +217,10 @@ def test_a_program_fills_parts_with_what_only_it_knows(tmp_path: Path) -> None:
     assert prompt.render("context", adx=None, position_status=None, at=None, new=None) == "ADX n/a, n/a, n/a, n/a"
 
 
+def test_a_field_may_be_called_part(tmp_path: Path) -> None:
+    assert load_prompt("mine", written(tmp_path, context="{part} {self}")).render("context", part=1, self=2) == "1 2"
+
+
 def test_what_was_rendered_may_stand_in_another_part(tmp_path: Path) -> None:
     prompt = load_prompt("mine", written(tmp_path, signal="{symbol}\n{price:.2f}", single="About:\n{signals}"))
     shown = prompt.render("signal", symbol="BTCUSDT", price=1.5)
