@@ -146,6 +146,8 @@ class PostgresSpendingLedger:
             while not rows[0]["present"]:
                 await self._pool.execute(OPEN, *wanted)
                 rows = await self._pool.fetch(RESERVE, *wanted, timedelta(seconds=lasts_s), *most)
+            if rows[0]["kind"] is None:  # all of them are there already
+                rows = [*rows, *await self._pool.fetch(STANDING, run_id)]
         return rows[0]["fits"], _standing(rows)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> None:

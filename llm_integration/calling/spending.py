@@ -101,13 +101,14 @@ class Spending:
     async def reserve(self, entries: Sequence[Entry], run_id: str | None, lasts_s: float) -> list[Held]:
         """All of the entries or none; hand each back by `settle` or `keep`. Raises BudgetExceeded."""
         run = run_id or self.run_id
+        sent = self._clock.monotonic() >= self._ask_from
         try:
-            passed = await self._ask(run, entries, lasts_s)
+            passed = await self._ask(run, entries, lasts_s) if sent else None
         except asyncio.CancelledError:
             self._untold += [Outcome(entry.id, Decimal(0), 0) for entry in entries]
             raise
         if passed is None:
-            return self._decide_alone(run, entries)
+            return self._decide_alone(run, entries, sent=sent)
         if not passed:
             raise self._refusal(run, entries)
         now = self._now()
@@ -170,6 +171,7 @@ class Spending:
         if self._looking is not None:
             self._looking.cancel()
         if self.limited:
+            self._ask_from = -math.inf
             try:
                 await self._catch_up()
             except LedgerAway as away:
@@ -179,8 +181,6 @@ class Spending:
 
     async def _ask(self, run: str, entries: Sequence[Entry], lasts_s: float) -> bool | None:
         """What the ledger says to it; None while it is away."""
-        if self._clock.monotonic() < self._ask_from:
-            return None
         try:
             await self._catch_up()
             passed, standing = await self._bounded(self._ledger.reserve(run, entries, self.limits, lasts_s))
@@ -190,24 +190,21 @@ class Spending:
         self._learn(standing)
         return passed
 
-    def _decide_alone(self, run: str, entries: Sequence[Entry]) -> list[Held]:
-        if self._ahead is None or len(self._unwritten) >= _MOST_UNWRITTEN:
-            self._drop(entries)
+    def _decide_alone(self, run: str, entries: Sequence[Entry], *, sent: bool) -> list[Held]:
+        unknown = self._ahead is None or len(self._unwritten) >= _MOST_UNWRITTEN
+        if unknown or overrun(self._used(run), self.limits, *_sum(entries)) is not None:
+            if sent:  # whatever of it reached the ledger all the same is to count nothing
+                self._untold += [Outcome(entry.id, Decimal(0), 0) for entry in entries]
+            if not unknown:
+                raise self._refusal(run, entries)
             raise BudgetExceeded(
                 "what has been spent is not known while the database is away; models that cost money wait for it",
                 skip=self._skips,
             )
-        if overrun(self._used(run), self.limits, *_sum(entries)) is not None:
-            self._drop(entries)
-            raise self._refusal(run, entries)
         now = self._now()
         held = [Held(replace(entry, taken_at=now), run, written=False) for entry in entries]
         self._unwritten += held
         return held
-
-    def _drop(self, entries: Sequence[Entry]) -> None:
-        """Whatever of it reached the ledger all the same is to count nothing."""
-        self._untold += [Outcome(entry.id, Decimal(0), 0) for entry in entries]
 
     def _refusal(self, run: str, entries: Sequence[Entry]) -> BudgetExceeded:
         usd, tokens = _sum(entries)
@@ -253,8 +250,8 @@ class Spending:
         self._looked_at = self._clock.monotonic()
         if self._learned_at is not None and timedelta() < self._learned_at - standing.at < _OVERTAKEN:
             return
-        current = set(standing.used)
-        kept = {item: used for item, used in self._known.items() if item[0] == RUN or item in current}
+        names = period_names(standing.at, "")
+        kept = {item: used for item, used in self._known.items() if item[0] == RUN or names[item[0]] == item[1]}
         self._known = {**kept, **standing.used}
         self._learned_at, self._ahead = standing.at, standing.at - self._clock.now()
 
@@ -273,6 +270,8 @@ class Spending:
         if not self._unwritten and not self._untold:
             return
         async with self._writing:
+            if self._clock.monotonic() < self._ask_from:
+                raise LedgerAway("it did not answer a moment ago")
             for run in dict.fromkeys(held.run_id for held in self._unwritten):
                 ours = [held for held in self._unwritten if held.run_id == run]
                 entries = [held.entry for held in ours]
@@ -281,10 +280,12 @@ class Spending:
                     held.written = True
                 self._unwritten = [held for held in self._unwritten if not held.written]
                 self._learn(standing)
-            if self._untold:
-                telling = list(self._untold)
+            unwritten = {held.entry.id for held in self._unwritten}
+            telling = [outcome for outcome in self._untold if outcome.id not in unwritten]
+            if telling:
                 await self._bounded(self._ledger.settle(telling))
-                del self._untold[: len(telling)]
+                told = {outcome.id for outcome in telling}
+                self._untold = [outcome for outcome in self._untold if outcome.id not in told]
 
     def _leave_alone(self, away: LedgerAway) -> None:
         self._ask_from = self._clock.monotonic() + self._away_s

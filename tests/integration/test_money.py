@@ -307,7 +307,8 @@ async def test_a_reservation_whose_answer_was_lost_counts_once(database: str, po
     clock = FakeClock()
     async with Proxy(database) as proxy:
         through = await create_pool(proxy.url, size=2)
-        spending = await budget_of(through, clock, "1")
+        ledger = PostgresSpendingLedger(through)
+        spending = Spending(BudgetSettings(daily_usd=Decimal(1)), ledger, clock, "r", wait_s=5)
         (held,) = await spending.reserve([entry()], None, 60)
         await spending.settle(held, CENT, 1)
         proxy.swallow_next_answer()
@@ -316,6 +317,8 @@ async def test_a_reservation_whose_answer_was_lost_counts_once(database: str, po
         await clock.advance(6)
         await spending.settle(lost, CENT / 2, 2)
         assert await used(pool, "r") == Used(Decimal("0.015"), 3)
+        assert spending.share_left() == 0.98, "by the figures as they were when it was found there"
+        await spending.close()
         await through.close()
 
 

@@ -422,6 +422,18 @@ async def test_while_it_is_away_it_is_asked_once_in_a_while_and_not_per_call() -
     assert world.ledger.asked - before == 1
 
 
+async def test_a_ledger_that_hangs_is_waited_for_once_by_all_who_end_at_the_same_time() -> None:
+    """Eight calls end: the first one's wait tells the others."""
+    world, backend = World(daily_usd=9), Scripted()
+    backend.gate.clear()
+    calls = [asyncio.create_task(world.around(backend).chat(REQUEST)) for _ in range(8)]
+    await settle()
+    world.ledger.away, before = "silent", world.ledger.asked
+    backend.gate.set()
+    await asyncio.gather(*calls)
+    assert world.ledger.asked - before == 1
+
+
 async def test_a_ledger_that_was_never_there_lets_no_paid_call_through() -> None:
     world, backend = World(daily_usd=9), Scripted()
     world.ledger.away = "refusing"
