@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,17 +22,21 @@ from database.results import ResultWriter
 from database.tasks import PostgresTaskQueue
 from llm_integration import llm_processor
 from llm_integration.backends import backend_class
+from llm_integration.batching import Batcher, Capacity
+from llm_integration.calling.limiter import Limited, Limiter
 from llm_integration.config import LLMConfig
 from llm_integration.errors import Unreachable
 from llm_integration.llm_processor import LLMProcessor
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from llm_integration.ports import Backend, BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
+from llm_integration.questions import Questions
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
 from llm_integration.worker import LLMWorker
 from tests.marketdata import make_bar, make_signal
 from tests.proxy import Proxy
+from tests.scripted_model import ScriptedModel
 from tests.waiting import until
 from trading.clock import SystemClock
 from trading.model import Signal
@@ -48,10 +54,12 @@ class Rules:
         self.gate.set()
         self.failures = 0
         self.asked: Counter[UUID] = Counter()
+        self.order: list[tuple[UUID, int]] = []
         self._rules: Backend = backend_class("rules")(BackendContext("rules", CLOCK))
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         self.asked.update(signal.id for signal in request.signals)
+        self.order += [(signal.id, request.priority) for signal in request.signals]
         await self.gate.wait()
         if self.failures:
             self.failures -= 1
@@ -75,7 +83,13 @@ class Worker:
     """A worker as the service puts it together; `final` counts what it was told of."""
 
     def __init__(
-        self, pool: asyncpg.Pool, name: str = "one", lease: timedelta = timedelta(minutes=1), **llm: Any
+        self,
+        pool: asyncpg.Pool,
+        name: str = "one",
+        lease: timedelta = timedelta(minutes=1),
+        backend: Backend | None = None,
+        capacity: Capacity | None = None,
+        **llm: Any,
     ) -> None:
         config = LLMConfig(model="rules/baseline", poll_interval=0.05, **llm)
         self.final: Counter[UUID] = Counter()
@@ -85,8 +99,9 @@ class Worker:
             pool, ResultWriter(pool, CLOCK), worker=name, max_attempts=config.max_retries, lease=lease
         )
         formatter = SignalFormatter(config.lookback_periods, config.indicators_to_include)
-        processor = LLMProcessor(config, formatter, LLMResponseParser(), self.rules, CLOCK)
-        self.worker = LLMWorker(config, self.store, self.queue, processor, CLOCK, self._on_final)
+        processor = LLMProcessor(config, formatter, LLMResponseParser(), backend or self.rules, CLOCK)
+        batcher = Batcher(config, CLOCK, capacity, Questions(config, formatter).estimate)
+        self.worker = LLMWorker(config, self.store, self.queue, processor, CLOCK, self._on_final, batcher)
 
     def _on_final(self, signal: Signal, result: Result) -> None:
         self.final[signal.id] += 1
@@ -251,3 +266,75 @@ async def test_new_signals_wake_the_worker_without_a_poll(pool: asyncpg.Pool, jo
     async with one.running():
         await put(pool, journal, 5, on_shipped=one.worker.poke)
         await until(lambda: len(one.final) == 5)
+
+
+async def test_the_most_urgent_tasks_are_rated_first_and_their_requests_say_so(
+    pool: asyncpg.Pool, journal: Journal
+) -> None:
+    await put(pool, journal, 9)
+    urgent = make_signal(7).id
+    await pool.execute("UPDATE llm_enhancement_tasks SET priority = 4 WHERE signal_id = $1", urgent)
+    one = Worker(pool, max_concurrency=1)
+    async with one.running():
+        await until(lambda: len(one.final) == 9)
+    assert one.rules.order[0] == (urgent, 4)
+    assert {priority for _, priority in one.rules.order[1:]} == {1}
+
+
+async def test_signals_past_their_time_expire_while_every_slot_is_busy(pool: asyncpg.Pool, journal: Journal) -> None:
+    await put(pool, journal, 5)
+    one = Worker(pool, max_concurrency=1, signal_ttl_seconds=3)
+    one.rules.gate.clear()
+    async with one.running():
+        await until(lambda: len(one.rules.asked) == 1)
+        await until(lambda: len(one.final) == 4)
+        assert await by_status(pool) == {"expired": 4, "processing": 1}
+        one.rules.gate.set()
+        await until(lambda: len(one.final) == 5)
+    errors = await pool.fetch("SELECT DISTINCT error FROM llm_analysis_results WHERE status = 'expired'")
+    assert [row["error"] for row in errors] == ["not rated within llm.signal_ttl_seconds"]
+
+
+async def test_a_second_question_and_what_was_read_from_both_replies_are_in_the_audit_trail(
+    pool: asyncpg.Pool, journal: Journal
+) -> None:
+    """Two calls of one signal; the result's figures are those of both."""
+    (signal_id,) = await put(pool, journal, 1)
+    model = ScriptedModel()
+    model.script = [lambda request: "I would rather talk about the weather."]
+    one = Worker(pool, backend=model)
+    async with one.running():
+        await until(lambda: len(one.final) == 1)
+    rows = await pool.fetch("SELECT * FROM llm_calls ORDER BY messages::text")
+    parsed = [json.loads(row["parsed"])[str(signal_id)] for row in rows]
+    assert parsed == [
+        {"abstention": "the reply states neither an action nor a rating"},
+        {"rating": 4, "confidence": 0.6, "action": "hold"},
+    ]
+    assert [row["rung"] for row in rows] == [None, "strict_json"]
+    result = await pool.fetchrow("SELECT * FROM llm_analysis_results")
+    assert result is not None
+    assert (result["status"], result["rating"], result["prompt_tokens"], result["cost_usd"]) == (
+        "completed", 4, 200, Decimal("0.02"),
+    )  # fmt: skip
+    assert result["call_id"] == model.calls[1].id
+
+
+async def test_a_burst_beyond_the_quota_shares_requests_and_each_signal_has_its_own_result(
+    pool: asyncpg.Pool, journal: Journal
+) -> None:
+    """With all the room of a minute used up at once: what waits then goes together into what is left."""
+    ids = await put(pool, journal, 48)
+    model = ScriptedModel()
+    limiter = Limiter(CLOCK, "model", 4, 950_000)
+    one = Worker(pool, backend=Limited(model, limiter, CLOCK), capacity=limiter)
+    async with one.running():
+        await until(lambda: len(one.final) == 48)
+    assert await results(pool) == Counter(ids)
+    assert len(model.requests) <= 4
+    assert max(len(request.signals) for request in model.requests) <= 16
+    ended = await pool.fetch("SELECT DISTINCT status, rating, attempts FROM llm_analysis_results")
+    assert [tuple(row) for row in ended] == [("completed", 4, 1)]
+    totals = await pool.fetchrow("SELECT sum(prompt_tokens) AS tokens, sum(cost_usd) AS cost FROM llm_analysis_results")
+    assert totals is not None
+    assert (totals["tokens"], totals["cost"]) == (100 * len(model.requests), len(model.requests) * Decimal("0.01"))
