@@ -10,12 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from database.audit import CallChain
 from database.engine import FAILURES, worth_retrying
 from database.records import json_array, json_line, refused_for_content
 from llm_integration.audit_chain import Link
-from llm_integration.audit_file import call_record
+from llm_integration.audit_file import AuditFile, call_record
 from llm_integration.model import Call, Claim, Result, TaskStatus
 from trading.clock import Clock
 
@@ -105,14 +106,23 @@ class ResultWriter:
     """Group commit: endings that arrive while one commit is under way go together in the next.
 
     A call is kept even when its result is fenced off: it was made, and paid for. Calls are chained by hash as they are
-    stored; `redact` is `llm.audit.redact`, `worker` this process.
+    stored; `redact` is `llm.audit.redact`, `worker` this process, `file` where stored calls are written to as well.
     """
 
-    def __init__(self, pool: asyncpg.Pool, clock: Clock, *, worker: str = "", redact: str = "nothing") -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        clock: Clock,
+        *,
+        worker: str = "",
+        redact: str = "nothing",
+        file: AuditFile | None = None,
+    ) -> None:
         self._pool = pool
         self._clock = clock
         self._worker = worker
         self._chain = CallChain(redact)
+        self._file = file
         self._waiting: list[_Ending] = []
         self._writing: asyncio.Task[None] | None = None
         self._said = False
@@ -166,6 +176,8 @@ class ResultWriter:
             else:
                 self._chain.advance(calls, link)
                 self._said = False
+                if self._file is not None and calls:
+                    await asyncio.to_thread(self._file.append_records, [orjson.loads(call) for call in calls])
                 for ending in batch:
                     if not ending.done.done():
                         ending.done.set_result(ending.key in ours)

@@ -44,11 +44,14 @@ class AuditFile:
 
     def append(self, calls: Sequence[Call]) -> None:
         """Write these calls; never raises."""
+        self.append_records([redacted(orjson.loads(_line(call_record(call))), self._redact) for call in calls])
+
+    def append_records(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write calls that are records already, redacted as they are to be; never raises."""
         lines, link = [], self._link
-        for call in calls:
-            record = redacted(orjson.loads(_line(call_record(call))), self._redact)
+        for record in records:
             link = next_link(link, record)
-            lines.append(_line({"chain": self._chain, "seq": link.number, **record, "hash": link.hash}))
+            lines.append(_line({**record, "chain": self._chain, "seq": link.number, "hash": link.hash}))
         try:
             self._write(b"".join(lines))
         except OSError as error:

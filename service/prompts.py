@@ -13,6 +13,11 @@ def rating_prompt(config: LLMConfig) -> Prompt:
     return prompt
 
 
+def shown_indicators(config: LLMConfig) -> list[str]:
+    """The indicators that snapshots need: those of the settings, and those the prompt names. Raises SettingsError."""
+    return list(dict.fromkeys([*config.indicators_to_include, *rating_prompt(config).indicators]))
+
+
 def is_indicator(name: str) -> bool:
     """Whether the catalogue computes a value of exactly that name."""
     try:

@@ -3,69 +3,128 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from uuid import uuid4
 
+from database.audit import prune
 from database.calls import calls_since
+from database.engine import FAILURES
+from database.last_verdicts import LastVerdicts
 from database.listen import listen_forever
+from database.money import PostgresSpendingLedger, keep_prices
+from database.quota import PostgresLedger, Timing
+from database.quota_line import quota_id
+from database.reply_cache import PostgresReplies
 from database.results import ResultWriter
 from database.takeover import lapse_leases_of_the_dead, worker_name
 from database.tasks import PostgresTaskQueue
-from llm_integration.calling.compose import Caller, build, key_names
-from llm_integration.config import LLMConfig
-from llm_integration.llm_processor import LLMProcessor
+from llm_integration.asking import Asker, ChainRater
+from llm_integration.audit_file import AuditFile
+from llm_integration.batching import Batcher
+from llm_integration.calling.compose import Caller, Stores, build, key_names
+from llm_integration.calling.ledger import Limits
+from llm_integration.calling.prices import reference_model
+from llm_integration.config import BackendSettings, LLMConfig
+from llm_integration.finishing import OnFinal
+from llm_integration.llm_processor import LLMProcessor, Rater
 from llm_integration.memory_store import SignalMemoryStore
+from llm_integration.panel import Member, Panel
 from llm_integration.ports import Health
 from llm_integration.response_parser import LLMResponseParser
+from llm_integration.selective import SelectiveGate
 from llm_integration.settings_sources import secret
 from llm_integration.signal_formatter import SignalFormatter
-from llm_integration.worker import LLMWorker, OnFinal
+from llm_integration.worker import LLMWorker
+from service.prompts import is_indicator, rating_prompt
 from service.store_room import StoreRoom
 from trading.clock import Clock
 
 log = logging.getLogger(__name__)
 
+HOUR_S = 3600.0
+
 
 class RatingSide:
-    """Claims what is owed to signals and rates it."""
+    """Claims what is owed to signals and rates it. Raises SettingsError for a prompt or routes that cannot be."""
 
     def __init__(
         self, config: LLMConfig, room: StoreRoom, store: SignalMemoryStore, clock: Clock, *, on_final: OnFinal
     ) -> None:
+        self._config = config
         self._room = room
         self._clock = clock
         self._running: list[asyncio.Task[None]] = []
+        self._file = AuditFile(config.audit.jsonl, config.audit.redact) if config.audit.jsonl else None
+        run_id = uuid4().hex
         keys = {name: secret(variable) for name, variable in key_names(config).items()}
-        self.caller: Caller = build(config, clock, keys)
-        self.queue = PostgresTaskQueue(
-            room.pool,
-            ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact),
-            worker=worker_name(),
-            max_attempts=config.max_retries,
-        )
+        self.caller: Caller = build(config, clock, keys, stores=_stores(config, room, clock), run_id=run_id)
+        writer = ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact, file=self._file)
+        self.queue = PostgresTaskQueue(room.pool, writer, worker=worker_name(), max_attempts=config.max_retries)
         self.parser = LLMResponseParser()
-        formatter = SignalFormatter(config.lookback_periods, config.indicators_to_include)
-        processor = LLMProcessor(config, formatter, self.parser, self.caller.backend, clock)
-        self.worker = LLMWorker(config, store, self.queue, processor, clock, on_final)
+        formatter = SignalFormatter(
+            config.lookback_periods,
+            config.indicators_to_include,
+            rating_prompt(config),
+            knows_indicator=is_indicator,
+        )
+        asker = Asker(config, formatter, self.parser, clock, forget=self.caller.forget)
+        processor = LLMProcessor(
+            config,
+            formatter,
+            self.parser,
+            self.caller.backend,
+            clock,
+            rater=_rater(config, asker, self.caller, run_id),
+            gate=SelectiveGate(config.selective, LastVerdicts(room.pool), clock),
+        )
+        batcher = Batcher(
+            config,
+            clock,
+            self.caller,
+            asker.questions.estimate,
+            lambda: self.caller.capabilities().context_tokens,
+            asker.questions.most_at_once,
+        )
+        self.worker = LLMWorker(config, store, self.queue, processor, clock, on_final, batcher)
         self.checked: Sequence[tuple[str, Health]] = ()
+        self._checked = asyncio.Event()
 
     async def prepare(self) -> None:
         """Take up what a dead process left, and remember what the quota has given in the last minute."""
         left = await lapse_leases_of_the_dead(self._room.pool)
         if left:
             log.info("signals that a dead process was rating are taken up again", extra={"count": left})
-        self.caller.seed(await calls_since(self._room.pool, 60.0, list(self.caller.limits())))
+        if self._config.quota_scope == "process":
+            self.caller.seed(await calls_since(self._room.pool, 60.0, list(self.caller.limits())))
+        await self.caller.open()
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin; a crash of any part ends the group."""
         self._running = [
             group.create_task(self._rate(), name="worker"),
             group.create_task(listen_forever(self._room.url, self._clock, self.worker.poke), name="listener"),
+            group.create_task(self._keep_house(), name="housekeeper"),
         ]
 
     async def _rate(self) -> None:
         """See which models can be used, say so, and rate. Meanwhile the market is watched: a model may be slow."""
         self.checked = await self.caller.check()
         say_who_rates(self.checked)
+        self._checked.set()
         await self.worker.run()
+
+    async def _keep_house(self) -> None:
+        """Note what models cost, and delete calls that are older than they are to be kept, every hour."""
+        await self._checked.wait()
+        while True:
+            try:
+                prices = self.caller.prices()
+                await keep_prices(self._room.pool, prices, reference_model(self._config.models, prices))
+                if self._config.audit.keep_days:
+                    deleted = await prune(self._room.pool, self._config.audit.keep_days)
+                    log.info("old calls were deleted", extra={"count": deleted})
+            except FAILURES as error:
+                log.warning("prices and old calls wait", extra={"error": str(error) or type(error).__name__})
+            await self._clock.sleep(HOUR_S)
 
     async def drain(self, grace_s: float) -> None:
         """Claim no more; give what is under way `grace_s` to end, and hand the rest back."""
@@ -79,6 +138,37 @@ class RatingSide:
         """Let go of connections and helper processes."""
         await self.caller.close()
         await self.parser.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def _stores(config: LLMConfig, room: StoreRoom, clock: Clock) -> Stores:
+    """Quota, budget and kept replies in PostgreSQL, shared with every process that uses it."""
+
+    def ledger(backend: str, address: str | None, key: str | None, limits: Limits) -> PostgresLedger:
+        timing = Timing(
+            call_s=config.backends.get(backend, BackendSettings()).timeout_seconds or config.timeout_seconds
+        )
+        return PostgresLedger(room.url, clock, backend, quota_id(backend, address, key), limits, timing=timing)
+
+    return Stores(ledger, PostgresSpendingLedger(room.pool), PostgresReplies(room.pool, clock))
+
+
+def _rater(config: LLMConfig, asker: Asker, caller: Caller, run_id: str) -> Rater:
+    """The ensemble, one model several times, or the chain of the settings."""
+    chain = ChainRater(asker, caller.backend, config.model, run_id)
+    members = [Member(each.model, each.weight, caller.chain([each.model])) for each in config.ensemble.members]
+    if not members and config.samples == 1:
+        return chain
+    return Panel(
+        asker,
+        members or [Member(config.model, 1.0, caller.backend)],
+        quorum=config.ensemble.quorum,
+        samples=config.samples,
+        reserve=caller.reserve,
+        otherwise=chain if members else None,
+        run_id=run_id,
+    )
 
 
 def say_who_rates(checked: Sequence[tuple[str, Health]]) -> None:

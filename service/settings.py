@@ -8,8 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from database.settings import DatabaseSettings
+from llm_integration.calling.router import routes_of
 from llm_integration.config import LLMConfig
 from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, load_settings
+from service.prompts import rating_prompt
 from trading.errors import IndicatorError, SettingsError, StrategyError
 from trading.indicators import IndicatorSet
 from trading.settings import TradingSettings
@@ -64,8 +66,14 @@ def _require_no_strays(settings: type[Settings]) -> None:
 
 
 def require_rules(settings: Settings) -> None:
-    """Make every strategy and indicator once. Raises SettingsError with a line for each that cannot be."""
-    mistakes, strategies = [], []
+    """Make every strategy, indicator, prompt and route once. Raises SettingsError with a line for each mistake."""
+    mistakes: list[str] = []
+    strategies = []
+    for look in (rating_prompt, routes_of):
+        try:
+            look(settings.llm)
+        except SettingsError as error:
+            mistakes += error.mistakes
     for number, options in enumerate(settings.trading.strategies):
         try:
             strategies.append(build_strategy(options))

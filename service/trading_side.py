@@ -8,6 +8,7 @@ from datetime import timedelta
 from database.bars import last_open_times, recent_bars
 from database.journal import Journal
 from database.recorder import Recorder
+from service.prompts import shown_indicators
 from service.settings import Settings
 from service.store_room import StoreRoom
 from trading.clock import Clock
@@ -61,7 +62,7 @@ class TradingSide:
         self.loop = TradingLoop(
             self.feed,
             build_strategies(self._settings.trading.strategies),
-            self._settings.llm.indicators_to_include,
+            shown_indicators(self._settings.llm),
             self._settings.llm.lookback_periods,
             self.recorder,
             self._store,
