@@ -35,8 +35,9 @@ class _Server:
 class Pool:
     """A Backend over several of one kind; it goes by the first one's name.
 
-    A call goes to the server with most free slots: its slots, one where it does not say, less the calls under way;
-    among equals to the one used longest ago. A server that fails is passed over for `away_s`; where nothing had been
+    A call goes to the server with most free slots: its slots less the calls under way; among equals to the one used
+    longest ago. One that has not told its slots yet counts as the largest of those that have, or it might never be
+    asked; as one where none has. A server that fails is passed over for `away_s`; where nothing had been
     sent to it, the same call goes on to the next at once. Those passed over are asked after all when no other is left.
     """
 
@@ -52,7 +53,7 @@ class Pool:
         failures: list[tuple[str, BackendError]] = []
         left = list(self._servers)
         while left:
-            server = min(left, key=lambda each: self._rank(each, request.model))
+            server = self._first_of(left, request.model)
             left.remove(server)
             try:
                 return await self._ask(server, request)
@@ -95,11 +96,18 @@ class Pool:
         for server in self._servers:
             await server.backend.close()
 
-    def _rank(self, server: _Server, model: str) -> tuple[float, int, int]:
-        """Smallest is asked first: one that is not away, with most room, used longest ago."""
-        slots = server.backend.capabilities(model).slots
-        away = server.away_until if server.away_until > self._clock.monotonic() else _NEVER
-        return away, server.in_flight - (slots or 1), server.last_used
+    def _first_of(self, servers: Sequence[_Server], model: str) -> _Server:
+        """One that is not away, with most room, used longest ago; of those that are away the one that is so longest."""
+        told = {id(server): server.backend.capabilities(model).slots for server in servers}
+        most = max((slots for slots in told.values() if slots is not None), default=1)
+        now = self._clock.monotonic()
+
+        def rank(server: _Server) -> tuple[float, int, int]:
+            away_until = server.away_until if server.away_until > now else _NEVER
+            slots = told[id(server)]
+            return away_until, server.in_flight - (most if slots is None else slots), server.last_used
+
+        return min(servers, key=rank)
 
     async def _ask(self, server: _Server, request: ChatRequest) -> ChatReply:
         server.in_flight += 1

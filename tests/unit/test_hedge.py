@@ -6,11 +6,16 @@ from dataclasses import replace
 import pytest
 
 from llm_integration.calling.audit import Audit
+from llm_integration.calling.compose import build
 from llm_integration.calling.hedge import Hedge
+from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError, RateLimited, ServerFailed
 from llm_integration.model import Call
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price
 from tests.fake_clock import FakeClock, settle
+from tests.marketdata import make_signal
+from tests.servers import Hang, OpenRouterServer
+from trading.clock import SystemClock
 
 URGENT = ChatRequest(
     (), "m", urgency=0.8, route="default: kind=decision", estimated_tokens=500, reserved={"one": object()}
@@ -189,3 +194,27 @@ async def test_a_call_that_is_given_up_gives_up_both_requests() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert world.recorded == [(None, "Cancelled")] * 2
+
+
+async def test_a_second_request_to_a_real_server_answers_and_counts_in_the_quota_like_any_other() -> None:
+    """The first hangs and is given up; where the quota has no room left, the third call is sent once only."""
+    async with OpenRouterServer([Hang()]) as server:
+        config = LLMConfig.model_validate(
+            {
+                "model": "openrouter/a/b",
+                "requests_per_minute": 3,
+                "max_retries": 1,
+                "hedge_after_seconds": 0.05,
+                "cache_ttl_seconds": 0,
+                "backends": {"openrouter": {"base_url": server.base_url, "timeout_seconds": 0.5}},
+            }
+        )
+        caller, calls = build(config, SystemClock(), {"openrouter": "key"}), list[Call]()
+        request = ChatRequest((), "", signals=(make_signal(0),), urgency=1.0, record=calls.append)
+        assert (await caller.backend.chat(request)).answered_by == "openrouter/a/b"
+        assert [call.error_class for call in calls] == [None, "Cancelled"]
+        assert caller.limits()["openrouter"].requests == len(server.chats) == 2
+        server.script.append(Hang())
+        assert (await caller.backend.chat(request)).answered_by == "rules/baseline"
+        assert len(server.chats) == 3
+        await caller.close()

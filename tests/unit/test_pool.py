@@ -80,6 +80,19 @@ async def test_among_equals_the_one_used_longest_ago_is_asked() -> None:
     assert world.asked == [2, 2, 2]
 
 
+async def test_a_server_that_has_not_told_its_slots_is_taken_for_as_large_as_any() -> None:
+    """Servers tell when they are first asked: one that counted as small might never be."""
+    world = World(2, 4, None)
+    for server in world.servers:
+        server.free.clear()
+    calls = [asyncio.create_task(world.pool.chat(REQUEST)) for _ in range(10)]
+    await settle()
+    assert world.asked == [2, 4, 4]
+    for server in world.servers:
+        server.free.set()
+    await asyncio.gather(*calls)
+
+
 async def test_a_slot_is_free_again_when_its_call_fails_or_is_given_up() -> None:
     world = World(3, 1)
     world.servers[0].failure = RequestRejected("no")

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from llm_integration.calling.audit import Audit
 from llm_integration.calling.breaker import Breaker
+from llm_integration.calling.compose import build
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.router import AGENT_KINDS, Facts, Latencies, Router, choose, holds, kind_of, routes_of
 from llm_integration.calling_config import RouteCondition, RouteSettings
 from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError, ServerFailed
-from llm_integration.model import Call
+from llm_integration.model import Call, Message
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price
 from tests.fake_clock import FakeClock
+from tests.servers import LlamaServer, OpenRouterServer
+from trading.clock import SystemClock
 from trading.errors import SettingsError
 
 PAID, LOCAL, RULES = "openrouter/big", "llama_cpp/local", "rules/baseline"
@@ -248,6 +251,42 @@ def test_a_router_whose_last_route_asks_something_is_refused() -> None:
     world = World()
     with pytest.raises(ValueError, match="last route"):
         Router(routes, world.chain, world.standing, lambda: None, Latencies(world.clock))
+
+
+async def test_requests_go_the_whole_way_over_real_servers_and_their_calls_tell_of_it() -> None:
+    """Analysis is spread over two local servers, a decision goes to the paid one, an equal request nowhere."""
+    async with LlamaServer() as one, LlamaServer() as other, OpenRouterServer() as paid:
+        config = LLMConfig.model_validate(
+            {
+                "model": PAID,
+                "local_model": LOCAL,
+                "backends": {
+                    "openrouter": {"base_url": paid.base_url},
+                    "llama_cpp": {"servers": [one.base_url, other.base_url]},
+                },
+            }
+        )
+        caller = build(config, SystemClock(), {"openrouter": "key"})
+        calls: list[Call] = []
+
+        async def ask(text: str, **fields: Any) -> ChatReply:
+            request = replace(REQUEST, messages=(Message("user", text),), record=calls.append)
+            return await caller.backend.chat(replace(request, **fields))
+
+        answered = [(await ask(text, agent="MarketAnalyst")).answered_by for text in "abcd"]
+        again = await ask("a", agent="GlobalMarketAnalyst")
+        decided = await ask("a", agent="RiskManager")
+        await caller.close()
+    assert answered == [LOCAL] * 4
+    assert (len(one.chats), len(other.chats), len(paid.chats)) == (2, 2, 1)
+    assert (again.answered_by, again.cached, decided.answered_by, decided.cached) == (LOCAL, True, PAID, False)
+    assert [(call.backend, call.kind, call.cached) for call in calls[-3:]] == [
+        ("llama_cpp", "analysis", False),
+        ("llama_cpp", "analysis", True),
+        ("openrouter", "decision", False),
+    ]
+    assert calls[-2].route == "analysis-local: kind=analysis, agent=GlobalMarketAnalyst, prompt 812 tokens"
+    assert calls[-1].route == "default: kind=decision, agent=RiskManager, prompt 812 tokens"
 
 
 UNIT = st.none() | st.floats(0, 1)
