@@ -7,10 +7,11 @@ that `llm.backends.cli.api_key_env` names.
 """
 
 import asyncio
+import codecs
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import ClassVar
@@ -40,6 +41,9 @@ _REPLY_LIMIT_BYTES = 1024 * 1024
 _COMPLAINT_LIMIT_BYTES = 64 * 1024
 _DRAIN_LIMIT_S = 1.0
 _LONGEST_MESSAGE = 400
+_WHO = {"user": "User", "assistant": "Assistant"}
+_CONVERSATION = "The conversation so far:"
+_YOUR_TURN = "Reply to the user's last message as the assistant, with the reply alone."
 _FAILURES: Sequence[tuple[type[BackendError], Sequence[str]]] = (
     (Unauthorized, ("invalid api key", "/login", "log in", "not logged in", "unauthorized", "authentication")),
     (PaymentRequired, ("credit balance", "insufficient_quota", "payment required")),
@@ -67,14 +71,17 @@ class Backend:
         unusable = self._unusable(request.model)
         if unusable is not None:
             raise NotUsable(unusable)
+        handing = None if request.on_delta is None else _Handing(request.on_delta, self._scrub)
         async with self._room:
-            status, printed, complaint = await self._ask(request)
+            status, printed, complaint = await self._ask(request, handing)
         ended_at = self._clock.monotonic()
         if status != 0:
             raise self._failure(request.model, status, complaint or printed, ended_at)
         if not printed.strip():
             said = f": {_short(complaint)}" if complaint.strip() else ""
             raise BadReply(f"{self.name}/{request.model} printed nothing{said}", headers_at=ended_at)
+        if handing is not None:
+            handing.end()
         return ChatReply(text=printed.strip(), model=None, headers_at=ended_at)
 
     async def check(self, model: str) -> Health:
@@ -85,8 +92,8 @@ class Backend:
         return Health(True, f"runs {shutil.which(self._commands[model][0])}; whether it is logged in shows in use")
 
     def capabilities(self, model: str) -> Capabilities:
-        """What is known of the model."""
-        return Capabilities()
+        """What a program prints can be handed on as it comes, and is held to no form; where it runs is not known."""
+        return Capabilities(schema=False, json_object=False, streaming=True, logprobs=False)
 
     def price(self, model: str) -> Price | None:
         """Not known here."""
@@ -108,8 +115,8 @@ class Backend:
             return f"{command[0]} is not installed or not on the PATH; llm.backends.cli.commands.{model} names another"
         return None
 
-    async def _ask(self, request: ChatRequest) -> tuple[int, str, str]:
-        """Exit status, output and complaints, free of the key. Raises BackendError."""
+    async def _ask(self, request: ChatRequest, handing: "_Handing | None") -> tuple[int, str, str]:
+        """Exit status, output and complaints, free of the key. Raises BackendError, and what the receiver raises."""
         where, command = f"{self.name}/{request.model}", self._commands[request.model]
         failure: BackendError
         try:
@@ -120,7 +127,8 @@ class Backend:
                 ):
                     file.write(_prompt(request).encode("utf-8", "replace"))
                     file.seek(0)
-                    status, printed, complaint = await _run(command, self._environment(), folder, file.fileno())
+                    environment = self._environment()
+                    status, printed, complaint = await _run(command, environment, folder, file.fileno(), handing)
                     return status, self._scrub(printed), self._scrub(complaint)
         except TimeoutError:
             failure = TimedOut(f"{where} gave no full reply within {request.timeout_s:g} s, and was ended")
@@ -150,20 +158,62 @@ class _TooMuch(Exception):
     """The program prints without end."""
 
 
-class _Output(asyncio.Protocol):
-    """What comes out of a pipe, up to a limit; the rest is read and dropped, so that the program is not held up."""
+class _Handing:
+    """Hands the reply on as it is printed, free of the key, and as bare of blanks around it as the whole will be."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, on_delta: Callable[[str], None], scrub: Scrubber) -> None:
+        self._on_delta = on_delta
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._trickle = scrub.trickle()
+        self._begun = False
+        self._blanks = ""
+        self.raised: Exception | None = None
+
+    def take(self, data: bytes) -> None:
+        """What was printed now; what the receiver raises is kept in `raised`."""
+        try:
+            self._hand_on(self._trickle.feed(self._decoder.decode(data)))
+        except Exception as error:
+            # It belongs to whoever asked, and is raised there.
+            self.raised = error
+
+    def end(self) -> None:
+        """Hand on what was held back. Raises what the receiver raises."""
+        self._hand_on(self._trickle.feed(self._decoder.decode(b"", final=True)) + self._trickle.rest())
+
+    def _hand_on(self, text: str) -> None:
+        text = self._blanks + text if self._begun else text.lstrip()
+        said = text.rstrip()
+        self._blanks = text[len(said) :]
+        if said:
+            self._begun = True
+            self._on_delta(said)
+
+
+class _Output(asyncio.Protocol):
+    """What comes out of a pipe, up to a limit; the rest is read and dropped, so that the program is not held up.
+
+    `stop` is set where it is too much, or where nobody wants to hear it any more.
+    """
+
+    def __init__(self, limit_bytes: int, handing: _Handing | None = None) -> None:
         self._limit_bytes = limit_bytes
+        self._handing = handing
         self.data = bytearray()
-        self.too_much = asyncio.Event()
+        self.too_much = False
+        self.stop = asyncio.Event()
         self.ended = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         room = self._limit_bytes - len(self.data)
         self.data += data[:room]
         if len(data) > room:
-            self.too_much.set()
+            self.too_much = True
+            self.stop.set()
+        if self._handing is not None and self._handing.raised is None and not self.too_much:
+            self._handing.take(data)
+            if self._handing.raised is not None:
+                self.stop.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
@@ -182,12 +232,14 @@ async def _pipe(output: _Output) -> AsyncIterator[int]:
         transport.close()
 
 
-async def _run(command: Sequence[str], environment: dict[str, str], folder: str, prompt: int) -> tuple[int, str, str]:
+async def _run(
+    command: Sequence[str], environment: dict[str, str], folder: str, prompt: int, handing: _Handing | None
+) -> tuple[int, str, str]:
     """Exit status, output and complaints. However it ends, nothing of its process group is left running.
 
-    Raises OSError where it cannot be started, and _TooMuch.
+    Raises OSError where it cannot be started, _TooMuch, and what the receiver of the reply's pieces raises.
     """
-    printed, complaint = _Output(_REPLY_LIMIT_BYTES), _Output(_COMPLAINT_LIMIT_BYTES)
+    printed, complaint = _Output(_REPLY_LIMIT_BYTES, handing), _Output(_COMPLAINT_LIMIT_BYTES)
     async with _pipe(printed) as stdout, _pipe(complaint) as stderr:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -198,25 +250,37 @@ async def _run(command: Sequence[str], environment: dict[str, str], folder: str,
             os.close(stdout)
             os.close(stderr)
         exited = asyncio.create_task(process.wait(), name="assistant's end")
-        flooded = asyncio.create_task(printed.too_much.wait(), name="assistant's flood")
+        stopped = asyncio.create_task(printed.stop.wait(), name="assistant's stop")
         try:
-            await asyncio.wait({exited, flooded}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            flooded.cancel()
+            stopped.cancel()
             status = await exited
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_LIMIT_S):
                 await printed.ended.wait()
                 await complaint.ended.wait()
-    if printed.too_much.is_set():
+    if printed.too_much:
         raise _TooMuch
+    if handing is not None and handing.raised is not None:
+        raise handing.raised
     return status, printed.data.decode("utf-8", "replace"), complaint.data.decode("utf-8", "replace")
 
 
 def _prompt(request: ChatRequest) -> str:
-    return "\n\n".join(message.content for message in request.messages) + "\n"
+    """What the program reads: the texts alone where one question is asked, else each turn under who said it."""
+    roles = [message.role for message in request.messages]
+    if "assistant" not in roles and roles.count("user") <= 1:
+        return "\n\n".join(message.content for message in request.messages) + "\n"
+    system = [message.content for message in request.messages if message.role == "system"]
+    turns = [
+        f"{_WHO.get(message.role, message.role)}:\n{message.content}"
+        for message in request.messages
+        if message.role != "system"
+    ]
+    return "\n\n".join([*system, _CONVERSATION, *turns, _YOUR_TURN]) + "\n"
 
 
 def _short(said: str) -> str:

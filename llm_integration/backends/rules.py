@@ -62,9 +62,11 @@ class Backend:
             numbered = enumerate(request.signals, start=1)
             answer = {"verdicts": [{"signal": number, **rate(signal)} for number, signal in numbered]}
         text = orjson.dumps(answer).decode()
+        if request.on_delta is not None:
+            request.on_delta(text)
         return ChatReply(
             text=text, model=request.model, finish_reason="stop",
-            prompt_tokens=0, completion_tokens=0, cost_usd=Decimal(0),
+            prompt_tokens=0, completion_tokens=0, cost_usd=Decimal(0), cost_source="free",
         )  # fmt: skip
 
     async def check(self, model: str) -> Health:
@@ -72,8 +74,8 @@ class Backend:
         return Health(True, "rates by rule from the indicators; needs no key and no network")
 
     def capabilities(self, model: str) -> Capabilities:
-        """What is known of the model."""
-        return Capabilities(schema=True, json_object=True, local=True)
+        """Its reply is always the same JSON, and there at once."""
+        return Capabilities(schema=True, json_object=True, streaming=False, logprobs=False, local=True)
 
     def price(self, model: str) -> Price | None:
         """It costs nothing."""
