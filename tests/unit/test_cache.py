@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_integration.calling.audit import Audit
@@ -289,6 +289,7 @@ MESSAGES = st.lists(st.builds(Message, TEXT, TEXT), max_size=3).map(tuple)
 
 
 @given(MESSAGES, MESSAGES)
+@settings(deadline=None)
 def test_keys_are_equal_exactly_where_the_messages_are(one: tuple[Message, ...], other: tuple[Message, ...]) -> None:
     """Whatever characters they hold, halves of surrogate pairs too."""
     keys = [key_of("one", "s", replace(REQUEST, messages=messages)) for messages in (one, other)]

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_integration.calling.audit import Audit
@@ -321,6 +321,7 @@ ANY = RouteSettings(name="any", models=[RULES])
 
 
 @given(ROUTES, FACTS)
+@settings(deadline=None)
 def test_no_route_before_the_chosen_one_holds(routes: list[RouteSettings], facts: Facts) -> None:
     chosen, _ = choose([*routes, ANY], facts)
     place = [*routes, ANY].index(chosen)
@@ -329,6 +330,7 @@ def test_no_route_before_the_chosen_one_holds(routes: list[RouteSettings], facts
 
 
 @given(ROUTES, FACTS)
+@settings(deadline=None)
 def test_an_explanation_is_one_short_line_that_a_table_can_hold(routes: list[RouteSettings], facts: Facts) -> None:
     _, explanation = choose([*routes, ANY], facts)
     assert explanation.isprintable()
@@ -336,6 +338,7 @@ def test_an_explanation_is_one_short_line_that_a_table_can_hold(routes: list[Rou
 
 
 @given(CONDITIONS, FACTS)
+@settings(deadline=None)
 def test_asking_for_less_never_matches_less(when: RouteCondition, facts: Facts) -> None:
     """Each key narrows: leaving any one out of a condition that holds leaves it holding."""
     if holds(when, facts):
