@@ -38,13 +38,19 @@ class Market:
         self.models = [Paid("a", saying(5)), Paid("b", saying(4)), Paid("b", saying(4))]
         places: dict[str, Place] = {}
         members = []
+        self.chains: list[Budget] = []
         for model, name, limiter in zip(
             self.models, ("a/m", "b/m", "b/n"), [*self.limiters, self.limiters[1]], strict=True
         ):
             chain = Budget(Limited(model, limiter, self.clock), self.spending, self.clock)
             places[name] = Place(limiter, chain)
             members.append(Member(name, 1.0, chain))
+            self.chains.append(chain)
         self.world = World(*self.models[:2], clock=self.clock, members=members, reserve=Together(places))
+
+    def answer_from_memory(self, place: int) -> None:
+        """From now on a member's chain answers without going further, as a cache does, or an open breaker."""
+        self.chains[place].chat = Model("memory", saying(4)).chat  # type: ignore[method-assign]
 
     def used(self) -> list[int]:
         return [limiter.usage().requests for limiter in self.limiters]
@@ -75,6 +81,24 @@ async def test_each_member_takes_its_own_place_and_what_it_cost_is_settled(closi
     assert isinstance(answer.outcome, Verdict)
     assert (market.asked(), market.used()) == ([1, 1, 1], [1, 2])
     assert await market.spent() == Decimal("0.03") == answer.cost_usd
+
+
+async def test_what_is_reserved_is_what_is_used(closing: list[Market]) -> None:
+    """A budget that has room for the three worst cases, and for no more, is enough."""
+    market = Market(daily_usd=Decimal("0.018"))
+    closing.append(market)
+    (answer,) = await market.world.rate()
+    assert (market.asked(), answer.members) == ([1, 1, 1], 3)
+
+
+async def test_what_is_not_used_goes_back(closing: list[Market]) -> None:
+    """A member that is answered for by a kept reply has taken no request and no money."""
+    market = Market(daily_usd=Decimal(1))
+    closing.append(market)
+    market.answer_from_memory(0)
+    (answer,) = await market.world.rate()
+    assert answer.members == 3
+    assert (market.asked(), market.used(), await market.spent()) == ([0, 1, 1], [0, 2], Decimal("0.02"))
 
 
 async def test_while_one_quota_is_full_nobody_is_asked(closing: list[Market]) -> None:
