@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from database.engine import FAILURES, Connection, Record
-from database.quota_line import QuotaLine, leave, tidy
+from database.quota_line import QuotaLine, leave, quota_id, tidy
 from database.takeover import worker_name
 from llm_integration.calling.ledger import Forecast, Limits, MemoryLedger, Share, Used
 from llm_integration.calling.window import Entry
 from trading.clock import Clock
 
+__all__ = ["PostgresLedger", "Timing", "quota_id"]
 log = logging.getLogger(__name__)
 
 ASK = "SELECT * FROM llm_quota_ask($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"

@@ -1,14 +1,20 @@
 """The quota: never broken in any window, used in full, fair to those who wait."""
 
 import asyncio
+import math
 import random
 from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_integration.calling.limiter import WINDOW_S, Entry, Limited, Limiter
+from llm_integration.calling.ledger import Forecast, Limits, MemoryLedger
+from llm_integration.calling.limiter import Entry, Limited, Limiter
+from llm_integration.calling.quota import give_back_all, reserve_all
+from llm_integration.calling.tokens import TokenMode
 from llm_integration.errors import (
     BackendError,
     DeadlinePassed,
@@ -19,6 +25,7 @@ from llm_integration.errors import (
     TimedOut,
     Unreachable,
 )
+from llm_integration.model import Message
 from llm_integration.ports import ChatReply, ChatRequest, Health
 from tests.fake_clock import FakeClock, settle
 
@@ -315,31 +322,258 @@ async def test_closing_frees_whoever_waits() -> None:
     assert clock.sleepers == 0
 
 
-async def saturate(requests: int, tokens: int, sizes: list[int], seed: int) -> tuple[list[float], int]:
+async def test_what_cannot_be_served_in_time_is_told_at_once() -> None:
+    """All places are taken for another 50 s: a deadline before that is not waited for, one after it is."""
+    clock, limiter = pieces(requests=1)
+    limiter.settle(await limiter.reserve(1), None, None)
+    await clock.advance(10)
+    with pytest.raises(DeadlinePassed, match=r"within the 49\.0 s left"):
+        await limiter.reserve(1, deadline=clock.monotonic() + 49)
+    waiting = asyncio.create_task(limiter.reserve(1, deadline=clock.monotonic() + 51))
+    await clock.advance(50)
+    assert waiting.done() and waiting.exception() is None
+
+
+async def test_those_ahead_count_with_the_places_they_will_have() -> None:
+    """One place a minute and two ahead: the third cannot start within two minutes, the fourth not within three."""
+    _, limiter = pieces(requests=1)
+    limiter.settle(await limiter.reserve(1), None, None)
+    ahead = [asyncio.create_task(limiter.reserve(1, deadline=900.0)) for _ in range(2)]
+    await settle()
+    with pytest.raises(DeadlinePassed):
+        await limiter.reserve(1, priority=-100, deadline=179.0)
+    patient = asyncio.create_task(limiter.reserve(1, priority=-100, deadline=181.0))
+    await settle()
+    assert not patient.done()
+    limiter.close()
+    await asyncio.gather(*ahead, patient, return_exceptions=True)
+
+
+async def test_one_ahead_that_will_have_given_up_does_not_count() -> None:
+    """Pushed back by a more urgent one beyond its own deadline, it takes no place from those behind."""
+    clock, limiter = pieces(requests=1)
+    limiter.settle(await limiter.reserve(1), None, None)
+
+    async def call(priority: int, deadline: float) -> None:
+        limiter.settle(await limiter.reserve(1, priority, deadline), None, None)
+
+    pushed_back = asyncio.create_task(call(0, 65.0))
+    await settle()
+    urgent = asyncio.create_task(call(5, 100.0))
+    await settle()
+    behind = asyncio.create_task(call(0, 125.0))
+    await clock.advance(60)
+    assert urgent.done() and not behind.done()
+    await clock.advance(60)
+    assert isinstance(pushed_back.exception(), DeadlinePassed)
+    assert behind.done() and behind.exception() is None
+
+
+async def test_every_waiter_is_told_at_its_own_deadline() -> None:
+    """Also one that is not next in line."""
+    clock, limiter = pieces(tokens=100)
+    entry = await limiter.reserve(90)
+    first = asyncio.create_task(limiter.reserve(50, priority=5, deadline=100.0))
+    await settle()
+    second = asyncio.create_task(limiter.reserve(50, deadline=30.0))
+    await clock.advance(30)
+    assert isinstance(second.exception(), DeadlinePassed)
+    assert not first.done()
+    limiter.give_back(entry)
+    await settle()
+    assert first.done()
+
+
+async def test_a_deadline_before_the_servers_block_ends_is_told_at_once() -> None:
+    """The server said until when."""
+    clock, limiter = pieces(requests=10)
+    limiter.refused(await limiter.reserve(1), 30)
+    await settle()
+    with pytest.raises(DeadlinePassed):
+        await limiter.reserve(1, deadline=clock.monotonic() + 20)
+
+
+async def test_the_short_window_holds_too() -> None:
+    """Two in any ten seconds, five in any sixty."""
+    clock, limiter = pieces(requests=5, requests_per_10_s=2)
+    starts: list[float] = []
+
+    async def call() -> None:
+        entry = await limiter.reserve(1)
+        starts.append(clock.monotonic())
+        limiter.settle(entry, None, None)
+
+    tasks = [asyncio.create_task(call()) for _ in range(8)]
+    await clock.advance(100)
+    await asyncio.gather(*tasks)
+    assert starts == [0, 0, 10, 10, 20, 60, 60, 70]
+
+
+async def test_what_can_never_fit_the_short_window_fails_at_once() -> None:
+    """It says which setting is in the way."""
+    _, limiter = pieces(tokens=1000, tokens_per_10_s=200)
+    with pytest.raises(RequestRejected, match="tokens_per_10_seconds"):
+        await limiter.reserve(201)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reserved", "used"), [("input", 100, 70), ("input_output", 600, 75), ("input_max", 600, 570)]
+)
+async def test_tokens_are_counted_as_the_server_does(mode: TokenMode, reserved: int, used: int) -> None:
+    """The prompt's, prompt and reply's, prompt and the reply's bound: reserved from the estimate, settled by usage."""
+    clock, limiter = pieces(tokens=1000)
+    seen: list[int] = []
+
+    def answer(_: ChatRequest) -> ChatReply:
+        seen.append(limiter.usage().tokens)
+        return ChatReply("{}", "m", prompt_tokens=70, completion_tokens=5, headers_at=clock.monotonic())
+
+    await Limited(Scripted(clock, answer), limiter, clock, mode).chat(ask(600, max_tokens=500))
+    assert (seen, limiter.usage().tokens) == ([reserved], used)
+
+
+async def test_room_is_what_could_start_now_behind_those_that_wait() -> None:
+    """None where nothing is limited; by requests or by tokens, whichever is less."""
+    assert pieces()[1].room() is None
+    _, limiter = pieces(requests=3, tokens=100)
+    assert (limiter.room(), limiter.room(50), limiter.room(60)) == (3, 2, 1)
+    entry = await limiter.reserve(90)
+    waiting = asyncio.create_task(limiter.reserve(20))
+    await settle()
+    assert limiter.room() == 1
+    limiter.refused(entry, 30)
+    assert limiter.room() == 0
+    limiter.close()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert limiter.room() is None
+
+
+async def test_whoever_watches_for_room_wakes_when_there_is_some() -> None:
+    """At the moment the next place falls free, with one timer however many watch."""
+    clock, limiter = pieces(requests=1)
+    await limiter.wait_for_room()
+    limiter.settle(await limiter.reserve(1), None, None)
+    watching = [asyncio.create_task(limiter.wait_for_room()) for _ in range(1000)]
+    await clock.advance(59.9)
+    assert not any(task.done() for task in watching)
+    assert clock.sleepers == 1
+    await clock.advance(0.1)
+    assert all(task.done() for task in watching)
+
+
+async def test_whoever_watches_for_room_wakes_where_there_is_none_to_wait_for() -> None:
+    """A backend that is blocked for long, or closed."""
+    _, limiter = pieces(requests=1)
+    entry = await limiter.reserve(1)
+    watching = asyncio.create_task(limiter.wait_for_room())
+    await settle()
+    assert not watching.done()
+    limiter.refused(entry, 3600)
+    await settle()
+    assert watching.done()
+    _, limiter = pieces(requests=1)
+    await limiter.reserve(1)
+    watching = asyncio.create_task(limiter.wait_for_room())
+    await settle()
+    limiter.close()
+    await settle()
+    assert watching.done()
+
+
+async def test_places_reserved_beforehand_are_used_for_the_first_call_only() -> None:
+    """A retry reserves anew; what was not used is given back."""
+    clock, limiter = pieces(requests=5)
+    wanted = [(limiter, 1), (limiter, 1)]
+    entries = await reserve_all(wanted)
+    limited = Limited(Scripted(clock), limiter, clock)
+    request = ask(reserved={"scripted": entries[0]})
+    await limited.chat(request)
+    assert limiter.usage().requests == 2
+    await limited.chat(request)
+    assert limiter.usage().requests == 3
+    give_back_all(wanted, entries)
+    assert limiter.usage().requests == 2
+
+
+async def test_places_in_several_quotas_are_taken_all_or_none() -> None:
+    """Where one fails, what was taken of the others is free again."""
+    clock = FakeClock()
+    first, second = Limiter(clock, "a", 5), Limiter(clock, "b", 5, 100)
+    with pytest.raises(RequestRejected):
+        await reserve_all([(second, 200), (first, 1)])
+    assert first.usage().requests == 0
+    entries = await reserve_all([(second, 20), (first, 1)])
+    assert [entry.tokens for entry in entries] == [20, 1]
+
+
+async def test_two_who_want_the_same_places_never_wait_for_each_other() -> None:
+    """Two places of each of two quotas of two, wanted in opposite orders by many at once."""
+    clock = FakeClock()
+    first, second = Limiter(clock, "a", 2), Limiter(clock, "b", 2)
+
+    async def ensemble(*limiters: Limiter) -> None:
+        entries = await reserve_all([(limiter, 1) for limiter in limiters])
+        await clock.sleep(1)
+        for limiter, entry in zip(limiters, entries, strict=True):
+            limiter.settle(entry, None, None)
+
+    orders = [(first, first, second, second), (second, first, second, first)] * 5
+    tasks = [asyncio.create_task(ensemble(*order)) for order in orders]
+    await clock.advance(61 * 11)
+    assert all(task.done() for task in tasks)
+
+
+@dataclass(frozen=True)
+class Strict:
+    """A server's limits over a window."""
+
+    length_s: float
+    requests: int
+    tokens: int
+
+
+async def saturate(
+    limits: Limits, sizes: list[tuple[int, int, int]], seed: int, mode: TokenMode = "input"
+) -> tuple[list[float], int]:
     """Saturate a strict server behind a jittery network: when it counted each request, and how many it refused.
 
-    The server counts a request at a random moment between its sending and its headers, over exactly 60 s.
+    `sizes` are prompt tokens, reply tokens and the reply's bound. The server counts a request, as `mode` says, at a
+    random moment between its sending and its headers, over exactly 60 and 10 s.
     """
-    clock, limiter = pieces(requests=requests, tokens=tokens)
+    clock = FakeClock()
+    limiter = Limiter(clock, "scripted", ledger=MemoryLedger(clock, limits))
     chance = random.Random(seed)
+    windows = [Strict(60.0, limits.requests, limits.tokens), Strict(10.0, limits.short_requests, limits.short_tokens)]
     counted: list[tuple[float, int]] = []
     refusals = 0
 
-    async def call(size: int) -> None:
+    async def serve(request: ChatRequest) -> ChatReply:
         nonlocal refusals
-        entry = await limiter.reserve(size)
+        prompt, completion = (int(part) for part in request.messages[0].content.split())
+        size = prompt + {"input": 0, "input_output": completion, "input_max": request.max_tokens}[mode]
         await clock.sleep(chance.choice([0.01, 0.05, 1.5]))
         now = clock.monotonic()
-        inside = [spent for at, spent in counted if at > now - WINDOW_S]
-        if (requests and len(inside) >= requests) or (tokens and sum(inside) + size > tokens):
-            refusals += 1
+        for window in windows:
+            inside = [spent for at, spent in counted if at > now - window.length_s]
+            too_many = window.requests and len(inside) >= window.requests
+            if too_many or (window.tokens and sum(inside) + size > window.tokens):
+                refusals += 1
         counted.append((now, size))
         await clock.sleep(chance.choice([0.0, 0.02, 0.7]))
         headers_at = clock.monotonic()
         await clock.sleep(chance.choice([0.0, 5.0]))
-        limiter.settle(entry, None, headers_at)
+        known = chance.random() < 0.8
+        return ChatReply(
+            "{}", "m", prompt_tokens=prompt if known else None, completion_tokens=completion, headers_at=headers_at
+        )
 
-    tasks = [asyncio.create_task(call(size)) for size in sizes]
+    backend = Serving(serve)
+    limited = Limited(backend, limiter, clock, mode)
+    requests = [
+        ChatRequest((Message("user", f"{prompt} {reply}"),), "m", max_tokens=most, estimated_tokens=prompt + most)
+        for prompt, reply, most in sizes
+    ]
+    tasks = [asyncio.create_task(limited.chat(request)) for request in requests]
     for _ in range(100_000):
         if all(task.done() for task in tasks):
             break
@@ -348,22 +582,99 @@ async def saturate(requests: int, tokens: int, sizes: list[int], seed: int) -> t
     return [at for at, _ in counted], refusals
 
 
-@settings(max_examples=25, deadline=None)
+class Serving(Scripted):
+    """A backend that answers as a coroutine does."""
+
+    def __init__(self, serve: Callable[[ChatRequest], Awaitable[ChatReply]]) -> None:
+        self.serve = serve
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        return await self.serve(request)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     requests=st.integers(0, 6),
-    tokens=st.sampled_from([0, 100, 250]),
-    sizes=st.lists(st.integers(1, 100), min_size=1, max_size=25),
+    tokens=st.sampled_from([0, 200, 250]),
+    short_requests=st.integers(0, 3),
+    short_tokens=st.sampled_from([0, 150]),
+    sizes=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 30), st.integers(30, 60)), min_size=1, max_size=25),
     seed=st.integers(0, 2**16),
+    mode=st.sampled_from(["input", "input_output", "input_max"]),
 )
-def test_no_sixty_seconds_of_the_server_hold_more_than_the_limit(
-    requests: int, tokens: int, sizes: list[int], seed: int
+def test_no_window_of_the_server_holds_more_than_the_limit(
+    requests: int,
+    tokens: int,
+    short_requests: int,
+    short_tokens: int,
+    sizes: list[tuple[int, int, int]],
+    seed: int,
+    mode: TokenMode,
 ) -> None:
-    """Whatever the sizes, limits and jitter, a strict server never has cause to refuse."""
-    assert asyncio.run(saturate(requests, tokens, sizes, seed))[1] == 0
+    """Whatever the sizes, limits, jitter and way to count, a strict server never has cause to refuse."""
+    limits = Limits(requests, tokens, short_requests, short_tokens)
+    assert asyncio.run(saturate(limits, sizes, seed, mode))[1] == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    requests=st.integers(1, 3),
+    tokens=st.sampled_from([0, 100]),
+    arrivals=st.lists(
+        st.tuples(st.floats(0, 30), st.integers(1, 60), st.floats(1, 200), st.integers(0, 2)),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda arrival: arrival[1],
+    ),
+)
+def test_nobody_is_sent_away_who_would_have_been_served(
+    requests: int, tokens: int, arrivals: list[tuple[float, int, float, int]]
+) -> None:
+    """Whoever is refused would not have been let in by its deadline either had it alone waited on."""
+    limits = Limits(requests, tokens)
+    for size, let_in in asyncio.run(outcomes(limits, arrivals, stubborn=0)).items():
+        if let_in is None:
+            assert asyncio.run(outcomes(limits, arrivals, stubborn=size))[size] is None
+
+
+class Stubborn(MemoryLedger):
+    """A ledger that foretells nothing to whoever wants `size` tokens, who is then refused at the deadline only."""
+
+    size = 0
+
+    def forecast(self) -> Forecast:
+        told = super().forecast()
+        return lambda places, tokens: -math.inf if tokens == self.size else told(places, tokens)
+
+
+async def outcomes(
+    limits: Limits, arrivals: list[tuple[float, int, float, int]], *, stubborn: int
+) -> dict[int, float | None]:
+    """When each was let in, by its size; None where it was not. Calls are answered at once."""
+    clock = FakeClock()
+    ledger = Stubborn(clock, limits)
+    ledger.size = stubborn
+    limiter = Limiter(clock, "scripted", ledger=ledger)
+    let_in: dict[int, float | None] = {}
+
+    async def call(at: float, size: int, patience_s: float, priority: int) -> None:
+        await clock.sleep(at)
+        let_in[size] = None
+        try:
+            entry = await limiter.reserve(size, priority, at + patience_s)
+        except DeadlinePassed:
+            return
+        let_in[size] = clock.monotonic()
+        limiter.settle(entry, None, None)
+
+    tasks = [asyncio.create_task(call(*arrival)) for arrival in arrivals]
+    await clock.advance(400)
+    await asyncio.gather(*tasks)
+    return let_in
 
 
 async def test_a_saturated_quota_is_used_in_full() -> None:
     """Fourteen a minute with work waiting: an hour's share of it is nearly all used, and never broken."""
-    times, refusals = await saturate(14, 0, [1] * 14 * 20, seed=1)
+    times, refusals = await saturate(Limits(14), [(1, 0, 0)] * 14 * 20, seed=1)
     assert refusals == 0
     assert 14 * 20 / 14 * 60 / (max(times) + 60) > 0.95

@@ -10,6 +10,7 @@ from llm_integration.errors import (
     BadReply,
     ConnectionBroken,
     ContextExceeded,
+    DeadlinePassed,
     ModelNotFound,
     NotUsable,
     PaymentRequired,
@@ -125,3 +126,27 @@ async def test_no_try_starts_after_the_deadline() -> None:
     task = await run(backend, tries=9, first_wait_s=4, longest_wait_s=60, jitter_s=0, deadline_s=20)
     assert isinstance(task.exception(), ServerFailed)
     assert [at for at, _ in backend.tries] == [0, 4, 12]
+
+
+async def test_no_try_starts_at_the_requests_own_deadline() -> None:
+    """What ends it then is the deadline, with the failure that came before; before the first try, the same."""
+    clock = FakeClock()
+    backend = Failing(clock, *(ServerFailed("broken") for _ in range(9)))
+    retry = Retry(backend, clock, 9, first_wait_s=4, longest_wait_s=60, jitter_s=0)
+    task = asyncio.create_task(retry.chat(ChatRequest((), "m", deadline=12.0)))
+    await clock.advance(1000)
+    with pytest.raises(DeadlinePassed, match="broken"):
+        task.result()
+    assert [at for at, _ in backend.tries] == [0, 4]
+    with pytest.raises(DeadlinePassed):
+        await retry.chat(ChatRequest((), "m", deadline=12.0))
+    assert len(backend.tries) == 2
+
+
+async def test_a_failure_long_before_the_deadline_is_told_as_it_is() -> None:
+    """Running out of tries is no matter of time."""
+    clock = FakeClock()
+    retry = Retry(Failing(clock, *(ServerFailed("broken") for _ in range(9))), clock, 2, jitter_s=0)
+    task = asyncio.create_task(retry.chat(ChatRequest((), "m", deadline=1000.0)))
+    await clock.advance(100)
+    assert isinstance(task.exception(), ServerFailed)
