@@ -241,8 +241,9 @@ def _read(received: Received, clean: Callable[[str], str]) -> ChatReply:
 
 
 def _to_reply(text: object, body: Mapping[str, object], received: Received, clean: Callable[[str], str]) -> ChatReply:
+    said = text_of(text, clean) or ""
     return ChatReply(
-        text=text_of(text, clean) or "",
+        text=said,
         model=text_of(body.get("model"), clean),
         finish_reason=finish_reason(body.get("done_reason"), clean),
         prompt_tokens=tokens(body.get("prompt_eval_count")),
@@ -250,7 +251,7 @@ def _to_reply(text: object, body: Mapping[str, object], received: Received, clea
         http_status=received.status,
         headers_at=received.headers_at,
         raw=received.text,
-        logprobs=token_logprobs(body.get("logprobs"), clean),
+        logprobs=token_logprobs(body.get("logprobs"), said, clean),
     )
 
 
