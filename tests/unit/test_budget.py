@@ -90,7 +90,10 @@ class Scripted:
 
 
 class Watched(MemorySpendingLedger):
-    """A ledger that can be away, by an error or in silence; `asked` counts what was asked of it."""
+    """A ledger that can be away: refusing, silent, or doing what it was asked without an answer, `lost`.
+
+    `asked` counts what was asked of it.
+    """
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
@@ -101,14 +104,17 @@ class Watched(MemorySpendingLedger):
         self.asked += 1
         if self.away == "silent":
             await asyncio.Event().wait()
-        if self.away is not None:
+        if self.away == "refusing":
             raise LedgerAway("it is away")
 
     async def reserve(
         self, run_id: str, entries: Sequence[Entry], limits: Limits, lasts_s: float
     ) -> tuple[bool, Standing]:
         await self._answer()
-        return await super().reserve(run_id, entries, limits, lasts_s)
+        answer = await super().reserve(run_id, entries, limits, lasts_s)
+        if self.away == "lost":
+            raise LedgerAway("the answer was lost")
+        return answer
 
     async def settle(self, outcomes: Sequence[Outcome]) -> None:
         await self._answer()
@@ -442,6 +448,23 @@ async def test_a_ledger_that_was_never_there_lets_no_paid_call_through() -> None
     assert backend.asked == 0
 
 
+async def test_what_the_ledger_counted_for_a_refused_call_is_given_back() -> None:
+    """Others have made room, of which this process knows nothing, and the ledger's answer was lost."""
+    world, backend = World(daily_usd=MOST), Scripted()
+    others = Entry(uuid4(), "paid/a/b", MOST, 1)
+    await MemorySpendingLedger.reserve(world.ledger, "theirs", [others], Limits(), 60)
+    await world.spending.refresh()
+    await MemorySpendingLedger.settle(world.ledger, [Outcome(others.id, Decimal(0), 0)])
+    world.ledger.away = "lost"
+    with pytest.raises(BudgetExceeded):
+        await world.around(backend).chat(REQUEST)
+    assert (await world.used()).usd == MOST
+    world.ledger.away = None
+    await world.clock.advance(6)
+    await world.spending.refresh()
+    assert (await world.used()).usd == 0
+
+
 async def test_what_ended_while_it_was_away_is_written_as_it_ended() -> None:
     """Calls begun before and during, settled during and after: the ledger has each at its cost, none twice."""
     world, backend = World(daily_usd=9), Scripted()
@@ -501,8 +524,13 @@ CHARGES = (COST, MOST, Decimal(0), MOST)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=30), st.integers(0, 12))
-def test_whatever_becomes_of_calls_and_ledger_the_limit_holds(calls: list[tuple[int, bool, bool]], room: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from([None, "refusing", "lost"])), max_size=30),
+    st.integers(0, 12),
+)
+def test_whatever_becomes_of_calls_and_ledger_the_limit_holds(
+    calls: list[tuple[int, bool, str | None]], room: int
+) -> None:
     """Calls of all outcomes, several at once, with a ledger that comes and goes: what is counted is what was spent."""
 
     async def story() -> None:
@@ -519,7 +547,7 @@ def test_whatever_becomes_of_calls_and_ledger_the_limit_holds(calls: list[tuple[
             under_way.clear()
 
         for outcome, wait, away in calls:
-            world.ledger.away = "refusing" if away else None
+            world.ledger.away = away
             await world.clock.advance(6)
             backend = Scripted(outcome=OUTCOMES[outcome])
             backend.gate.clear()
