@@ -10,10 +10,12 @@ import aiohttp
 import pytest
 
 from llm_integration.backends.llama_cpp import Backend
+from llm_integration.backends.openai import Backend as OpenAI
 from llm_integration.contracts import batch_schema, load_schema
 from llm_integration.errors import ContextExceeded, Unauthorized
 from llm_integration.model import Message
 from llm_integration.ports import BackendContext, ChatRequest
+from llm_integration.streaming import stream
 from tests.llama.build import built
 from tests.llama.server import launched, running
 from trading.clock import SystemClock
@@ -156,3 +158,86 @@ async def test_a_key_is_asked_for_and_taken(tmp_path: Path) -> None:
         await wrong.close()
     assert not health.usable
     assert "LLAMA_API_KEY" in health.detail
+
+
+async def test_a_streamed_verdict_comes_in_pieces_and_is_the_same(server: str) -> None:
+    """Token by token, with its usage at the end; the whole is what comes without streaming."""
+    asked = backend(server)
+    deltas: list[str] = []
+    streamed = await asked.chat(question("Rate this one.", on_delta=deltas.append))
+    whole = await asked.chat(question("Rate this one."))
+    await asked.close()
+    assert "".join(deltas) == streamed.text == whole.text and len(deltas) > 40
+    assert fits(json.loads(streamed.text))
+    assert (streamed.finish_reason, streamed.completion_tokens) == ("stop", whole.completion_tokens)
+    assert streamed.prompt_tokens == whole.prompt_tokens
+
+
+async def test_a_stream_that_nobody_reads_on_frees_its_slot(server: str) -> None:
+    """Leaving the loop early ends the work at the server: by its own figures nothing is processed any more."""
+    asked = backend(server)
+    async for piece in stream(asked, question("Tell all.", schema=None, max_tokens=12_000)):
+        assert piece.delta
+        break
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{server}/metrics") as answer:
+                if figure(await answer.text(), "requests_processing") == 0:
+                    break
+    await asked.close()
+
+
+async def test_an_error_in_place_of_a_stream_is_told_as_such(server: str) -> None:
+    asked = backend(server)
+    with pytest.raises(ContextExceeded):
+        await asked.chat(question("x" * 40_000, on_delta=lambda _: None))
+    await asked.close()
+
+
+@pytest.mark.parametrize("on_delta", [None, lambda _: None], ids=["whole", "streamed"])
+async def test_each_token_comes_with_its_probability_and_those_beside_it(server: str, on_delta: Any) -> None:
+    """The tokens, joined, are the text; each with as many alternatives as were asked for."""
+    asked = backend(server)
+    reply = await asked.chat(question("Rate this one.", top_logprobs=5, on_delta=on_delta))
+    await asked.close()
+    assert "".join(one.token for one in reply.logprobs) == reply.text
+    assert all(one.logprob <= 0 and len(one.alternatives) >= 4 for one in reply.logprobs)
+    assert all(one.token not in [token for token, _ in one.alternatives] for one in reply.logprobs)
+
+
+async def test_a_json_object_is_enforced_without_a_schema(server: str) -> None:
+    asked = backend(server)
+    reply = await asked.chat(question("Rate.", schema=None, json_object=True, max_tokens=4000))
+    await asked.close()
+    assert isinstance(json.loads(reply.text), dict)
+
+
+@pytest.mark.parametrize("text", ["Rate this one.", "§ über 🎲\n" * 50, "<|im_end|> <s>", ""])
+async def test_tokens_are_counted_as_the_server_counts_them(server: str, text: str) -> None:
+    """Before a call, and to the token."""
+    asked = backend(server)
+    counted = await asked.count_tokens(question(text))
+    reply = await asked.chat(question(text, max_tokens=1, schema=None))
+    await asked.close()
+    assert counted == reply.prompt_tokens
+
+
+async def test_what_the_server_says_of_itself_is_told(server: str) -> None:
+    """Its slots, and the context of each."""
+    asked = backend(server)
+    await asked.check("local")
+    await asked.close()
+    known = asked.capabilities("local")
+    assert (known.slots, known.context_tokens, known.schema) == (2, 16384, True)
+
+
+async def test_the_openai_backend_speaks_with_it_too(server: str) -> None:
+    """At /v1, with its canary, as with any server of one's own."""
+    asked = OpenAI(BackendContext("openai", SystemClock(), f"{server}/v1"))
+    health = await asked.check("local")
+    deltas: list[str] = []
+    reply = await asked.chat(question("Rate this one.", on_delta=deltas.append, top_logprobs=2))
+    await asked.close()
+    assert health.usable and "schema enforced" in health.detail
+    assert fits(json.loads(reply.text)) and "".join(deltas) == reply.text
+    assert reply.logprobs and reply.prompt_tokens

@@ -90,25 +90,39 @@ def entry(token: str, logprob: object = -0.5, raw: object = None, **fields: Any)
     return {"token": token, "logprob": logprob, "bytes": raw, **fields}
 
 
-def read(*entries: object) -> tuple[TokenLogprob, ...]:
-    return token_logprobs(list(entries), str)
+def read(text: str, *entries: object) -> tuple[TokenLogprob, ...]:
+    return token_logprobs(list(entries), text, str)
+
+
+def test_what_a_server_takes_off_around_the_text_is_taken_off_its_tokens() -> None:
+    """llama-server drops a fence around JSON, others drop thoughts and blanks."""
+    tokens = [entry(token) for token in ("4?", "```", "json\n{", '"a": ', "", "4", "}\n`", "``")]
+    assert [one.token for one in read('{"a": 4}', *tokens)] == ["{", '"a": ', "", "4", "}"]
+    assert read("", *tokens) == ()
+
+
+def test_tokens_that_do_not_make_the_text_are_left_out() -> None:
+    """A rating would be read from the wrong place."""
+    assert read("43", entry("4"), entry("2")) == ()
 
 
 def test_a_tokens_alternatives_are_those_beside_itself() -> None:
     """The server names the token itself among the likeliest; the second of that text is another token."""
     likeliest = [entry("4"), entry("5", -1.5), entry("4", -7.0)]
-    assert read(entry("4", top_logprobs=likeliest)) == (TokenLogprob("4", -0.5, (("5", -1.5), ("4", -7.0))),)
+    assert read("4", entry("4", top_logprobs=likeliest)) == (TokenLogprob("4", -0.5, (("5", -1.5), ("4", -7.0))),)
 
 
 @pytest.mark.parametrize("spelling", ["\ufffd", "bytes:\\xf0\\x9f"])
 def test_a_character_of_several_tokens_is_read_from_their_bytes(spelling: str) -> None:
     """The tokens, joined, are the text."""
-    read_out = read(entry("a"), entry(spelling, raw=[240, 159]), entry("\ufffd", raw=[142, 178]), entry("b", raw=[98]))
+    read_out = read(
+        "a🎲b", entry("a"), entry(spelling, raw=[240, 159]), entry("\ufffd", raw=[142, 178]), entry("b", raw=[98])
+    )
     assert [one.token for one in read_out] == ["a", "", "🎲", "b"]
 
 
 def test_a_character_that_never_ends_does_not_swallow_the_next() -> None:
-    assert [one.token for one in read(entry("\ufffd", raw=[240, 159]), entry("b"))] == ["", "\ufffdb"]
+    assert [one.token for one in read("\ufffdb", entry("\ufffd", raw=[240, 159]), entry("b"))] == ["", "\ufffdb"]
 
 
 @pytest.mark.parametrize(
@@ -118,10 +132,10 @@ def test_a_character_that_never_ends_does_not_swallow_the_next() -> None:
 )  # fmt: skip
 def test_probabilities_that_are_none_are_left_out_whole(entries: object) -> None:
     """Half of them would stand beside the wrong text."""
-    assert token_logprobs(entries, str) == ()
+    assert token_logprobs(entries, "4", str) == ()
 
 
 def test_a_certain_token_is_certain_and_an_impossible_one_impossible() -> None:
     """Rounding above zero is zero; minus infinity stays."""
     likeliest = [entry("x", -math.inf), entry("y", None), "z"]
-    assert read(entry("4", 0.0000004, top_logprobs=likeliest)) == (TokenLogprob("4", 0.0, (("x", -math.inf),)),)
+    assert read("4", entry("4", 0.0000004, top_logprobs=likeliest)) == (TokenLogprob("4", 0.0, (("x", -math.inf),)),)

@@ -30,6 +30,8 @@ _STREAM_LIMIT_BYTES = 32 * 1024 * 1024
 _FETCH_LIMIT_BYTES = 32 * 1024 * 1024
 _CONNECT_LIMIT_S = 10.0
 _IDLE_LIMIT_S = 30.0
+_KEEPALIVE_S = 60.0
+_PLAIN_KEEPALIVE_S = 4.0  # llama-server and uvicorn close after 5 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Wire:
         self._read = read
         self._key_header = key_header
         self._idle_s = idle_s
+        self._plain = self._base_url.startswith("http:")
 
     @property
     def address(self) -> str:
@@ -108,6 +111,9 @@ class Wire:
         """
         read = StreamedBody(_STREAM_LIMIT_BYTES, reader, on_delta, self._scrub, self._idle_s)
         outgoing = {"Accept": "text/event-stream, */*", **(headers or {})}
+        if self._plain:
+            # llama-server closes after a stream, though it says otherwise, and would meet the next request in doing so.
+            outgoing["Connection"] = "close"
         received = await self._send("POST", path, timeout_s, read, orjson.dumps(body), outgoing)
         return self._judged(received, lambda: read.reply(received, self._read))
 
@@ -196,7 +202,8 @@ class Wire:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=60)
+            idle_s = _PLAIN_KEEPALIVE_S if self._plain else _KEEPALIVE_S
+            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=idle_s)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 

@@ -3,6 +3,7 @@
 import codecs
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from llm_integration.ports import TokenLogprob
 
@@ -10,12 +11,27 @@ _BROKEN = "\ufffd"
 _SPELT = "bytes:"
 
 
-def token_logprobs(entries: object, clean: Callable[[str], str]) -> tuple[TokenLogprob, ...]:
-    """The tokens of `logprobs.content`, in order; none at all where one of them cannot be read.
+def token_logprobs(entries: object, text: str, clean: Callable[[str], str]) -> tuple[TokenLogprob, ...]:
+    """The tokens of `logprobs.content` that make the reply's `text`, in order; none at all where they do not.
 
-    Joined, they are the text: of a character made of several tokens, the last one has it all. The alternatives are
-    those beside the token itself.
+    Joined, they are the text: what the server took off around it (a fence, thoughts) is taken off them, and of a
+    character made of several tokens, the last one has it all. The alternatives are those beside the token itself.
     """
+    tokens = _tokens(entries, clean)
+    start = "".join(one.token for one in tokens).rfind(text)
+    if not text or start < 0:
+        return ()
+    kept, place, end = [], 0, start + len(text)
+    for one in tokens:
+        token = one.token[max(0, start - place) : max(0, end - place)]
+        if token or (not one.token and start <= place < end):
+            kept.append(replace(one, token=token))
+        place += len(one.token)
+    return tuple(kept)
+
+
+def _tokens(entries: object, clean: Callable[[str], str]) -> tuple[TokenLogprob, ...]:
+    """The tokens as they came; none where one of them cannot be read."""
     if not isinstance(entries, list):
         return ()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

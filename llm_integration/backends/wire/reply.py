@@ -67,8 +67,10 @@ def to_reply(
     """The ChatReply with that text; its end and probabilities are told by `choice`, all else by `body`."""
     prompt_tokens, completion_tokens, cost_usd = _usage(body.get("usage"))
     logprobs = choice.get("logprobs")
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    text = clean(mended(text))
     return ChatReply(
-        text=clean(mended(text)),
+        text=text,
         model=_string(body.get("model"), clean),
         finish_reason=_string(choice.get("finish_reason"), clean),
         reply_id=_string(body.get("id") or received.headers.get("X-Generation-Id"), clean),
@@ -79,7 +81,7 @@ def to_reply(
         headers_at=received.headers_at,
         raw=received.text,
         cost_source=None if cost_usd is None else "reported",
-        logprobs=token_logprobs(logprobs.get("content"), clean) if isinstance(logprobs, dict) else (),
+        logprobs=token_logprobs(entries, text, clean),
     )
 
 
