@@ -1,7 +1,8 @@
 """SelectiveGate: asks only about signals that are worth a call, and takes the last verdict over for the others.
 
-All of it goes by market time, the close times of the bars, so that a replay of a month in an hour asks about the same
-signals as the month did.
+All of it goes by market time, the close times of the bars, so that a replay of a month in an hour is judged as the
+month was; but a replay, or a burst after an outage, may come to a signal before the one ahead of it has been answered,
+and asks about both then.
 """
 
 import math
@@ -57,7 +58,8 @@ class SelectiveGate:
     asked about all the same; but a weak one is skipped.
 
     Where a verdict is taken over, only those count that were asked for: their age goes on growing, and past
-    `max_age_bars` it is asked anew. Signals that are being asked about at this moment are not waited for.
+    `max_age_bars` it is asked anew. Signals that are being asked about at this moment are not waited for, neither here
+    nor with another worker: that costs a call too many at times, and never takes a verdict over from a later bar.
     """
 
     def __init__(self, settings: SelectiveSettings, answers: EarlierAnswers, clock: Clock) -> None:

@@ -24,7 +24,8 @@ from llm_integration.errors import (
     RequestRejected,
     ServerFailed,
 )
-from llm_integration.model import Abstention, Action, Call, Claim, Verdict
+from llm_integration.llm_processor import LLMProcessor
+from llm_integration.model import Abstention, Action, Call, Claim, Result, Verdict
 from llm_integration.panel import Member, Panel, Reserved
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price, TokenLogprob
 from llm_integration.response_parser import LLMResponseParser
@@ -398,6 +399,25 @@ async def test_the_expected_rating_is_the_members_mean_where_all_tell_theirs() -
     _, answer = await World(told, silent, weights=[1, 1]).verdict()
     assert answer.rating_expected == pytest.approx((alone[1].rating_expected + 4) / 2)
     assert answer.rating_entropy is None
+
+
+async def test_a_processor_rates_by_a_panel_and_says_how_far_it_agreed() -> None:
+    """From claim to result: every figure of the fused answer arrives, and every call."""
+    models = [Model("a", saying(5)), Model("b", saying(5)), Model("c", saying(3, "hold"))]
+    world = World(*models, samples=2)
+    config = LLMConfig(model="rules/baseline")
+    formatter, clock = SignalFormatter(3, ["rsi"]), FakeClock(START)
+    processor = LLMProcessor(config, formatter, LLMResponseParser(), models[0], clock, rater=world.panel)
+    claim = Claim(make_signal(1), 1, 1, START)
+    ((processed, result, calls),) = await processor.process([claim])
+    assert processed is claim
+    assert isinstance(result, Result)
+    assert result.verdict is not None
+    assert (result.verdict.rating, result.verdict.action) == (4, Action.ENTER_LONG)
+    assert (result.model, result.answered_model, result.fallback) == ("a/m", "a-7", False)
+    assert (result.members, result.agreement, result.stability) == (3, pytest.approx(2 / 3), 1.0)
+    assert (result.cost_usd, result.route, len(calls)) == (Decimal("0.06"), "ensemble of 3", 6)
+    assert result.call_id in {call.id for call in calls}
 
 
 async def test_a_panel_names_each_model_once() -> None:

@@ -12,9 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_integration.backends import backend_class
 from llm_integration.calling_config import SelectiveSettings
+from llm_integration.config import LLMConfig
+from llm_integration.llm_processor import LLMProcessor
 from llm_integration.model import Action, Claim, Result, TaskStatus, Verdict
+from llm_integration.ports import BackendContext
+from llm_integration.response_parser import LLMResponseParser
 from llm_integration.selective import EarlierAnswer, SelectiveGate
+from llm_integration.signal_formatter import SignalFormatter
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_signal
 from trading.model import Signal, Snapshot
@@ -258,3 +264,17 @@ async def test_settling_takes_the_time_it_takes() -> None:
     _, ((_, result),) = await gate.judge([claim_of(signal)])
     assert result.processing_ms == 250.0
     assert result.finished_at == clock.now() == FakeClock().now() + timedelta(seconds=0.25)
+
+
+async def test_a_processor_asks_no_model_about_what_the_gate_settles() -> None:
+    """One of two is taken over, the other is rated by the rules; each gets its own result."""
+    config = LLMConfig(model="rules/baseline")
+    old, new = signal_at(10), signal_at(20)
+    gate = SelectiveGate(SelectiveSettings(every_n_bars=5), Remembered({old.id: answer_at(8)}), FakeClock(START))
+    formatter, clock = SignalFormatter(3, ["rsi"]), FakeClock(START)
+    rules = backend_class("rules")(BackendContext("rules", clock))
+    processor = LLMProcessor(config, formatter, LLMResponseParser(), rules, clock, gate=gate)
+    processed = await processor.process([claim_of(old), claim_of(new)])
+    results = {result.signal_id: result for _, result, _ in processed if isinstance(result, Result)}
+    assert results[old.id].reused_from == answer_at(8).signal_id
+    assert (results[new.id].reused_from, results[new.id].model) == (None, "rules/baseline")
