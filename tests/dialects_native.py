@@ -151,7 +151,7 @@ class PullingServer(OllamaServer):
             return Answer({"model_info": about})
         if path == "/api/pull":
             step = self.pulls.pop(0)
-            if isinstance(step, Stream) and '"success"' in str(step.pieces[-1]):
+            if isinstance(step, Stream) and '"success"' in str(step.pieces[-1:]):
                 self.tags = Answer({"models": [{"name": body["model"], "size": 1}]})
             return step
         canary = body.get("format", {}).get("properties", {}).get("canary") if body.get("format") != "json" else None
