@@ -15,6 +15,7 @@ BENCHES = {
     "loop": "what the trading loop pays for handing on a bar, and how soon it is committed",
     "durable": "how many signals a second become durable",
     "limits": "what a call costs on its way to the model, and how much of a quota is used",
+    "quota": "how much of a quota is used against a server that counts strictly, and what waiting costs",
     "enhance": "how many signals a second are rated from end to end",
     "memory": "how much memory that takes",
 }

@@ -36,6 +36,7 @@ REQUESTS = 14
 AT_ONCE = 12
 PROCESSES = 3
 SETTLE_S = 5.0
+"""Until every process has been told its share."""
 WAITERS = 1000
 
 
@@ -62,7 +63,7 @@ async def ask_for(arguments: argparse.Namespace) -> None:
     request = ChatRequest((Message("user", "Bars. " * 40),), MODEL, max_tokens=64, estimated_tokens=200)
     await limiter.open()
     if arguments.database:
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(min(SETTLE_S, arguments.seconds))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
@@ -167,7 +168,7 @@ async def measure(seconds: float) -> bool:
     window_s = min(6.0, seconds / 3)
     met = [
         await run_scope("one process", seconds, window_s, 1),
-        await waiting_costs("one process", max(20.0, seconds / 4)),
+        await waiting_costs("one process", min(20.0, seconds)),
     ]
     async with postgres() as server:
         url = await server.fresh("quota")
@@ -177,7 +178,7 @@ async def measure(seconds: float) -> bool:
         url = await server.fresh("between")
         third = (seconds / 3, seconds * 2 / 3)
         met.append(await run_scope("PostgreSQL away a third of the time", seconds, window_s, PROCESSES, url, third))
-        met.append(await waiting_costs("database", max(20.0, seconds / 4), await server.fresh("waiting")))
+        met.append(await waiting_costs("database", min(20.0, seconds), await server.fresh("waiting")))
     return all(met)
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRINTS = {
     "indicators": ("60", ("times cheaper",)),
     "limits": ("40", ("CPU per call", "quota used by our limiter")),
+    "quota": ("2", ("quota used, one process", "PostgreSQL away", "1000 waiters, database")),
     "loop": ("60", ("p99 with the model hanging", "submitted to committed, model instant")),
     "durable": ("200", ("against asyncpg's executemany", "tasks claimed and ended")),
     "enhance": ("300", ("a second", "end to end against it", "CPU per enhancement, PostgreSQL")),
