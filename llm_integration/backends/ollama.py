@@ -87,15 +87,13 @@ class Backend:
             json_object=True,
             streaming=True,
             logprobs=self._logprobs,
-            local=not self._in_the_cloud(model),
+            local=self._at_home(model),
             context_tokens=self._context.context_tokens or self._most_context.get(model),
         )
 
     def price(self, model: str) -> Price | None:
         """Models on hardware of one's own cost nothing; what the maker's cloud runs has no price for each token."""
-        if self._in_the_cloud(model):
-            return None
-        return Price(Decimal(0), Decimal(0), Decimal(0), "free")
+        return Price(Decimal(0), Decimal(0), Decimal(0), "free") if self._at_home(model) else None
 
     async def close(self) -> None:
         """Let go of connections; what is being fetched stays where it is."""
@@ -147,8 +145,9 @@ class Backend:
             if most:
                 self._most_context[model] = most
 
-    def _in_the_cloud(self, model: str) -> bool:
-        return model.endswith(("-cloud", ":cloud")) or "ollama.com" in self._wire.address
+    def _at_home(self, model: str) -> bool:
+        """Whether the model runs on a server of one's own, which hands those of its maker's cloud on."""
+        return self._wire.local and not model.endswith(("-cloud", ":cloud"))
 
     def _body(self, request: ChatRequest) -> dict[str, object]:
         """The request's body. Its key order stays as it is, stable parts first."""

@@ -91,6 +91,75 @@ async def test_the_prompt_goes_in_and_what_is_printed_is_the_reply(tmp_path: Pat
     assert reply.headers_at == 0.0
 
 
+async def test_a_second_question_is_read_with_the_first_reply_between_them(tmp_path: Path) -> None:
+    """Where more than one question was asked, each turn says whose it is."""
+    turns = (
+        Message("system", "You rate."), Message("user", "Rate this."), Message("assistant", "six"),
+        Message("user", "That is no rating."),
+    )  # fmt: skip
+    reply = await backend(program(tmp_path, "cat")).chat(ChatRequest(turns, "it", timeout_s=LIMIT_S))
+    assert reply.text.split("\n\n") == [
+        "You rate.", "The conversation so far:", "User:\nRate this.", "Assistant:\nsix", "User:\nThat is no rating.",
+        "Reply to the user's last message as the assistant, with the reply alone.",
+    ]  # fmt: skip
+
+
+async def test_what_is_printed_is_handed_on_as_it_comes(tmp_path: Path) -> None:
+    """A program that prints a first word and goes on when that has arrived ends: the word was not held back."""
+    pieces: list[str] = []
+
+    def take(piece: str) -> None:
+        pieces.append(piece)
+        (tmp_path / "arrived").touch()
+
+    script = f"echo; printf 'one '; until [ -e {tmp_path}/arrived ]; do :; done; printf 'two \\n\\n'"
+    reply = await backend(program(tmp_path, script)).chat(request(on_delta=take))
+    assert reply.text == "one two" == "".join(pieces)
+    assert pieces[0] == "one"
+
+
+async def test_a_character_or_a_key_split_over_two_writes_is_handed_on_whole(tmp_path: Path) -> None:
+    """Half a character is no text yet, and half a key may become one."""
+    pieces: list[str] = []
+    script = f"printf '\\303'; sleep 0.05; printf '\\274 {KEY[:9]}'; sleep 0.05; printf '{KEY[9:]}!'"
+    one = backend(program(tmp_path, script), api_key=KEY, api_key_env="K")
+    reply = await one.chat(request(on_delta=pieces.append))
+    assert "".join(pieces) == reply.text == "ü [key removed]!"
+
+
+async def test_what_the_receiver_of_the_text_raises_ends_the_program(tmp_path: Path) -> None:
+    """It is nobody else's error, and nothing is left running."""
+
+    def refuse(piece: str) -> None:
+        raise ZeroDivisionError
+
+    script = f"echo $$ > {tmp_path}/self; echo one; exec sleep 1000"
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(ZeroDivisionError):
+            await backend(program(tmp_path, script)).chat(request(on_delta=refuse, timeout_s=1000))
+    await gone(await read_pid(tmp_path / "self"))
+
+
+async def test_a_program_that_fails_after_some_text_is_its_own_error(tmp_path: Path) -> None:
+    pieces: list[str] = []
+    error = await failure(backend(program(tmp_path, "echo half; exit 3")), on_delta=pieces.append)
+    assert type(error) is ServerFailed and pieces == ["half"]
+
+
+async def test_a_flood_is_handed_on_only_up_to_its_bound(tmp_path: Path) -> None:
+    pieces: list[str] = []
+    error = await failure(backend(program(tmp_path, "exec yes")), on_delta=pieces.append, timeout_s=1000)
+    assert type(error) is BadReply and sum(map(len, pieces)) <= 1024 * 1024
+
+
+def test_capabilities_and_price_say_what_is_so() -> None:
+    """No form can be asked of a program, and what it costs is not known."""
+    one = backend("it")
+    can = one.capabilities("it")
+    assert (can.schema, can.json_object, can.streaming, can.logprobs, can.local) == (False, False, True, False, False)
+    assert one.price("it") is None
+
+
 async def test_words_of_a_command_are_not_read_by_a_shell(tmp_path: Path) -> None:
     """Each word reaches the program as it is."""
     reply = await backend(program(tmp_path, 'printf "%s|" "$@"'), "a b", "$HOME", "; ls").chat(request())
