@@ -175,7 +175,12 @@ async def test_the_expected_rating_comes_from_the_probabilities_of_the_signals_o
 async def test_an_answer_names_who_gave_it_and_by_which_route() -> None:
     world = World()
     world.model.call = make_call(route="little is left of the day's budget")
-    world.model.script = [saying(json.dumps(rating(1, make_signal(0))), answered_by="llama_cpp/local")]
+
+    def at_the_second_try(request: ChatRequest) -> ChatReply:
+        request.record(make_call(signal_ids=(request.signals[0].id,), route="the first", error_class="TimedOut"))
+        return ChatReply(rated(request), "m", "stop", answered_by="llama_cpp/local")
+
+    world.model.script = [at_the_second_try]
     (answer,) = await world.ask()
     assert answer.route == "little is left of the day's budget"
     assert answer.reply is not None

@@ -149,6 +149,14 @@ async def test_a_batch_size_that_is_set_is_taken_as_it_is_and_waits_for_room_too
         assert world.model.sizes == [5] * 4
 
 
+async def test_a_batch_size_that_is_set_is_bound_by_no_tokens() -> None:
+    world = World(batch_size=5, max_batch_tokens=1000)
+    world.put(10)
+    async with world.running():
+        await world.clock.advance(5)
+    assert world.model.sizes == [5, 5]
+
+
 async def test_signals_are_taken_only_when_there_is_room_and_the_most_urgent_first() -> None:
     """What comes while the quota is used up is bound to no request: an urgent one overtakes, and all share the next."""
     world = World(requests_per_minute=1)

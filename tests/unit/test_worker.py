@@ -280,6 +280,22 @@ async def test_what_waits_for_a_slot_beyond_its_time_is_ended_without_one() -> N
     assert world.worker.idle
 
 
+async def test_a_signal_with_less_time_than_those_before_it_expires_when_its_own_is_over() -> None:
+    """As one that comes back from an earlier attempt."""
+    world = World(max_concurrency=1, signal_ttl_seconds=30)
+    world.processor.gate.clear()
+    world.put(3)
+    async with world.running():
+        await world.clock.advance(2)
+        (older,) = world.put(1, first=10)
+        world.queue.tasks[older.id].created_at -= timedelta(seconds=25)
+        world.worker.poke()
+        await world.clock.advance(4.9)
+        assert len(world.processor.batches) == 1
+        await world.clock.advance(0.2)
+        assert world.processor.batches[1:] == [[older.id]]
+
+
 async def test_without_a_time_to_live_nobody_looks_for_late_signals() -> None:
     world = World(poll_interval=3600.0)
     async with world.running():
