@@ -287,7 +287,7 @@ async def test_a_long_block_is_told_of_not_waited_out() -> None:
 
 async def test_a_deadline_ends_the_waiting() -> None:
     """Whoever has a deadline is told at it, not after it."""
-    clock, limiter = pieces(tokens=100)
+    clock, limiter = pieces(requests=2, tokens=100)
     await limiter.reserve(90)
     waiting = asyncio.create_task(limiter.reserve(50, deadline=20.0))
     await clock.advance(19.9)
