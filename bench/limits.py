@@ -55,7 +55,12 @@ async def cost(base_url: str) -> None:
     """Print what a call costs through the chain, and bare."""
     settings = {"base_url": base_url, "requests_per_minute": 10**6, "tokens_per_minute": 10**9}
     config = LLMConfig.model_validate(
-        {"model": "openrouter/test/model", "backends": {"openrouter": settings}, "max_concurrency": AT_ONCE}
+        {
+            "model": "openrouter/test/model",
+            "backends": {"openrouter": settings},
+            "max_concurrency": AT_ONCE,
+            "cache_ttl_seconds": 0,
+        }
     )
     caller = build(config, SystemClock(), {"openrouter": "bench-key"})
     messages = (Message("system", "You rate. " * 100), Message("user", "Bars. " * 400))

@@ -17,8 +17,8 @@ class Retry(Wrapper):
     """Up to `tries` calls, as long as the error's class is retryable and the next one starts before the deadline.
 
     It waits what the server asked for, else exponentially longer from `first_wait_s` up to `longest_wait_s`; both with
-    up to `jitter_s` on top. No try starts at or after `request.deadline`; `deadline_s` bounds one chat from its first
-    try to the start of its last (None: no bound); a server that asks for more than `longest_asked_s` is not waited for.
+    up to `jitter_s` on top. No try starts at or after `request.deadline`; a server that asks for more than
+    `longest_asked_s` is not waited for.
     """
 
     def __init__(
@@ -31,13 +31,11 @@ class Retry(Wrapper):
         longest_wait_s: float = 30.0,
         longest_asked_s: float = 120.0,
         jitter_s: float = 1.0,
-        deadline_s: float | None = None,
     ) -> None:
         super().__init__(inner)
         self._clock = clock
         self._tries = tries
         self._longest_asked_s = longest_asked_s
-        self._deadline_s = deadline_s
         self._wait = _AsAsked(wait_exponential(multiplier=first_wait_s, max=longest_wait_s), wait_random(0, jitter_s))
 
     async def chat(self, request: ChatRequest) -> ChatReply:
@@ -50,7 +48,7 @@ class Retry(Wrapper):
             raise DeadlinePassed(f"the deadline had passed before {self.name} could be asked")
         gate = DeltaGate(request.on_delta)
         request = replace(request, on_delta=gate.on_delta)
-        stop = _Enough(self._clock, self._tries, self._longest_asked_s, self._deadline_s, request.deadline)
+        stop = _Enough(self._clock, self._tries, self._longest_asked_s, request.deadline)
         try:
             async for attempt in AsyncRetrying(
                 sleep=self._clock.sleep,
@@ -91,24 +89,21 @@ class _AsAsked(wait_base):
 
 
 class _Enough(stop_base):
-    """After so many tries, or where the wait before the next is too long or would pass a deadline.
+    """After so many tries, or where the wait before the next is too long or would pass the request's deadline.
 
-    `by_deadline` once it was the request's own that ended it.
+    `by_deadline` once it was that which ended it.
     """
 
-    def __init__(
-        self, clock: Clock, tries: int, longest_asked_s: float, deadline_s: float | None, deadline: float | None
-    ) -> None:
+    def __init__(self, clock: Clock, tries: int, longest_asked_s: float, deadline: float | None) -> None:
         self.by_deadline = False
-        self._deadline = deadline
         self._clock = clock
         self._tries = tries
         self._longest_asked_s = longest_asked_s
-        self._ends_at = None if deadline_s is None else clock.monotonic() + deadline_s
+        self._deadline = deadline
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         if retry_state.attempt_number >= self._tries or (_asked_s(retry_state) or 0) > self._longest_asked_s:
             return True
         next_at = self._clock.monotonic() + retry_state.upcoming_sleep
         self.by_deadline = self._deadline is not None and next_at >= self._deadline
-        return self.by_deadline or (self._ends_at is not None and next_at > self._ends_at)
+        return self.by_deadline

@@ -216,7 +216,7 @@ class Chain:
         asked = backend_class(name)(BackendContext(name, self.clock, base_url, KEY))
         limited = Limited(Audit(asked, self.clock), self.limiter, self.clock)
         self.breaker = Breaker(limited, self.clock, f"{name}/test/model", lambda: "nobody rates", failures=3)
-        self._retry = Retry(self.breaker, self.clock, 3, deadline_s=300)
+        self._retry = Retry(self.breaker, self.clock, 3)
 
     async def fails(self, timeout_s: float = 5.0, **fields: Any) -> BackendError:
         """The error that a request ends in."""

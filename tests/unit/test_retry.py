@@ -119,15 +119,6 @@ async def test_a_server_that_asks_for_too_long_is_not_waited_for() -> None:
     assert len(backend.tries) == 1
 
 
-async def test_no_try_starts_after_the_deadline() -> None:
-    """Where the next wait would pass the deadline, the error comes out instead."""
-    clock = FakeClock()
-    backend = Failing(clock, *(ServerFailed("x") for _ in range(9)))
-    task = await run(backend, tries=9, first_wait_s=4, longest_wait_s=60, jitter_s=0, deadline_s=20)
-    assert isinstance(task.exception(), ServerFailed)
-    assert [at for at, _ in backend.tries] == [0, 4, 12]
-
-
 async def test_no_try_starts_at_the_requests_own_deadline() -> None:
     """What ends it then is the deadline, with the failure that came before; before the first try, the same."""
     clock = FakeClock()
