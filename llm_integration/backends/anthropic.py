@@ -179,9 +179,7 @@ class MessageStream(EventReader):
 
 def _text_in(part: object) -> str:
     """The text of a content block's beginning, or of what is added to one; empty where it is of another kind."""
-    if not isinstance(part, dict) or part.get("type") not in ("text", "text_delta"):
-        return ""
-    text = part.get("text")
+    text = part.get("text") if isinstance(part, dict) else None
     return text if isinstance(text, str) else ""
 
 

@@ -121,6 +121,14 @@ async def test_a_fetch_that_gets_no_further_is_given_up(monkeypatch: pytest.Monk
     assert not health.usable and "nothing more came (5 % has come)" in health.detail
 
 
+def test_what_a_fetch_repeats_is_no_progress() -> None:
+    """A server goes on saying how far it is while nothing comes."""
+    reader = ollama_pull._PullReader()
+    told = [*BEGUN, *BEGUN, *pull_lines(0, 5, 5, 5, 6)]
+    moved = [bool(piece) for line in told for piece in reader.feed(line.encode())]
+    assert moved == [True, False, True, True, False, False, True]
+
+
 async def test_a_server_that_says_nothing_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ollama_pull, "SILENCE_S", 0.3)
     async with PullingServer([Stream([], "hang")]) as server:

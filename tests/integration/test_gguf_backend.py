@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -324,9 +325,39 @@ async def test_a_template_that_takes_no_system_message_is_given_it_by_the_user(m
     assert type(error) is RequestRejected and "nobody may speak" in str(error)
 
 
-async def test_nothing_of_a_load_is_printed(model: Backend, capfd: pytest.CaptureFixture[str]) -> None:
-    """A daemon's output is its own."""
-    await model.check(str(MODEL))
-    await model.chat(request())
-    printed = capfd.readouterr()
-    assert (printed.out, printed.err) == ("", "")
+def test_nothing_of_a_load_is_printed() -> None:
+    """A daemon's output is its own: a fresh process that checks, loads and asks prints its own line alone."""
+    script = (
+        "import asyncio, sys\n"
+        "from tests.integration.test_gguf_backend import backend, importable, request\n"
+        "async def main():\n"
+        "    one = backend()\n"
+        "    assert (await one.check(sys.argv[1])).usable\n"
+        "    await one.chat(request(model=sys.argv[1]))\n"
+        "    await one.close()\n"
+        "with importable():\n"
+        "    asyncio.run(main())\n"
+        "print('done')\n"
+    )
+    command = [sys.executable, "-c", script, str(MODEL)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
+
+
+async def test_what_two_prompts_begin_with_is_read_once(model: Backend) -> None:
+    """The same instructions before each question cost their time only the first time."""
+    read: list[int] = []
+    instructions = "x" * 3000
+    await model.chat(request(f"{instructions} first", max_tokens=1))
+    loaded = await asyncio.shield(model._files[str(MODEL)]._loading)  # type: ignore[arg-type]
+    evaluate = loaded._llama.eval
+
+    def count(tokens: list[int]) -> None:
+        read.append(len(tokens))
+        evaluate(tokens)
+
+    loaded._llama.eval = count
+    reply = await model.chat(request(f"{instructions} other", max_tokens=1))
+    assert (reply.prompt_tokens or 0) > 3000 and sum(read) < 100

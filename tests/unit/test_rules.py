@@ -43,9 +43,9 @@ def mirrored(indicators: dict[str, float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-async def ask(*signals: Signal, schema: Any = None) -> ChatReply:
+async def ask(*signals: Signal, **fields: Any) -> ChatReply:
     return await Backend(BackendContext("rules", FakeClock())).chat(
-        ChatRequest((), "baseline", signals=signals, schema=schema)
+        ChatRequest((), "baseline", signals=signals, **fields)
     )
 
 
@@ -132,6 +132,15 @@ async def test_a_batch_is_answered_by_number(count: int) -> None:
     verdicts = json.loads((await ask(*signals, schema=batch_schema(schema, count))).text)["verdicts"]
     assert [verdict.pop("signal") for verdict in verdicts] == list(range(1, count + 1))
     assert all(fits(verdict, schema) for verdict in verdicts)
+
+
+async def test_the_text_is_handed_on_in_one_piece() -> None:
+    """Nothing comes before the whole is there, and it is not said to."""
+    pieces: list[str] = []
+    reply = await ask(signal(GOOD), on_delta=pieces.append)
+    assert pieces == [reply.text] and reply.cost_source == "free"
+    can = Backend(BackendContext("rules", FakeClock())).capabilities("baseline")
+    assert (can.schema, can.streaming, can.logprobs, can.local) == (True, False, False, True)
 
 
 async def test_a_request_about_no_signal_is_refused() -> None:
