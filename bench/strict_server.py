@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.servers import completion, rating_for
+from tests.servers import completion, rating_for, signals_in
 
 REPLY_TOKENS = 30
 
@@ -56,7 +56,9 @@ class StrictServer:
             return web.json_response(error, status=429, headers={"Retry-After": f"{wait_s:.3f}"})
         usage = {"prompt_tokens": prompt, "completion_tokens": REPLY_TOKENS, "total_tokens": prompt + REPLY_TOKENS}
         schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
-        return web.json_response(completion(rating_for(schema), model=body["model"], usage=usage))
+        return web.json_response(
+            completion(rating_for(schema, count=signals_in(body)), model=body["model"], usage=usage)
+        )
 
     async def beside(self, request: web.Request) -> web.Response:
         """What a check asks for."""

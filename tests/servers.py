@@ -99,8 +99,11 @@ def streamed(whole: Json, size: int = 5) -> Stream:
     return Stream([": PROCESSING\n\n", *events(*({**one, **told} for one in chunks), "[DONE]")])
 
 
-def rating_for(schema: Mapping[str, Any] | None, rating: int = 4) -> str:
-    """A reply that fits the schema that signals are rated by: one verdict, or as many as a batch asks for."""
+def rating_for(schema: Mapping[str, Any] | None, rating: int = 4, count: int = 1) -> str:
+    """A reply that fits the schema that signals are rated by: one verdict, or as many as a batch asks for.
+
+    Where its list has no length, as some servers take none, there are `count`.
+    """
     verdict = {
         "regime": "ranging", "rationale": "as scripted", "risks": ["none named"],
         "rating": rating, "confidence_percent": 70, "action": "hold",
@@ -108,13 +111,20 @@ def rating_for(schema: Mapping[str, Any] | None, rating: int = 4) -> str:
     batch = (schema or {}).get("properties", {}).get("verdicts")
     if batch is None:
         return json.dumps(verdict)
-    return json.dumps({"verdicts": [{"signal": number, **verdict} for number in range(1, batch["minItems"] + 1)]})
+    return json.dumps(
+        {"verdicts": [{"signal": number, **verdict} for number in range(1, batch.get("minItems", count) + 1)]}
+    )
 
 
 def rate_all(body: Json) -> Answer:
-    """Answer every request with a rating that fits its schema."""
+    """Answer every request with a rating that fits its schema, about as many signals as the question shows."""
     asked = body.get("response_format", {}).get("json_schema", {}).get("schema")
-    return Answer(completion(rating_for(asked), model=body.get("model")))
+    return Answer(completion(rating_for(asked, count=signals_in(body)), model=body.get("model")))
+
+
+def signals_in(body: Json) -> int:
+    """How many signals a question shows."""
+    return sum(str(message.get("content")).count("\nEND SIGNAL ") for message in body.get("messages", []))
 
 
 class ChatServer:

@@ -63,3 +63,21 @@ async def test_a_batch_whose_reply_leaves_one_out_rates_that_one_alone(database:
     assert max(sizes) == 4
     batches = [size for size in sizes if size > 1]
     assert sizes.count(1) >= len(batches) > 0
+
+
+async def test_a_burst_beyond_the_quota_is_rated_in_the_first_minute_several_signals_to_a_request(
+    database: str, tmp_path: Path
+) -> None:
+    """Whatever the bars of two hours bring, five requests hold it; without sharing them it would take ten minutes."""
+    async with OpenRouterServer(models=[{"id": MODEL}]) as server:
+        backends = {"openrouter": {"base_url": server.base_url, "requests_per_minute": 5}}
+        daemon = Daemon(tmp_path, asking(database, server, backends=backends), KEY)
+        async with daemon.start("--until-idle") as running:
+            assert await running.ended() == 0
+    count = await require_agreement(daemon, look := Look(database), bars=120)
+    assert count > 20
+    assert {(row["status"], row["rating"], row["fallback"]) for row in daemon.signals} == {("completed", "4", "false")}
+    assert len(server.chats) <= 10
+    sizes = [row[0] for row in await look.rows("SELECT cardinality(signal_ids) FROM llm_calls")]
+    assert sum(sizes) == count
+    assert max(sizes) <= 16
