@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llm_integration.backends.wire import Wire
 from llm_integration.calling.retry import Retry
 from llm_integration.contracts import load_schema
 from llm_integration.errors import BackendError, ModelNotFound, ParameterRefused, ServerFailed
@@ -188,6 +189,14 @@ async def test_where_no_provider_takes_all_parameters_they_are_left_out_one_by_o
     assert one.capabilities("test/model").schema is False
 
 
+async def test_what_a_model_is_listed_with_is_not_left_out_on_suspicion() -> None:
+    """The temperature stays where the list has it."""
+    server = OpenRouterServer([NOBODY], models=[entry()])
+    _, _, sent = await asked(server, "openrouter", request(schema=SCHEMA))
+    assert ["temperature" in body for body in sent] == [True, True]
+    assert [body["response_format"]["type"] for body in sent] == ["json_schema", "json_object"]
+
+
 async def test_a_model_without_endpoints_is_gone() -> None:
     """Without such words it is the model that is not there."""
     async with OpenRouterServer([Answer({"error": {"code": 404, "message": "No endpoints found for x/y."}}, 404)]) as s:
@@ -270,8 +279,14 @@ async def checked_again(server: ChatServer, one: Any) -> Any:
         return await one.check("test/model")
 
 
-async def test_a_server_of_others_is_not_asked_about_schemas() -> None:
+async def test_a_server_of_others_is_not_asked_about_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each question there costs money and quota; what it enforces stays unknown."""
+    async with Enforcing() as server:
+        monkeypatch.setattr(Wire, "local", False)
+        elsewhere = backend("openai", server.base_url)
+        assert (await elsewhere.check("test/model")).usable and not server.chats
+        await elsewhere.close()
+    monkeypatch.undo()
     theirs = backend("openai", "https://api.example.com/v1")
     assert not theirs._wire.local and not theirs.capabilities("m").local
     for own in ("http://localhost:1/v1", "http://10.1.2.3", "http://gpu:8000", "http://[::1]:9", "http://box.local"):
@@ -284,7 +299,8 @@ async def test_a_check_that_meets_a_failing_server_says_so_and_asks_anew() -> No
         one = backend("openai", server.base_url)
         server.script = [Answer("", 503)]
         failing = await one.check("test/model")
-        server.script = [Answer("oops", 500), Answer("oops", 500)]
+        assert len(server.chats) == 1
+        server.script = [Answer("oops", 500)]
         broken = await one.check("test/model")
         whole = await one.check("test/model")
         await one.chat(request(schema=SCHEMA))

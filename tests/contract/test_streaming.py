@@ -332,6 +332,23 @@ async def test_the_key_is_taken_out_of_what_is_handed_on(name: str) -> None:
 
 
 @CHOICES
+async def test_text_that_ends_like_the_keys_beginning_comes_whole(name: str) -> None:
+    """What was held back for it is handed on at the end."""
+    said = f"as in {KEY[:5]}"
+    reply, deltas = await streaming(name, streamed(completion(said)))
+    assert reply.text == "".join(deltas) == said
+
+
+@CHOICES
+async def test_nothing_of_an_error_is_handed_on(name: str) -> None:
+    """A failure in the shape of a stream is no text."""
+    deltas: list[str] = []
+    with pytest.raises(ServerFailed):
+        await streaming_into(deltas, name, Answer("".join(events(chunk("oops"), "[DONE]")), 500), 5.0)
+    assert deltas == []
+
+
+@CHOICES
 async def test_a_stream_without_end_is_cut_at_its_bound(name: str) -> None:
     """One line, or one body, of more than 32 MiB is no chat reply, and is not kept."""
     with pytest.raises(BadReply, match="more than 33554432 bytes"):
@@ -480,8 +497,8 @@ async def test_leaving_the_loop_early_ends_the_call() -> None:
         asked = backend("openai", url)
         pieces = stream(asked, request(timeout_s=30))
         assert (await anext(pieces)).delta == "half"
-        await pieces.aclose()  # type: ignore[attr-defined]
         async with asyncio.timeout(5):
+            await pieces.aclose()  # type: ignore[attr-defined]
             await talker.ended.wait()
         await asked.close()
 

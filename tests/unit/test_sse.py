@@ -99,6 +99,7 @@ def test_what_a_server_takes_off_around_the_text_is_taken_off_its_tokens() -> No
     tokens = [entry(token) for token in ("4?", "```", "json\n{", '"a": ', "", "4", "}\n`", "``")]
     assert [one.token for one in read('{"a": 4}', *tokens)] == ["{", '"a": ', "", "4", "}"]
     assert read("", *tokens) == ()
+    assert read("4", entry("4", -9.0), entry("</think>"), entry("4")) == (TokenLogprob("4", -0.5),)
 
 
 def test_tokens_that_do_not_make_the_text_are_left_out() -> None:

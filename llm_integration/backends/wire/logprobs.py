@@ -42,8 +42,7 @@ def _tokens(entries: object, clean: Callable[[str], str]) -> tuple[TokenLogprob,
         said, logprob = entry.get("token"), _logprob(entry.get("logprob"))
         if not isinstance(said, str) or logprob is None:
             return ()
-        held = bool(decoder.getstate()[0])
-        raw = _bytes(entry.get("bytes")) if held or _broken(said) else None
+        raw = _bytes(entry.get("bytes")) if _broken(said) else None
         if raw is not None:
             token = decoder.decode(raw)
         else:
