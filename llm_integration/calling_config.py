@@ -51,7 +51,7 @@ class BudgetSettings(BaseModel):
     daily_usd: Money | None = Field(None, description="USD a day, all processes on this database together.")
     monthly_usd: Money | None = Field(None, description="USD a calendar month.")
     run_usd: Money | None = Field(None, description="USD in one run: from a start of the daemon to its end.")
-    daily_tokens: int | None = Field(None, ge=0, description="Tokens a day, in and out.")
+    daily_tokens: int | None = Field(None, ge=0, description="Tokens a day, in and out, of models that cost money.")
     monthly_tokens: int | None = Field(None, ge=0, description="Tokens a calendar month.")
     run_tokens: int | None = Field(None, ge=0, description="Tokens in one run.")
     at_limit: Literal["free", "skip"] = Field(

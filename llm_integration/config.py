@@ -120,6 +120,11 @@ class LLMConfig(BaseModel):
     )
     prompt: str = Field("rate_signal.v1", description="Name of the prompt signals are rated with.")
     prompts_directory: Path | None = Field(None, description="Directory of prompts of your own, over those built in.")
+    answer_mode: Literal["schema", "json", "line"] = Field(
+        "schema",
+        description="How answers are asked for: by schema; as JSON; as `ACTION | confidence | reason`, one at a time. "
+        "`check --backends` recommends one.",
+    )
     lookback_periods: int = Field(20, ge=1, le=500, description="Bars the model is shown, up to the signal's own.")
     indicators_to_include: list[str] = Field(
         default_factory=lambda: [

@@ -2,15 +2,12 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from database.engine import FAILURES, connect
 from database.migrate import head, pending
 from database.settings import redacted
 from llm_integration.calling.compose import Caller, build, key_names
-from llm_integration.calling_config import EnsembleSettings
 from llm_integration.config import LLMConfig
-from llm_integration.ports import Backend
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.settings_sources import secret
 from service.check_backends import BackendCheck
@@ -18,16 +15,12 @@ from service.check_report import report
 from service.prompts import rating_prompt
 from service.settings import Settings
 from service.store_room import reach_database
-from trading.clock import Clock, SystemClock
+from trading.clock import SystemClock
 from trading.errors import TradentError
 from trading.feeds import feed_module
 from trading.indicators import IndicatorSet
 from trading.strategies import build_strategies
 
-_NOTHING_ELSE: dict[str, Any] = {
-    "fallback_models": [], "local_model": None, "routes": [], "ensemble": EnsembleSettings(), "samples": 1,
-    "hedge_after_seconds": 0.0, "cache_ttl_seconds": 0.0,
-}  # fmt: skip
 FOUND_WANTING: tuple[type[Exception], ...] = (TradentError, *FAILURES)
 
 
@@ -50,41 +43,20 @@ async def check_everything(settings: Settings) -> int:
 async def check_backends(settings: Settings, *, paid: bool, as_json: bool) -> int:
     """Ask every model that is configured, and show how each did; 0 when any can be used, 1 otherwise."""
     prompt = rating_prompt(settings.llm)
-    chains = _Chains(settings.llm, SystemClock())
+    asked_anew = settings.llm.model_copy(update={"hedge_after_seconds": 0.0, "cache_ttl_seconds": 0.0})
+    caller = _caller(asked_anew)
     parser = LLMResponseParser()
     try:
-        measuring = BackendCheck(settings.llm, prompt, chains.backend_for, parser, paid=paid)
+        measuring = BackendCheck(settings.llm, prompt, lambda model: caller.chain([model]), parser, paid=paid)
         plans = [await measuring.look(model) for model in settings.llm.all_models]
         for plan in plans:
             sys.stderr.write(f"{plan.model}: {plan.said}\n")
         found = [(plan, await measuring.measure(plan) if plan.asks else None) for plan in plans]
     finally:
-        await chains.close()
+        await caller.close()
         await parser.close()
     report(found, as_json=as_json)
     return 0 if any(plan.health.usable for plan in plans) else 1
-
-
-class _Chains:
-    """The way to each model, alone; those of one backend share its quota of the last minute."""
-
-    def __init__(self, config: LLMConfig, clock: Clock) -> None:
-        self._config = config
-        self._clock = clock
-        self._callers: dict[str, Caller] = {}
-
-    def backend_for(self, model: str) -> Backend:
-        """What asks the model: within the quota, tried again where it fails, recorded."""
-        if model not in self._callers:
-            alone = self._config.model_copy(update={"model": model, **_NOTHING_ELSE})
-            keys = {name: secret(variable) for name, variable in key_names(alone).items()}
-            self._callers[model] = build(alone, self._clock, keys)
-        return self._callers[model].backend
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        for caller in self._callers.values():
-            await caller.close()
 
 
 async def _step(name: str, look: Callable[[], Awaitable[str]]) -> bool:
@@ -128,8 +100,7 @@ async def _database(settings: Settings) -> str:
 
 
 async def _models(settings: Settings) -> bool:
-    keys = {name: secret(variable) for name, variable in key_names(settings.llm).items()}
-    caller = build(settings.llm, SystemClock(), keys)
+    caller = _caller(settings.llm)
     try:
         checked = await caller.check()
     finally:
@@ -137,6 +108,11 @@ async def _models(settings: Settings) -> bool:
     for model, health in checked:
         _say(health.usable, model, health.detail)
     return any(health.usable for _, health in checked)
+
+
+def _caller(config: LLMConfig) -> Caller:
+    """What asks the models, with a quota of its own."""
+    return build(config, SystemClock(), {name: secret(variable) for name, variable in key_names(config).items()})
 
 
 def _say(good: bool, name: str, found: str) -> None:

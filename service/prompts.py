@@ -2,6 +2,7 @@
 
 from llm_integration.config import LLMConfig
 from llm_integration.prompts import Prompt, load_prompt
+from llm_integration.signal_formatter import SignalFormatter
 from trading.errors import IndicatorError
 from trading.indicators import IndicatorSet
 
@@ -11,6 +12,17 @@ def rating_prompt(config: LLMConfig) -> Prompt:
     prompt = load_prompt(config.prompt, config.prompts_directory)
     prompt.require_signals(is_indicator)
     return prompt
+
+
+def signal_formatter(config: LLMConfig) -> SignalFormatter:
+    """What makes messages of signals, by the settings. Raises SettingsError as `rating_prompt`, and for the mode."""
+    return SignalFormatter(
+        config.lookback_periods,
+        config.indicators_to_include,
+        rating_prompt(config),
+        knows_indicator=is_indicator,
+        mode=config.answer_mode,
+    )
 
 
 def shown_indicators(config: LLMConfig) -> list[str]:

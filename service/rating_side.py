@@ -23,6 +23,7 @@ from llm_integration.batching import Batcher
 from llm_integration.calling.compose import Caller, Stores, build, key_names
 from llm_integration.calling.ledger import Limits
 from llm_integration.calling.prices import reference_model
+from llm_integration.calling_config import SelectiveSettings
 from llm_integration.config import BackendSettings, LLMConfig
 from llm_integration.finishing import OnFinal
 from llm_integration.llm_processor import LLMProcessor, Rater
@@ -32,9 +33,8 @@ from llm_integration.ports import Health
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.selective import SelectiveGate
 from llm_integration.settings_sources import secret
-from llm_integration.signal_formatter import SignalFormatter
 from llm_integration.worker import LLMWorker
-from service.prompts import is_indicator, rating_prompt
+from service.prompts import signal_formatter
 from service.store_room import StoreRoom
 from trading.clock import Clock
 
@@ -60,12 +60,7 @@ class RatingSide:
         writer = ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact, file=self._file)
         self.queue = PostgresTaskQueue(room.pool, writer, worker=worker_name(), max_attempts=config.max_retries)
         self.parser = LLMResponseParser()
-        formatter = SignalFormatter(
-            config.lookback_periods,
-            config.indicators_to_include,
-            rating_prompt(config),
-            knows_indicator=is_indicator,
-        )
+        formatter = signal_formatter(config)
         asker = Asker(config, formatter, self.parser, clock, forget=self.caller.forget)
         processor = LLMProcessor(
             config,
@@ -74,7 +69,7 @@ class RatingSide:
             self.caller.backend,
             clock,
             rater=_rater(config, asker, self.caller, run_id),
-            gate=SelectiveGate(config.selective, LastVerdicts(room.pool), clock),
+            gate=_gate(config.selective, room, clock),
         )
         batcher = Batcher(
             config,
@@ -152,6 +147,12 @@ def _stores(config: LLMConfig, room: StoreRoom, clock: Clock) -> Stores:
         return PostgresLedger(room.url, clock, backend, quota_id(backend, address, key), limits, timing=timing)
 
     return Stores(ledger, PostgresSpendingLedger(room.pool), PostgresReplies(room.pool, clock))
+
+
+def _gate(settings: SelectiveSettings, room: StoreRoom, clock: Clock) -> SelectiveGate | None:
+    """What keeps signals from a call; None where no rule is set."""
+    rules = settings.every_n_bars, settings.min_strength, settings.cooldown_seconds, settings.indicator_tolerance
+    return SelectiveGate(settings, LastVerdicts(room.pool), clock) if any(rules) else None
 
 
 def _rater(config: LLMConfig, asker: Asker, caller: Caller, run_id: str) -> Rater:

@@ -11,7 +11,7 @@ from database.settings import DatabaseSettings
 from llm_integration.calling.router import routes_of
 from llm_integration.config import LLMConfig
 from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, load_settings
-from service.prompts import rating_prompt
+from service.prompts import signal_formatter
 from trading.errors import IndicatorError, SettingsError, StrategyError
 from trading.indicators import IndicatorSet
 from trading.settings import TradingSettings
@@ -69,7 +69,7 @@ def require_rules(settings: Settings) -> None:
     """Make every strategy, indicator, prompt and route once. Raises SettingsError with a line for each mistake."""
     mistakes: list[str] = []
     strategies = []
-    for look in (rating_prompt, routes_of):
+    for look in (signal_formatter, routes_of):
         try:
             look(settings.llm)
         except SettingsError as error:

@@ -1,41 +1,22 @@
 """What the rating side and other programs call models through, and what tells how these do."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from llm_integration.calling.breaker import Breaker
-from llm_integration.calling.budget import Budget
-from llm_integration.calling.budget import give_back_all as give_money_back
-from llm_integration.calling.budget import reserve_all as reserve_money
 from llm_integration.calling.cache import ReplyCache
 from llm_integration.calling.fallback import Fallback
 from llm_integration.calling.limiter import Limiter, Usage
-from llm_integration.calling.quota import give_back_all as give_places_back
-from llm_integration.calling.quota import reserve_all as reserve_places
 from llm_integration.calling.spending import Spending
-from llm_integration.calling.tokens import TokenMode, wanted_tokens
+from llm_integration.calling.together import Place, Together
 from llm_integration.calling_config import split_model
-from llm_integration.ports import Backend, Capabilities, ChatRequest, Health, Price
-
-if TYPE_CHECKING:
-    from llm_integration.panel import Member, Reserved
+from llm_integration.ports import Backend, Capabilities, Health, Price
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the models of one backend share; `token_mode` is what its server counts."""
-
-    budget: Budget
-    limiter: Limiter
-    token_mode: TokenMode
-
-
-def turned_away(breakers: Mapping[str, Breaker], shared: Mapping[str, Shared]) -> dict[str, str | None]:
+def turned_away(breakers: Mapping[str, Breaker], places: Mapping[str, Place]) -> dict[str, str | None]:
     """Why a call to each model would be turned away just now; None where it would be sent, be it as a probe."""
-    return {model: breaker.turned_away or shared[breaker.name].limiter.blocked() for model, breaker in breakers.items()}
+    return {model: breaker.turned_away or places[breaker.name].limiter.blocked() for model, breaker in breakers.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +30,16 @@ class Caller:
     models: Sequence[str]
     chain: Callable[[Sequence[str]], Fallback]
     spending: Spending
-    _shared: Mapping[str, Shared]
+    _places: Mapping[str, Place]
     _breakers: Mapping[str, Breaker]
     _replies: ReplyCache
-    _first_choice: Sequence[str] = field(default=())
+    _first_choice: Sequence[str]
 
     async def open(self) -> None:
-        """Take part in the quotas that other processes share. Never raises."""
-        for shared in self._shared.values():
-            await shared.limiter.open()
+        """Take part in the quotas that other processes share, and learn what is left of the budget. Never raises."""
+        for place in self._places.values():
+            await place.limiter.open()
+        await self.spending.refresh()
 
     async def check(self) -> list[tuple[str, Health]]:
         """Each model string's health, asked now, first choice first; unusable ones are passed over from here on.
@@ -69,17 +51,17 @@ class Caller:
     def standing(self) -> list[tuple[str, str | None]]:
         """Each model string, in order, and why it is passed over at present: None where it is not. Asks nobody."""
         return [
-            (model, breaker.open or self._shared[breaker.name].limiter.blocked())
+            (model, breaker.open or self._places[breaker.name].limiter.blocked())
             for model, breaker in self._breakers.items()
         ]
 
     def turned_away(self) -> dict[str, str | None]:
         """Why a call to each model would be turned away just now; None where it would be sent, be it as a probe."""
-        return turned_away(self._breakers, self._shared)
+        return turned_away(self._breakers, self._places)
 
     def limits(self) -> dict[str, Usage]:
         """The last minute's requests and tokens of each backend, by its name."""
-        return {name: shared.limiter.usage() for name, shared in self._shared.items()}
+        return {name: place.limiter.usage() for name, place in self._places.items()}
 
     def prices(self) -> dict[str, Price]:
         """What each model costs, as far as it is known."""
@@ -102,44 +84,26 @@ class Caller:
     def seed(self, used: Iterable[tuple[str, float, int]]) -> None:
         """Count what was asked before a restart: (backend, age in seconds, tokens) of each call of the last minute."""
         for backend, age_s, tokens in used:
-            if backend in self._shared:
-                self._shared[backend].limiter.seed([(age_s, tokens)])
+            if backend in self._places:
+                self._places[backend].limiter.seed([(age_s, tokens)])
 
     async def forget(self, call_id: UUID | None) -> None:
         """Do not take the reply of that call again: nothing could be made of it."""
         await self._replies.forget(call_id)
 
-    @asynccontextmanager
-    async def reserve(self, asked: "Sequence[tuple[Member, ChatRequest]]") -> "AsyncIterator[Reserved]":
-        """Budget and quota for one request of each member, or for none; what is not used is given back at the end.
-
-        Raises BackendError.
-        """
-        each = [(*split_model(member.model), request) for member, request in asked]
-        requests = [(self._shared[name], replace(request, model=model)) for name, model, request in each]
-        money = await reserve_money([(shared.budget, request) for shared, request in requests])
-        try:
-            wanted = [(shared.limiter, wanted_tokens(request, shared.token_mode)) for shared, request in requests]
-            _, first = requests[0]
-            places = await reserve_places(wanted, first.priority, first.deadline)
-            try:
-                yield {
-                    member.model: {**money, shared.limiter.name: place}
-                    for (member, _), (shared, _), place in zip(asked, requests, places, strict=True)
-                }
-            finally:
-                give_places_back(wanted, places)
-        finally:
-            await give_money_back(self.spending, money)
+    @property
+    def reserve(self) -> Together:
+        """Budget and quota for one request of each member of a panel, or for none."""
+        return Together({model: self._places[breaker.name] for model, breaker in self._breakers.items()})
 
     async def close(self) -> None:
         """Let go of connections; whoever waits for a quota gets NotUsable."""
-        for shared in self._shared.values():
-            await shared.budget.close()
+        for place in self._places.values():
+            await place.budget.close()
         await self.spending.close()
 
     def _limiter(self) -> Limiter:
-        return self._shared[split_model(self._asked_now())[0]].limiter
+        return self._places[split_model(self._asked_now())[0]].limiter
 
     def _asked_now(self) -> str:
         """The first of the models that may answer signals; the first choice where none can be used."""

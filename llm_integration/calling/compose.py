@@ -18,7 +18,7 @@ from llm_integration.calling.audit import Audit
 from llm_integration.calling.breaker import Breaker, Gate
 from llm_integration.calling.budget import Budget
 from llm_integration.calling.cache import Cache, MemoryReplies, Replies, ReplyCache
-from llm_integration.calling.caller import Caller, Shared, turned_away
+from llm_integration.calling.caller import Caller, turned_away
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.hedge import Hedge
 from llm_integration.calling.ledger import Ledger, Limits
@@ -29,6 +29,7 @@ from llm_integration.calling.retry import Retry
 from llm_integration.calling.router import Latencies, Router, routes_of
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.spending_ledger import MemorySpendingLedger, SpendingLedger
+from llm_integration.calling.together import Place
 from llm_integration.calling_config import split_model
 from llm_integration.config import BackendSettings, LLMConfig
 from llm_integration.ports import Backend, BackendContext
@@ -36,6 +37,7 @@ from trading.clock import Clock
 
 __all__ = ["Caller", "Stores", "build", "key_names"]
 _UNKEPT = ("rules", "replay")
+_IDENTITY = {"base_url", "servers", "headers", "region", "commands", "context_tokens"}
 SharedLedger = Callable[[str, str | None, str | None, Limits], Ledger]
 
 
@@ -76,26 +78,26 @@ def build(
     it is where a request names no run. Raises SettingsError for routes that can never be taken.
     """
     routes = routes_of(config)
-    replies = ReplyCache(stores.replies if stores else MemoryReplies(clock), clock, config.cache_ttl_seconds)
+    open_texts = config.audit.redact != "everything"
+    kept = stores.replies if stores and open_texts else MemoryReplies(clock)
+    replies = ReplyCache(kept, clock, config.cache_ttl_seconds)
     spending = Spending(
         config.budget, stores.spending if stores else MemorySpendingLedger(clock), clock, run_id or uuid4().hex
     )
     breakers: dict[str, Breaker] = {}
-    shared = {
-        name: _shared(config, clock, name, (keys.get(name) or "").strip() or None, stores, spending, breakers)
+    places = {
+        name: _place(config, clock, name, (keys.get(name) or "").strip() or None, stores, spending, breakers)
         for name in _backends(config)
     }
     candidates: dict[str, Candidate] = {}
     for model in config.all_models:
         name, _ = split_model(model)
-        of_backend, settings = shared[name], _settings(config, name)
-        hedge = Hedge(
-            of_backend.budget, clock, config.hedge_after_seconds, config.hedge_urgency, of_backend.limiter.room
-        )
+        place, settings = places[name], _settings(config, name)
+        hedge = Hedge(place.budget, clock, config.hedge_after_seconds, config.hedge_urgency, place.limiter.room)
         breakers[model] = Breaker(hedge, clock, model, partial(_instead, breakers), peers=breakers.values)
         asked: Backend = Retry(breakers[model], clock, config.max_retries)
         if name not in _UNKEPT:
-            asked = Cache(asked, replies, ",".join(settings.servers) or settings.base_url or "")
+            asked = Cache(asked, replies, settings.model_dump_json(include=_IDENTITY))
         candidates[model] = Candidate(model, asked, settings.timeout_seconds)
 
     @cache
@@ -107,19 +109,19 @@ def build(
 
     return Caller(
         backend=Router(
-            routes, of_models, partial(turned_away, breakers, shared), spending.share_left, Latencies(clock)
+            routes, of_models, partial(turned_away, breakers, places), spending.share_left, Latencies(clock)
         ),
         models=config.all_models,
         chain=of_models,
         spending=spending,
-        _shared=shared,
+        _places=places,
         _breakers=breakers,
         _replies=replies,
         _first_choice=_first_choice(config),
     )
 
 
-def _shared(
+def _place(
     config: LLMConfig,
     clock: Clock,
     name: str,
@@ -127,7 +129,7 @@ def _shared(
     stores: Stores | None,
     spending: Spending,
     breakers: Mapping[str, Breaker],
-) -> Shared:
+) -> Place:
     """One backend with all that its models share."""
     settings, kind = _settings(config, name), backend_class(name)
     limits = Limits(
@@ -152,7 +154,7 @@ def _shared(
     )
     priced = Priced(_backend(config, clock, name, key), config.prices, metered=kind.METERED)
     limited = Limited(Gate(Audit(priced, clock), breakers), limiter, clock, settings.token_mode)
-    return Shared(Budget(limited, spending, clock), limiter, settings.token_mode)
+    return Place(limiter, Budget(limited, spending, clock), settings.token_mode)
 
 
 def _backend(config: LLMConfig, clock: Clock, name: str, key: str | None) -> Backend:
