@@ -12,12 +12,6 @@ from trading.model import Signal
 SEEN_S = 1.0
 LOOK_S = 0.02
 LONGEST_WAIT_S = 5.0
-STEPS = (0.5, 0.8)
-
-
-def strength_step(strength: float) -> int:
-    """The priority that a signal's strength gives it: 2 from 0.8, 1 from 0.5, else 0."""
-    return sum(strength >= bound for bound in STEPS)
 
 
 class Capacity(Protocol):

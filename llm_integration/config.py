@@ -162,7 +162,10 @@ class LLMConfig(BaseModel):
     hedge_urgency: float = Field(0.8, ge=0, le=1, description="From which urgency, a signal's strength, that is done.")
     ask_again: bool = Field(True, description="A reply that cannot be read is asked for once more, with the reason.")
     max_tokens: int = Field(
-        4096, ge=16, description="Bound of one reply, in tokens, thinking included; per signal in a batch."
+        4096,
+        ge=16,
+        description="Bound of one reply, in tokens, thinking included; each further signal in a batch adds 400, or as "
+        "much again where this is less.",
     )
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
     logprobs: bool = Field(True, description="Ask for token probabilities where a local model offers them.")

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from llm_integration.batching import strength_step
 from llm_integration.model import Claim, Result, TaskStatus
+from llm_integration.urgency import strength_step
 from trading.clock import Clock
 from trading.model import Bar, Signal
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from llm_integration.batching import strength_step
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError
@@ -12,6 +11,7 @@ from llm_integration.model import Abstention, Call, Message, Verdict
 from llm_integration.ports import Backend, ChatReply, ChatRequest
 from llm_integration.prompts.values import quote
 from llm_integration.signal_formatter import SignalFormatter, estimate_tokens
+from llm_integration.urgency import strength_step
 from trading.model import Signal
 
 AGENT = "TradingDecisionAgent"

@@ -76,7 +76,7 @@ class RatingSide:
             clock,
             self.caller,
             asker.questions.estimate,
-            lambda: self.caller.capabilities().context_tokens,
+            self.caller.most_tokens,
             asker.questions.most_at_once,
         )
         self.worker = LLMWorker(config, store, self.queue, processor, clock, on_final, batcher)

@@ -4,6 +4,9 @@ A backend's file has a class `Backend` built as `Backend(context)` with a `Backe
 `llm_integration.ports.Backend`, and two class attributes: `API_KEY_ENV` (the usual name of its key, None where it
 needs none) and `METERED` (True where `llm.requests_per_minute` holds without being set for it). Another package brings
 one by an entry point of the group `tradent.backends`, whose name is the backend's and whose value names the class.
+
+A class may also have `count_tokens(request)` (exact tokens of its messages, None where unknown) and the static
+`reread(raw)` (the reply in a body that the audit trail kept), which `replay` uses.
 """
 
 import importlib

@@ -11,7 +11,7 @@ from llm_integration.calling.limiter import Limiter, Usage
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.together import Place, Together
 from llm_integration.calling_config import split_model
-from llm_integration.ports import Backend, Capabilities, Health, Price
+from llm_integration.ports import Backend, Health, Price
 
 
 def turned_away(breakers: Mapping[str, Breaker], places: Mapping[str, Place]) -> dict[str, str | None]:
@@ -68,10 +68,11 @@ class Caller:
         known = {model: breaker.price(split_model(model)[1]) for model, breaker in self._breakers.items()}
         return {model: price for model, price in known.items() if price is not None}
 
-    def capabilities(self) -> Capabilities:
-        """What the model that is asked now offers."""
+    def most_tokens(self) -> int | None:
+        """How many tokens one request to the model that is asked now can have; None: not known to be limited."""
         model = self._asked_now()
-        return self._breakers[model].capabilities(split_model(model)[1])
+        context = self._breakers[model].capabilities(split_model(model)[1]).context_tokens
+        return min((most for most in (context, self._limiter().usage().tokens_limit) if most), default=None)
 
     def room(self) -> int | None:
         """How many requests the quota of the model that is asked now would let through; None: any number."""

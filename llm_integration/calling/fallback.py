@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llm_integration.errors import BackendError, BudgetExceeded, NotUsable
+from llm_integration.errors import BackendError, BudgetExceeded, ContextExceeded, NotUsable, RequestRejected
 from llm_integration.ports import Backend, Capabilities, ChatReply, ChatRequest, Health, Price
 from llm_integration.streaming import DeltaGate
 
@@ -38,7 +38,8 @@ class Fallback:
         """The first reply. Raises a BackendError of the last one's class, with everyone's reason.
 
         A budget that says to skip ends it at once; one that does not passes its model over, and decides the class only
-        where nothing else failed. Once text of a reply has gone to `on_delta`, its failure stands.
+        where nothing else failed. A batch that a model finds fault with as a whole is for the asker to split, and goes
+        to nobody else. Once text of a reply has gone to `on_delta`, its failure stands.
         """
         gate = DeltaGate(request.on_delta)
         request = replace(request, on_delta=gate.on_delta)
@@ -49,6 +50,8 @@ class Fallback:
                 reply = await candidate.backend.chat(replace(request, model=candidate.wire_name, timeout_s=timeout_s))
             except BackendError as error:
                 if isinstance(error, BudgetExceeded) and error.skip:
+                    raise
+                if isinstance(error, ContextExceeded | RequestRejected) and len(request.signals) > 1:
                     raise
                 failures.append((candidate.model, error))
                 if gate.started:

@@ -28,6 +28,11 @@ class Wrapper(ABC):
         """That of the one inside."""
         return self._inner.price(model)
 
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """Exactly how many tokens the request's messages are, where the backend can tell; None where it cannot."""
+        count = getattr(self._inner, "count_tokens", None)
+        return None if count is None else await count(request)
+
     async def close(self) -> None:
         """Close the one inside."""
         await self._inner.close()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integration.asking import Asker, ChainRater
-from llm_integration.batching import LONGEST_WAIT_S, LOOK_S, SEEN_S, Batcher, batch_size, strength_step
+from llm_integration.batching import LONGEST_WAIT_S, LOOK_S, SEEN_S, Batcher, batch_size
 from llm_integration.calling.limiter import Limited, Limiter
 from llm_integration.config import LLMConfig
 from llm_integration.llm_processor import LLMProcessor
@@ -22,6 +22,7 @@ from llm_integration.model import Claim, Result, TaskStatus
 from llm_integration.ports import ChatReply, ChatRequest
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
+from llm_integration.urgency import strength_step
 from llm_integration.worker import AHEAD, LLMWorker
 from tests.fake_clock import FakeClock, settle
 from tests.marketdata import START, make_signal
