@@ -1,7 +1,5 @@
 """What `check --backends` finds, against real servers: ones that do as asked, ignore schemas, cut prompts, or cost."""
 
-import argparse
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +16,7 @@ from llm_integration.config import LLMConfig
 from llm_integration.ports import Backend, BackendContext, Health
 from llm_integration.prompts import load_prompt
 from llm_integration.response_parser import LLMResponseParser
-from service import commands
+from service.check import check_backends
 from service.check_backends import BackendCheck, Measured, Plan
 from service.check_questions import Questions, made_up_signal
 from service.check_report import lines, recommendation, report
@@ -331,8 +329,7 @@ async def test_the_command_asks_the_models_of_the_settings_that_cost_nothing(
             "backends": {"openrouter": {"base_url": server.base_url}},
         }  # fmt: skip
         (tmp_path / "config.json").write_text(json.dumps({"llm": llm}))
-        given = argparse.Namespace(backends=True, paid=False, json=True)
-        status = await asyncio.to_thread(commands.check, Settings.load(tmp_path / "config.json"), given)
+        status = await check_backends(Settings.load(tmp_path / "config.json"), paid=False, as_json=True)
         assert not server.chats
     out, err = capsys.readouterr()
     openrouter, rules = json.loads(out)
