@@ -52,7 +52,9 @@ def _cost(total: Decimal | None, call: Call, signal_id: UUID) -> Decimal | None:
     count = len(call.signal_ids)
     if total is None or not total.is_finite():
         return None
-    each = (total / count).quantize(SMALLEST_SHARE_USD, ROUND_DOWN)
+    if count == 1:
+        return total
+    each = (total / count).quantize(SMALLEST_SHARE_USD, ROUND_DOWN).normalize()
     return total - each * (count - 1) if call.signal_ids[0] == signal_id else each
 
 

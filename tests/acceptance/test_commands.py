@@ -5,6 +5,7 @@ import signal
 import socket
 from pathlib import Path
 
+from database.migrate import head
 from tests.acceptance.world import FAST, require_agreement, settings
 from tests.daemon import Daemon, Look
 
@@ -49,7 +50,7 @@ async def test_everything_can_be_asked_when_none_runs(own_folder: Path) -> None:
     """Its own PostgreSQL is started for as long as the answer takes; the files can be made again, byte for byte."""
     daemon = Daemon(own_folder, {"trading": {"feed": {**FAST, "bars": 120, "symbol": "SIMBTC"}}})
     status, out, _ = await daemon.do("check")
-    assert (status, "2 migrations are due" in out) == (0, True)
+    assert (status, f"{int(head())} migrations are due" in out) == (0, True)
     async with daemon.start("--until-idle") as running:
         assert await running.ended() == 0
     status, out, _ = await daemon.do("sql", text="SELECT 'bars ' || count(*) FROM market_data;\n")
