@@ -76,7 +76,8 @@ class ChatReply:
     `headers_at` is the monotonic time the response headers arrived; `call_id` is filled in by the audit wrapper,
     `answered_by` by the fallback wrapper (a model string) with `fallback` when it was not the first choice.
     `cost_source` says where the cost comes from: "reported" by the server, "computed" from tokens and prices, "free".
-    `cached` replies were kept from an earlier call. `logprobs` are those of the text's tokens, in order, where asked
+    `cached` replies were kept from an earlier call; `notes` say what else there is to say of it, such as which of
+    several servers answered. `logprobs` are those of the text's tokens, in order, where asked
     for and offered.
     """
 
@@ -96,6 +97,7 @@ class ChatReply:
     cost_source: str | None = None
     cached: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def _postgresql_away(daemon: Daemon) -> bool:
 
 def _models(rating: RatingSide | None) -> dict[str, Any]:
     if rating is None:
-        return {"enabled": False, "rates": None, "checked": [], "limits": {}}
+        return {"enabled": False, "rates": None, "checked": [], "limits": {}, "calls": {}}
     details = {model: health.detail for model, health in rating.checked if health.usable}
     standing = rating.caller.standing() if rating.checked else []
     return {
@@ -111,6 +111,7 @@ def _models(rating: RatingSide | None) -> dict[str, Any]:
             for model, out in standing
         ],
         "limits": {name: asdict(usage) for name, usage in rating.caller.limits().items()},
+        "calls": rating.caller.metrics.summary(),
     }
 
 

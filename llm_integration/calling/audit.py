@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError
 from llm_integration.model import Call
@@ -13,11 +14,12 @@ from trading.clock import Clock
 
 
 class Audit(Wrapper):
-    """Hands a Call to `request.record` for each call: answered, failed or cut short."""
+    """Hands a Call to `request.record`, and to `metrics`, for each call: answered, failed or cut short."""
 
-    def __init__(self, inner: Backend, clock: Clock) -> None:
+    def __init__(self, inner: Backend, clock: Clock, metrics: Metrics | None = None) -> None:
         super().__init__(inner)
         self._clock = clock
+        self._metrics = metrics or Metrics()
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The reply, with the `call_id` of its record. Raises BackendError."""
@@ -25,14 +27,18 @@ class Audit(Wrapper):
         try:
             reply = await self._inner.chat(request)
         except BackendError as error:
-            request.record(self._call(call_id, request, started_at, start, None, error))
+            self._keep(request, self._call(call_id, request, started_at, start, None, error))
             raise
         except asyncio.CancelledError:
             cut_short = BackendError("given up before the reply came")
-            request.record(self._call(call_id, request, started_at, start, None, cut_short, "Cancelled"))
+            self._keep(request, self._call(call_id, request, started_at, start, None, cut_short, "Cancelled"))
             raise
-        request.record(self._call(call_id, request, started_at, start, reply, None))
+        self._keep(request, self._call(call_id, request, started_at, start, reply, None))
         return replace(reply, call_id=call_id)
+
+    def _keep(self, request: ChatRequest, call: Call) -> None:
+        self._metrics.observe(call)
+        request.record(call)
 
     def _call(
         self,
@@ -53,12 +59,7 @@ class Audit(Wrapper):
             attempt=request.attempt,
             prompt_version=request.prompt_version,
             messages=request.messages,
-            parameters={
-                "temperature": request.temperature,
-                "max_tokens": request.max_tokens,
-                "timeout_s": request.timeout_s,
-                "schema": request.schema_name if request.schema is not None else None,
-            },
+            parameters=parameters_of(request),
             reply=_raw(reply, error),
             reply_id=reply.reply_id if reply else None,
             finish_reason=reply.finish_reason if reply else None,
@@ -77,7 +78,22 @@ class Audit(Wrapper):
             agent=request.agent,
             run_id=request.run_id,
             cost_source=reply.cost_source if reply else None,
+            notes=reply.notes if reply else (),
         )
+
+
+def parameters_of(request: ChatRequest) -> dict[str, object]:
+    """What was asked for beside the messages, as calls keep it."""
+    return {
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+        "timeout_s": request.timeout_s,
+        "schema": request.schema_name if request.schema is not None else None,
+        "json_object": request.json_object,
+        "top_logprobs": request.top_logprobs,
+        "sample": request.sample,
+        "streamed": request.on_delta is not None,
+    }
 
 
 def _raw(reply: ChatReply | None, error: BackendError | None) -> str | None:

@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from llm_integration.calling.audit import parameters_of
 from llm_integration.calling.wrapper import Wrapper
 from llm_integration.model import Call
 from llm_integration.ports import Backend, ChatReply, ChatRequest
@@ -185,12 +186,7 @@ class Cache(Wrapper):
             attempt=request.attempt,
             prompt_version=request.prompt_version,
             messages=request.messages,
-            parameters={
-                "temperature": request.temperature,
-                "max_tokens": request.max_tokens,
-                "timeout_s": request.timeout_s,
-                "schema": request.schema_name if request.schema is not None else None,
-            },
+            parameters=parameters_of(request),
             reply=reply.text,
             reply_id=reply.reply_id,
             finish_reason=reply.finish_reason,
@@ -254,4 +250,4 @@ def _worth_keeping(reply: ChatReply) -> bool:
 
 def _as_kept(reply: ChatReply) -> ChatReply:
     """A reply without what belongs to the one call it came by; its tokens, cost and call id stay."""
-    return replace(reply, raw=None, headers_at=None, answered_by=None, fallback=False)
+    return replace(reply, raw=None, headers_at=None, answered_by=None, fallback=False, notes=())

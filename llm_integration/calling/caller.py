@@ -8,6 +8,7 @@ from llm_integration.calling.breaker import Breaker
 from llm_integration.calling.cache import ReplyCache
 from llm_integration.calling.fallback import Fallback
 from llm_integration.calling.limiter import Limiter, Usage
+from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.together import Place, Together
 from llm_integration.calling_config import split_model
@@ -30,6 +31,7 @@ class Caller:
     models: Sequence[str]
     chain: Callable[[Sequence[str]], Fallback]
     spending: Spending
+    metrics: Metrics
     _places: Mapping[str, Place]
     _breakers: Mapping[str, Breaker]
     _replies: ReplyCache

@@ -11,6 +11,7 @@ looks at it once more after the wait. What is audited is what went to the backen
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from llm_integration.backends import backend_class
@@ -23,6 +24,7 @@ from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.hedge import Hedge
 from llm_integration.calling.ledger import Ledger, Limits
 from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.pool import Pool
 from llm_integration.calling.prices import Priced
 from llm_integration.calling.retry import Retry
@@ -85,8 +87,9 @@ def build(
         config.budget, stores.spending if stores else MemorySpendingLedger(clock), clock, run_id or uuid4().hex
     )
     breakers: dict[str, Breaker] = {}
+    metrics = Metrics()
     places = {
-        name: _place(config, clock, name, (keys.get(name) or "").strip() or None, stores, spending, breakers)
+        name: _place(config, clock, name, (keys.get(name) or "").strip() or None, stores, spending, breakers, metrics)
         for name in _backends(config)
     }
     candidates: dict[str, Candidate] = {}
@@ -114,6 +117,7 @@ def build(
         models=config.all_models,
         chain=of_models,
         spending=spending,
+        metrics=metrics,
         _places=places,
         _breakers=breakers,
         _replies=replies,
@@ -129,6 +133,7 @@ def _place(
     stores: Stores | None,
     spending: Spending,
     breakers: Mapping[str, Breaker],
+    metrics: Metrics,
 ) -> Place:
     """One backend with all that its models share."""
     settings, kind = _settings(config, name), backend_class(name)
@@ -153,7 +158,7 @@ def _place(
         ledger=ledger,
     )
     priced = Priced(_backend(config, clock, name, key), config.prices, metered=kind.METERED)
-    limited = Limited(Gate(Audit(priced, clock), breakers), limiter, clock, settings.token_mode)
+    limited = Limited(Gate(Audit(priced, clock, metrics), breakers), limiter, clock, settings.token_mode)
     return Place(limiter, Budget(limited, spending, clock), settings.token_mode)
 
 
@@ -182,7 +187,13 @@ def _backend(config: LLMConfig, clock: Clock, name: str, key: str | None) -> Bac
 
     if not settings.servers:
         return at(settings.base_url)
-    return Pool([(address, at(address)) for address in settings.servers], clock)
+    return Pool([(_shown(address), at(address)) for address in settings.servers], clock)
+
+
+def _shown(address: str) -> str:
+    """An address as it may be logged and kept: without a password in it."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _first_choice(config: LLMConfig) -> Sequence[str]:

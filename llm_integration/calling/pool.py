@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_integration.errors import (
     BackendError,
@@ -56,9 +56,11 @@ class Pool:
             server = self._first_of(left, request.model)
             left.remove(server)
             try:
-                return await self._ask(server, request)
+                reply = await self._ask(server, request)
             except _NOTHING_SENT as error:
                 failures.append((server.address, error))
+                continue
+            return replace(reply, notes=(*reply.notes, f"answered by {server.address}"))
         raise _none(failures)
 
     async def check(self, model: str) -> Health:
