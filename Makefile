@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test test-all lint bench llama-server docs picture lock clean
+.PHONY: run install test test-all lint bench bench-limits llama-server docs picture lock clean
 
 run: install ## install what is needed and run the daemon with config.json
 	@$(BIN)/python main_with_database.py run
@@ -39,6 +39,10 @@ lint: install
 
 bench: install ## what the daemon costs, as ratios in one run
 	@$(BIN)/python -m bench
+
+bench-limits: install ## how much of a quota is used against a server that counts strictly, and what a call costs
+	@$(BIN)/python -m bench limits
+	@$(BIN)/python -m bench quota
 
 llama-server: install ## build the real llama-server and a tiny model for the tests (needs cmake and a C++ compiler)
 	@$(BIN)/python -m tests.llama.build

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 
@@ -89,6 +90,22 @@ async def test_the_backend_asks_its_server(saved: Path) -> None:
         await backend.close()
 
     assert reply.text == "asked big: Rate.\n\nThis."
+
+
+async def test_the_backend_is_all_that_the_calling_side_asks_for(saved: Path) -> None:
+    """It goes through routes, budget, quota and audit, and says nothing that they do not understand."""
+    from llm_integration.calling.compose import build
+    from llm_integration.config import LLMConfig
+
+    async with ChatServer(default=_echo) as server:
+        house = {"base_url": server.base_url}
+        config = LLMConfig(model="house/big", fallback_models=[], backends={"house": house}, budget={"daily_usd": 1})
+        caller = build(config, SystemClock(), {})
+        pieces: list[str] = []
+        reply = await caller.backend.chat(ChatRequest((Message("user", "This."),), "", on_delta=pieces.append))
+        await caller.close()
+
+    assert (reply.answered_by, reply.cost_usd, pieces) == ("house/big", Decimal("0.000125"), ["asked big: This."])
 
 
 def _echo(body: dict[str, str]) -> Answer:

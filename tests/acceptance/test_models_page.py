@@ -1,4 +1,4 @@
-"""docs/models.md: its programs run as shown, its settings are taken as they stand."""
+"""docs/models.md and README.md: their programs run as shown, their settings are taken as they stand."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.dialects import OpenAIServer
 from tests.servers import Answer, Json, completion
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+PAGE = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/models.md", "README.md"))
 
 
 def blocks(language: str) -> list[str]:
