@@ -15,6 +15,7 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives; the caller's thread waits. Ctrl-C ends the work as well."""
@@ -24,6 +25,13 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
+
+    def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """See `work` done; from the loop's own thread, which cannot wait for itself, have it done soon."""
+        if threading.current_thread() is self._thread:
+            asyncio.run_coroutine_threadsafe(work, self._running())
+        else:
+            self.run(work)
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
         """The same for a caller with an event loop: that one goes on meanwhile."""
@@ -49,7 +57,8 @@ class BackgroundLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="tradent models", daemon=True).start()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="tradent models", daemon=True)
+                self._thread.start()
             return self._loop
 
 

@@ -1,6 +1,5 @@
 """`get_llm_client`: any configured model behind a few plain calls, with the quota, budget and audit of the daemon."""
 
-import atexit
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, overload
 from uuid import uuid4
-from weakref import WeakSet
+from weakref import finalize
 
 from llm_integration.audit_file import AuditFile
 from llm_integration.calling.compose import Caller, build, key_names
@@ -26,7 +25,6 @@ from trading.clock import Clock, SystemClock
 from trading.errors import TradentError
 
 _FENCE = "```"
-_OPEN: "WeakSet[LLMClient]" = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class LLMClient:
         self._audit = AuditFile(config.audit.jsonl, config.audit.redact) if config.audit.jsonl else None
         keys = {name: secret(variable) for name, variable in key_names(config).items()}
         self._caller: Caller = build(config.model_copy(update={"quota_scope": "process"}), self._clock, keys)
-        _OPEN.add(self)
+        self._end = finalize(self, _end, self._caller, self._audit)
 
     def __enter__(self) -> "LLMClient":
         return self
@@ -137,18 +135,13 @@ class LLMClient:
         return dict(await LOOP.arun(self._caller.check()))
 
     def close(self) -> None:
-        """Let go of connections."""
-        LOOP.run(self._close())
+        """Let go of connections; a client that is forgotten does so by itself."""
+        self._end()
 
     async def aclose(self) -> None:
         """As `close`."""
-        await LOOP.arun(self._close())
-
-    async def _close(self) -> None:
-        _OPEN.discard(self)
-        await self._caller.close()
-        if self._audit is not None:
-            self._audit.close()
+        if self._end.detach() is not None:
+            await LOOP.arun(_close(self._caller, self._audit))
 
     async def _ask(self, messages: tuple[Message, ...], options: Mapping[str, Any]) -> Generation:
         request = self._request(messages, **options)
@@ -252,8 +245,11 @@ def _generation(reply: ChatReply, latency_ms: float) -> Generation:
     )
 
 
-@atexit.register
-def _close_all() -> None:
-    """What a program left open is closed, so that it ends without complaint."""
-    for client in list(_OPEN):
-        client.close()
+def _end(caller: Caller, audit: AuditFile | None) -> None:
+    LOOP.finish(_close(caller, audit))
+
+
+async def _close(caller: Caller, audit: AuditFile | None) -> None:
+    await caller.close()
+    if audit is not None:
+        audit.close()
