@@ -889,6 +889,60 @@ COMMENT ON COLUMN v_signal_calls.parsed IS 'What the parser made of the reply, b
 
 COMMENT ON COLUMN v_signal_calls.notes IS 'What was decided about the call on its way.';
 
+CREATE OR REPLACE VIEW v_model_usage AS
+SELECT
+    (c.started_at AT TIME ZONE 'UTC')::date AS day,
+    c.backend,
+    c.model,
+    count(*) AS calls,
+    count(*) FILTER (WHERE c.error_class IS NOT NULL) AS failed_calls,
+    count(*) FILTER (WHERE c.http_status = 429) AS refused_calls,
+    sum(cardinality(c.signal_ids)) AS signals_asked,
+    sum(c.prompt_tokens) AS prompt_tokens,
+    sum(c.completion_tokens) AS completion_tokens,
+    sum(c.cost_usd) AS cost_usd,
+    count(*) FILTER (WHERE c.error_class IS NULL AND c.cost_usd IS NULL) AS calls_of_unknown_cost,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY c.latency_ms) FILTER (WHERE NOT c.cached) AS latency_p50_ms,
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY c.latency_ms) FILTER (WHERE NOT c.cached) AS latency_p95_ms,
+    count(*) FILTER (WHERE c.cached) AS cached_calls,
+    (count(*) FILTER (WHERE c.error_class IS NULL AND NOT c.cached))::double precision
+        / nullif(count(*) FILTER (WHERE NOT c.cached), 0) AS success_rate
+FROM llm_calls c
+GROUP BY 1, 2, 3;
+
+CREATE VIEW v_model_errors AS
+SELECT
+    (c.started_at AT TIME ZONE 'UTC')::date AS day,
+    c.backend,
+    c.model,
+    c.error_class,
+    count(*) AS calls,
+    max(c.started_at) AS last_at,
+    (array_agg(c.error ORDER BY c.started_at DESC))[1] AS last_error
+FROM llm_calls c
+WHERE c.error_class IS NOT NULL
+GROUP BY 1, 2, 3, 4;
+
+COMMENT ON VIEW v_model_errors IS 'One row per UTC day, model and kind of failure.';
+
+COMMENT ON COLUMN v_model_usage.cached_calls IS 'Calls of these that sent nothing: the reply to an equal request was taken again.';
+
+COMMENT ON COLUMN v_model_usage.success_rate IS 'Share of the requests that were sent and answered, 0 to 1; null where none was sent.';
+
+COMMENT ON COLUMN v_model_errors.day IS 'The UTC day the calls were sent on.';
+
+COMMENT ON COLUMN v_model_errors.backend IS 'First part of the model string.';
+
+COMMENT ON COLUMN v_model_errors.model IS 'The rest of it.';
+
+COMMENT ON COLUMN v_model_errors.error_class IS 'Class of the failure.';
+
+COMMENT ON COLUMN v_model_errors.calls IS 'Requests that failed so.';
+
+COMMENT ON COLUMN v_model_errors.last_at IS 'When the last of them was sent.';
+
+COMMENT ON COLUMN v_model_errors.last_error IS 'What went wrong with that one.';
+
 UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
 
 -- Running upgrade 0003 -> 0004

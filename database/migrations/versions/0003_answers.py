@@ -39,7 +39,34 @@ CALL_WORDS = {
 RESULT_TYPES: dict[str, Any] = {"route": Text, "members": SmallInteger, "reused_from": UUID}
 CALL_TYPES: dict[str, Any] = {"cached": Boolean, "parsed": JSONB, "notes": ARRAY(Text)}
 CALL_DEFAULTS = {"cached": text("false"), "notes": text("'{}'")}
+USAGE_WORDS = {
+    "cached_calls": "Calls of these that sent nothing: the reply to an equal request was taken again.",
+    "success_rate": "Share of the requests that were sent and answered, 0 to 1; null where none was sent.",
+}
+MODEL_ERRORS = """
+SELECT
+    (c.started_at AT TIME ZONE 'UTC')::date AS day,
+    c.backend,
+    c.model,
+    c.error_class,
+    count(*) AS calls,
+    max(c.started_at) AS last_at,
+    (array_agg(c.error ORDER BY c.started_at DESC))[1] AS last_error
+FROM llm_calls c
+WHERE c.error_class IS NOT NULL
+GROUP BY 1, 2, 3, 4
+"""
+ERROR_WORDS = {
+    "day": "The UTC day the calls were sent on.",
+    "backend": "First part of the model string.",
+    "model": "The rest of it.",
+    "error_class": "Class of the failure.",
+    "calls": "Requests that failed so.",
+    "last_at": "When the last of them was sent.",
+    "last_error": "What went wrong with that one.",
+}
 VIEWS = (("v_enhanced_signals", "r", "r.call_id", RESULT_WORDS), ("v_signal_calls", "c", "c.id AS call_id", CALL_WORDS))
+REPLACED = ("v_enhanced_signals", "v_signal_calls", "v_model_usage")
 
 
 def upgrade() -> None:
@@ -54,14 +81,33 @@ def upgrade() -> None:
         op.execute(f"CREATE OR REPLACE VIEW {view} AS" + select.replace(f"{last}\n", f"{last}{more}\n"))
         for name, said in words.items():
             op.execute(f"COMMENT ON COLUMN {view}.{name} IS {before.quoted(said)}")
+    op.execute(f"CREATE OR REPLACE VIEW v_model_usage AS{_usage()}")
+    op.execute(f"CREATE VIEW v_model_errors AS{MODEL_ERRORS.rstrip()}")
+    op.execute("COMMENT ON VIEW v_model_errors IS 'One row per UTC day, model and kind of failure.'")
+    for view, words in (("v_model_usage", USAGE_WORDS), ("v_model_errors", ERROR_WORDS)):
+        for name, said in words.items():
+            op.execute(f"COMMENT ON COLUMN {view}.{name} IS {before.quoted(said)}")
+
+
+def _usage() -> str:
+    """The view as it was, without what sent nothing in its latencies, and with two columns more."""
+    select: str = before.VIEWS["v_model_usage"][0].rstrip()
+    select = select.replace("c.latency_ms)", "c.latency_ms) FILTER (WHERE NOT c.cached)")
+    more = """,
+    count(*) FILTER (WHERE c.cached) AS cached_calls,
+    (count(*) FILTER (WHERE c.error_class IS NULL AND NOT c.cached))::double precision
+        / nullif(count(*) FILTER (WHERE NOT c.cached), 0) AS success_rate
+FROM"""
+    return select.replace("\nFROM", more, 1)
 
 
 def downgrade() -> None:
-    for view, *_ in VIEWS:
+    op.execute("DROP VIEW v_model_errors")
+    for view in REPLACED:
         op.execute(f"DROP VIEW {view}")
     for name in CALL_WORDS:
         op.drop_column("llm_calls", name)
     for name in RESULT_WORDS:
         op.drop_column("llm_analysis_results", name)
-    for view, *_ in VIEWS:
+    for view in REPLACED:
         before.create(view)
