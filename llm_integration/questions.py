@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from llm_integration.calling.router import RATING_AGENT
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError
@@ -14,7 +15,6 @@ from llm_integration.signal_formatter import SignalFormatter, estimate_tokens
 from llm_integration.urgency import strength_step
 from trading.model import Signal
 
-AGENT = "TradingDecisionAgent"
 ALTERNATIVES = 5
 FURTHER_SIGNAL_TOKENS = 400
 FIGURES_OF_FULL_COMPLEXITY = 1000
@@ -96,7 +96,7 @@ class Questions:
             deadline=deadline,
             top_logprobs=ALTERNATIVES if self._config.logprobs and offers.local and offers.logprobs else 0,
             kind="decision",
-            agent=AGENT,
+            agent=RATING_AGENT,
             urgency=urgency,
             complexity=self.complexity(signals),
             sample=sample,

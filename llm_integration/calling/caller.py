@@ -35,7 +35,7 @@ class Caller:
     _places: Mapping[str, Place]
     _breakers: Mapping[str, Breaker]
     _replies: ReplyCache
-    _first_choice: Sequence[str]
+    _asked: Callable[[], Sequence[str]]
 
     async def open(self) -> None:
         """Take part in the quotas that other processes share, and learn what is left of the budget. Never raises."""
@@ -109,6 +109,6 @@ class Caller:
         return self._places[split_model(self._asked_now())[0]].limiter
 
     def _asked_now(self) -> str:
-        """The first of the models that may answer signals; the first choice where none can be used."""
-        away = self.turned_away()
-        return next((model for model in self._first_choice if away[model] is None), self._first_choice[0])
+        """The first of the models that signals go to at present; where none can be used, the one asked first."""
+        asked, away = self._asked(), self.turned_away()
+        return next((model for model in asked if away[model] is None), asked[0])

@@ -28,7 +28,7 @@ from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.pool import Pool
 from llm_integration.calling.prices import Priced
 from llm_integration.calling.retry import Retry
-from llm_integration.calling.router import Latencies, Router, routes_of
+from llm_integration.calling.router import RATING_AGENT, Latencies, Router, routes_of
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.spending_ledger import MemorySpendingLedger, SpendingLedger
 from llm_integration.calling.together import Place
@@ -110,10 +110,10 @@ def build(
     def of_models(models: Sequence[str]) -> Fallback:
         return chain(tuple(models))
 
+    router = Router(routes, of_models, partial(turned_away, breakers, places), spending.share_left, Latencies(clock))
+    members = [member.model for member in config.ensemble.members]
     return Caller(
-        backend=Router(
-            routes, of_models, partial(turned_away, breakers, places), spending.share_left, Latencies(clock)
-        ),
+        backend=router,
         models=config.all_models,
         chain=of_models,
         spending=spending,
@@ -121,7 +121,7 @@ def build(
         _places=places,
         _breakers=breakers,
         _replies=replies,
-        _first_choice=_first_choice(config),
+        _asked=lambda: members or router.models_for(RATING_AGENT),
     )
 
 
@@ -194,11 +194,6 @@ def _shown(address: str) -> str:
     """An address as it may be logged and kept: without a password in it."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _first_choice(config: LLMConfig) -> Sequence[str]:
-    """The models whose quota says how many signals go into one request: the ensemble's, or those asked in turn."""
-    return [member.model for member in config.ensemble.members] or config.models
 
 
 def _instead(breakers: Mapping[str, Breaker]) -> str:

@@ -20,12 +20,13 @@ from trading.clock import Clock
 from trading.errors import SettingsError
 
 DEFAULT_KIND = ChatRequest((), "").kind
+RATING_AGENT = "TradingDecisionAgent"
 AGENT_KINDS: Mapping[str, str] = {
     "MarketAnalyst": "analysis",
     "GlobalMarketAnalyst": "analysis",
     "LiquidityAnalyst": "analysis",
     "PatternRecognitionAnalyst": "analysis",
-    "TradingDecisionAgent": "decision",
+    RATING_AGENT: "decision",
     "RiskManager": "decision",
     "StrategyManager": "decision",
     "PortfolioManager": "decision",
@@ -206,6 +207,17 @@ class Router:
         request = replace(request, kind=kind_of(request.agent, request.kind))
         route, explanation = choose(self._routes, self._facts(request))
         return await self._of(route).chat(replace(request, route=explanation, record=self._watched(request.record)))
+
+    def models_for(self, agent: str) -> Sequence[str]:
+        """The models that a request of `agent` would go to now, in order, if nothing else is known of it."""
+        facts = Facts(
+            kind=kind_of(agent),
+            agent=agent,
+            budget_left=self._budget_left(),
+            standing=self._standing(),
+            latency_ms=self._latencies.medians(),
+        )
+        return choose(self._routes, facts)[0].models
 
     async def check(self, model: str = "") -> Health:
         """Usable while any model of any route is."""

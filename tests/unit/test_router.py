@@ -362,3 +362,14 @@ def test_a_condition_on_what_is_not_known_does_not_hold(when: dict[str, Any], fa
     condition = RouteCondition.model_validate(when)
     assert holds(condition, Facts(**facts))
     assert not holds(condition, Facts())
+
+
+async def test_the_room_of_the_quota_is_that_of_the_model_signals_go_to() -> None:
+    """Batches are made by it, so it must not be that of a first choice which routes leave out."""
+    routes = [RouteSettings(name="cheap", when=RouteCondition(kind=["decision"]), models=["llama_cpp/local"])]
+    caller = build(LLMConfig(model="openrouter/a", requests_per_minute=3, routes=routes), FakeClock(), {})
+    assert caller.room() is None
+    await caller.close()
+    caller = build(LLMConfig(model="openrouter/a", requests_per_minute=3), FakeClock(), {})
+    assert caller.room() == 3
+    await caller.close()
