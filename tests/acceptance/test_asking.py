@@ -3,20 +3,10 @@
 import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-from tests.acceptance.world import FAST, require_agreement, settings
+from tests.acceptance.world import KEY, MODEL, asking, require_agreement
 from tests.daemon import Daemon, Look
 from tests.servers import Answer, Json, OpenRouterServer, completion, rate_all, rating_for
-
-KEY = {"OPENROUTER_API_KEY": "sk-or-any"}
-MODEL = "google/gemini-x"
-
-
-def asking(database: str, server: OpenRouterServer, **llm: Any) -> dict[str, Any]:
-    backends = {"openrouter": {"base_url": server.base_url, "requests_per_minute": 0}}
-    section = {"model": f"openrouter/{MODEL}", "backends": backends, "cache_ttl_seconds": 0, **llm}
-    return settings(database, {**FAST, "bars": 120, "symbol": "SIMBTC"}, llm=section, service={"port": 0})
 
 
 def asked_before(body: Json) -> bool:

@@ -3,15 +3,57 @@
 from collections import Counter
 from typing import Any
 
-from tests.daemon import Daemon, Look
+from pytest import approx
+
+from tests.daemon import Daemon, Look, Process
+from tests.servers import OpenRouterServer
 
 FAST = {"type": "simulated", "speed": "max", "timeframe": "1m", "seed": 11}
+KEY = {"OPENROUTER_API_KEY": "sk-or-any"}
+MODEL = "google/gemini-x"
+_FIGURES = (
+    "strength", "price", "rating", "confidence", "attempts", "prompt_tokens", "completion_tokens", "cost_usd",
+    "rating_expected", "members", "agreement", "spread", "stability", "reused_age_s",
+)  # fmt: skip
+_WORDS = ("status", "action", "regime", "rationale", "abstention", "error", "model", "route", "reused_from")
 
 
 def settings(database: str, feed: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
     """A short simulated run on `database`, with further sections beside it."""
     trading = {"feed": {**FAST, "bars": 200} if feed is None else feed}
     return {"trading": trading, "database": {"url": database}, **sections}
+
+
+def asking(database: str, server: OpenRouterServer, bars: int = 120, **llm: Any) -> dict[str, Any]:
+    """As `settings`, rated by MODEL of `server` without a limit or a cache, unless `llm` says otherwise."""
+    backends = {"openrouter": {"base_url": server.base_url, "requests_per_minute": 0}}
+    section = {"model": f"openrouter/{MODEL}", "backends": backends, "cache_ttl_seconds": 0, **llm}
+    return settings(database, {**FAST, "bars": bars, "symbol": "SIMBTC"}, llm=section, service={"port": 0})
+
+
+async def finished(daemon: Daemon, *arguments: str) -> Process:
+    """A run until all is rated, that ended well."""
+    async with daemon.start("--until-idle", *arguments) as running:
+        assert await running.ended() == 0
+    return running
+
+
+async def ratings(daemon: Daemon, look: Look) -> list[dict[str, Any]]:
+    """The rows of v_enhanced_signals in market order, once both CSV files have been seen to tell the same of each."""
+    await require_agreement(daemon, look)
+    view = [dict(row) for row in await look.rows("SELECT * FROM v_enhanced_signals ORDER BY signal_time, signal_id")]
+    in_file = {row["signal_id"]: row for row in daemon.signals}
+    on_bars = {row["signal_id"]: row for row in daemon.bars if row["signal_id"]}
+    for row in view:
+        signal_id = f"sig-{row['signal_id']}"
+        for shown in (in_file[signal_id], on_bars.get(signal_id, {})):
+            for name in [name for name in _FIGURES if name in shown]:
+                told = float(shown[name]) if shown[name] else None
+                assert told == (None if row[name] is None else approx(float(row[name]), abs=5e-5)), (name, shown, row)
+            for name in [name for name in _WORDS if name in shown]:
+                prefix = "sig-" if name == "reused_from" else ""
+                assert shown[name] == ("" if row[name] is None else f"{prefix}{row[name]}"), (name, shown, row)
+    return view
 
 
 async def require_agreement(daemon: Daemon, look: Look, bars: int | None = None) -> int:
