@@ -11,10 +11,10 @@ looks at it once more after the wait. What is audited is what went to the backen
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from llm_integration.backends import backend_class
+from llm_integration.backends.wire.secrets import without_password
 from llm_integration.calling.audit import Audit
 from llm_integration.calling.breaker import Breaker, Gate
 from llm_integration.calling.budget import Budget
@@ -187,13 +187,7 @@ def _backend(config: LLMConfig, clock: Clock, name: str, key: str | None) -> Bac
 
     if not settings.servers:
         return at(settings.base_url)
-    return Pool([(_shown(address), at(address)) for address in settings.servers], clock)
-
-
-def _shown(address: str) -> str:
-    """An address as it may be logged and kept: without a password in it."""
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return Pool([(without_password(address), at(address)) for address in settings.servers], clock)
 
 
 def _instead(breakers: Mapping[str, Breaker]) -> str:

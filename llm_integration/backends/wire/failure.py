@@ -75,7 +75,7 @@ def failure_of(
     said = str(fields.get("message") or "")
     status = received.status if received.status >= 400 else _status_in(fields)
     kind = _class_of(status, codes, said, metadata, availability)
-    detail = clean(_one_line(said, metadata) or "no reason given")
+    detail = _one_line(said, metadata, clean) or "no reason given"
     shown = received.status if received.status != 200 else f"an error inside a 200, code {fields.get('code', 'none')}"
     return kind(
         clean(f"{name} answered {shown}: {detail}"),
@@ -139,9 +139,10 @@ def _status_in(fields: Mapping[str, object]) -> int | None:
     return code if 400 <= code <= 599 else None
 
 
-def _one_line(said: str, metadata: Mapping[str, object]) -> str:
+def _one_line(said: str, metadata: Mapping[str, object], clean: Callable[[str], str]) -> str:
+    """What was said, cut to a length only once it is clean: the beginning of a key is not to be left."""
     raw = metadata.get("raw")
-    text = f"{said} ({raw})" if isinstance(raw, str) and raw else said
+    text = clean(f"{said} ({raw})" if isinstance(raw, str) and raw else said)
     line = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
     return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + " …"
 

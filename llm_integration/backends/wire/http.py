@@ -12,7 +12,7 @@ import orjson
 from llm_integration.backends.wire.body import Body, FellSilent, StreamedBody, TooLarge
 from llm_integration.backends.wire.failure import failure_of, failure_of_status
 from llm_integration.backends.wire.reply import ErrorInside, NotAChat, Received, parse_json, read_chat
-from llm_integration.backends.wire.secrets import Scrubber, sendable
+from llm_integration.backends.wire.secrets import Scrubber, in_address, sendable, without_password
 from llm_integration.backends.wire.stream import CutOff, StreamReader
 from llm_integration.errors import (
     BackendError,
@@ -45,9 +45,9 @@ class Fetched:
 class Wire:
     """Sends JSON to one server and reads what comes back.
 
-    `api_key` goes out as a Bearer token, or as it is in the header `key_header` names, and is taken out of everything
-    that comes back or is said about it. `read` reads the body of a 200, as `read_chat` does for chat completions.
-    `idle_s` bounds a silence in mid-stream, seconds.
+    `api_key` goes out as a Bearer token, or as it is in the header `key_header` names. It is taken out of everything
+    that comes back or is said about it, and so is a password in the address. `read` reads the body of a 200, as
+    `read_chat` does for chat completions. `idle_s` bounds a silence in mid-stream, seconds.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Wire:
         self._key = context.api_key
         self._headers = dict(context.headers)
         self._max_connections = context.max_connections
-        self._scrub = Scrubber(context.api_key)
+        self._scrub = Scrubber(context.api_key, *in_address(self._base_url))
         self._session: aiohttp.ClientSession | None = None
         self._read = read
         self._key_header = key_header
@@ -75,8 +75,7 @@ class Wire:
     @property
     def address(self) -> str:
         """Where the server is, without anything secret in it."""
-        parts = urlsplit(self._base_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return without_password(self._base_url)
 
     @property
     def local(self) -> bool:
@@ -135,7 +134,7 @@ class Wire:
         except CutOff as found:
             kind, said = ConnectionBroken, f"{self._name} ended its stream before the reply was whole: {found}"
         except NotAChat as found:
-            kind, said = BadReply, f"{self._name} answered {received.status}, but {found}"
+            kind, said = BadReply, f"{self._name} answered {received.status}, but {found.shown(self._scrub)}"
         raise kind(said, status=received.status, headers_at=received.headers_at, reply=received.text)
 
     async def fetch(self, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Fetched:

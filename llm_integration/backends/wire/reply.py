@@ -13,6 +13,7 @@ from llm_integration.backends.wire.secrets import mended
 from llm_integration.ports import ChatReply
 
 _MOST_TOKENS = 2**31 - 1
+_MOST_SHOWN = 120
 _MOST_USD = Decimal(1_000_000)
 
 
@@ -27,7 +28,15 @@ class Received:
 
 
 class NotAChat(Exception):
-    """The body is no chat completion; the message says what it is."""
+    """The body is no chat completion; the message says what it is, `came` is what came instead, as it came."""
+
+    def __init__(self, said: str, came: str = "") -> None:
+        super().__init__(said)
+        self.came = came
+
+    def shown(self, clean: Callable[[str], str]) -> str:
+        """What it is, with the beginning of what came."""
+        return f"{self}: {clean(self.came).strip()[:_MOST_SHOWN]!r}" if self.came else str(self)
 
 
 class ErrorInside(Exception):
@@ -122,9 +131,9 @@ def object_in(text: str) -> Mapping[str, object]:
     try:
         body = parse_json(text)
     except ValueError:
-        raise NotAChat(f"the body is no JSON: {text.strip()[:120]!r}") from None
+        raise NotAChat("the body is no JSON", text) from None
     if not isinstance(body, dict):
-        raise NotAChat(f"the body is JSON but no object: {text.strip()[:120]!r}")
+        raise NotAChat("the body is JSON but no object", text)
     return body
 
 

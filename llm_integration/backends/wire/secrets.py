@@ -1,16 +1,22 @@
-"""Keeps an API key out of everything that is kept or shown."""
+"""Keeps API keys, and passwords in addresses, out of everything that is kept or shown."""
 
-from urllib.parse import quote
+from base64 import b64encode
+from urllib.parse import quote, unquote, urlsplit
 
 _MARK = "[key removed]"
 _SHORTEST = 4
 
 
 class Scrubber:
-    """Takes one key out of texts, however it is quoted. Keys under four characters are taken for words."""
+    """Takes secrets out of texts, however they are quoted. Those under four characters are taken for words."""
 
-    def __init__(self, key: str | None) -> None:
-        forms = {key, quote(key, safe=""), key.replace("/", "\\/")} if key and len(key) >= _SHORTEST else set()
+    def __init__(self, *secrets: str | None) -> None:
+        forms = {
+            form
+            for secret in secrets
+            if secret and len(secret) >= _SHORTEST
+            for form in (secret, quote(secret, safe=""), secret.replace("/", "\\/"))
+        }
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -24,8 +30,24 @@ class Scrubber:
         return Trickle(self, self._forms)
 
 
+def in_address(url: str) -> tuple[str, ...]:
+    """What is secret in an address: its password, and the header that is made of it."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return ()
+    password = unquote(parts.password)
+    both = f"{unquote(parts.username or '')}:{password}"
+    return parts.password, password, b64encode(both.encode()).decode()
+
+
+def without_password(url: str) -> str:
+    """An address as it may be kept and shown."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 class Trickle:
-    """Takes the key out of a text that comes in pieces, also where it is split over several.
+    """Takes the secrets out of a text that comes in pieces, also where it is split over several.
 
     What may yet turn out to be its beginning is held back until the next piece, or the end; so is half a character.
     """
