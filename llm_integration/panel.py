@@ -8,6 +8,7 @@ from uuid import UUID
 
 from llm_integration.answers import Answer
 from llm_integration.asking import Asker
+from llm_integration.calling.together import Reserved
 from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError, BudgetExceeded, ContextExceeded, RequestRejected
 from llm_integration.fusing import Fused, Vote, fuse, stability, weighted_mean
@@ -27,12 +28,11 @@ class Member:
     backend: Backend
 
 
-Reserved = Mapping[str, Mapping[str, object]]
-Reserve = Callable[[Sequence[tuple[Member, ChatRequest]]], AbstractAsyncContextManager[Reserved]]
-"""Quota and budget for the first request of every member, or for none of them.
+Reserve = Callable[[Sequence[tuple[str, ChatRequest]]], AbstractAsyncContextManager[Reserved]]
+"""Quota and budget for the first request of every member, by its model string, or for none of them.
 
-On entering it waits for all and gives, by the member's model string, what goes into its request's `reserved`, or raises
-BackendError; on leaving it gives back what was not used.
+On entering it waits for all and gives what goes into each one's `reserved`, or raises BackendError; on leaving it gives
+back what was not used.
 """
 
 
@@ -140,7 +140,7 @@ class _Round:
         self.refused: BackendError | None = None
         self._members = members
         self._reserve = reserve
-        self._first: dict[str, tuple[Member, ChatRequest]] = {}
+        self._first: dict[str, ChatRequest] = {}
         self._done: set[str] = set()
         self._reserved: Reserved = {}
         self._all_there = asyncio.Event()
@@ -162,7 +162,7 @@ class _Round:
         if len(self._members) > 1:
             request = replace(request, route=request.route or f"ensemble of {len(self._members)}")
         if self._reserve is not None and member.model not in self._first:
-            self._first[member.model] = member, request
+            self._first[member.model] = request
             self._look()
             await self._decided.wait()
             request = replace(request, reserved=self._reserved.get(member.model, {}))
@@ -188,7 +188,7 @@ class _Round:
             return
         try:
             async with reserve(
-                [self._first[each.model] for each in self._members if each.model in self._first]
+                [(each.model, self._first[each.model]) for each in self._members if each.model in self._first]
             ) as held:
                 self._reserved = held
                 self._decided.set()

@@ -8,8 +8,9 @@ from llm_integration.calling import budget, quota
 from llm_integration.calling.budget import Budget
 from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.tokens import TokenMode, wanted_tokens
-from llm_integration.panel import Member, Reserved
 from llm_integration.ports import ChatRequest
+
+Reserved = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,13 @@ class Together:
         self._places = places
 
     @asynccontextmanager
-    async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Reserved]:
-        """Budget first, which answers at once, then the quota, which is waited for until the earliest deadline.
+    async def __call__(self, asked: Sequence[tuple[str, ChatRequest]]) -> AsyncIterator[Reserved]:
+        """What goes into each request's `reserved`, by model string.
 
+        Budget first, which answers at once, then the quota, which is waited for until the earliest deadline.
         What is left over afterwards goes back. Raises as Budget and Limiter.
         """
-        counted = [(self._places[member.model], request) for member, request in asked]
+        counted = [(self._places[model], request) for model, request in asked]
         money = await budget.reserve_all([(place.budget, request) for place, request in counted])
         try:
             wanted = [(place.limiter, wanted_tokens(request, place.token_mode)) for place, request in counted]
@@ -42,8 +44,8 @@ class Together:
             entries = await quota.reserve_all(wanted, priority, deadline)
             try:
                 yield {
-                    member.model: {**money, limiter.name: entry}
-                    for (member, _), (limiter, _), entry in zip(asked, wanted, entries, strict=True)
+                    model: {**money, limiter.name: entry}
+                    for (model, _), (limiter, _), entry in zip(asked, wanted, entries, strict=True)
                 }
             finally:
                 quota.give_back_all(wanted, entries)

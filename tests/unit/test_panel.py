@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llm_integration.answers import Answer
 from llm_integration.asking import Asker
+from llm_integration.calling.together import Reserved
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,
@@ -26,7 +27,7 @@ from llm_integration.errors import (
 )
 from llm_integration.llm_processor import LLMProcessor
 from llm_integration.model import Abstention, Action, Call, Claim, Result, Verdict
-from llm_integration.panel import Member, Panel, Reserved
+from llm_integration.panel import Member, Panel
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price, TokenLogprob
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
@@ -115,13 +116,13 @@ class Room:
         self.given_back = 0
 
     @asynccontextmanager
-    async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Reserved]:
-        self.asked.append([(member.model, request) for member, request in asked])
+    async def __call__(self, asked: Sequence[tuple[str, ChatRequest]]) -> AsyncIterator[Reserved]:
+        self.asked.append(list(asked))
         await self.open.wait()
         if self.refusal is not None:
             raise self.refusal
         try:
-            yield {member.model: {"held": (len(self.asked), member.model)} for member, _ in asked}
+            yield {model: {"held": (len(self.asked), model)} for model, _ in asked}
         finally:
             self.given_back += 1
 
@@ -270,7 +271,7 @@ async def test_a_request_too_large_for_the_quota_is_made_smaller() -> None:
 
     class Small(Room):
         @asynccontextmanager
-        async def __call__(self, asked: Sequence[tuple[Member, ChatRequest]]) -> AsyncIterator[Reserved]:
+        async def __call__(self, asked: Sequence[tuple[str, ChatRequest]]) -> AsyncIterator[Reserved]:
             if len(asked[0][1].signals) > 1:
                 raise RequestRejected("more tokens than a minute allows")
             async with super().__call__(asked) as held:
