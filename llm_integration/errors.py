@@ -19,19 +19,23 @@ TradentError
     └── RequestRejected      any other 4xx                                                       no
 """
 
+import math
 from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar
 
 from trading.errors import TradentError
 
+_DAY_S = 86_400.0
+
 
 class BackendError(TradentError):
     """A call to a model did not give a reply.
 
     `retryable` is the class's, and so is `charged`: whether the server may have counted it against a quota;
-    `retry_after_s` is what the server asked for; `status` the HTTP status; `headers_at` the monotonic time the
-    response headers arrived (None: they never did); `reply` the raw body, for the audit trail.
+    `retry_after_s` is what the server asked for, of which at most a day is kept: one absurd header must not shut a
+    backend out for ever; `status` the HTTP status; `headers_at` the monotonic time the response headers arrived (None:
+    they never did); `reply` the raw body, for the audit trail.
     """
 
     retryable: ClassVar[bool] = False
@@ -48,7 +52,7 @@ class BackendError(TradentError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _bounded(retry_after_s)
         self.headers_at = headers_at
         self.reply = reply
 
@@ -159,3 +163,7 @@ class DeadlinePassed(BackendError):
 
 class RequestRejected(BackendError):
     """The server found fault with the request itself."""
+
+
+def _bounded(asked_s: float | None) -> float | None:
+    return None if asked_s is None or math.isnan(asked_s) else min(max(0.0, asked_s), _DAY_S)

@@ -134,10 +134,12 @@ async def reserve_all(asked: Sequence[tuple[Budget, ChatRequest]]) -> dict[str, 
 
 async def give_back_all(spending: Spending, reserved: Mapping[str, object]) -> None:
     """Free what was reserved by `reserve_all` for calls that were not made after all."""
-    for held in reserved.values():
-        if isinstance(held, Held) and not held.used:
-            held.used = True
-            await spending.settle(held, Decimal(0), 0)
+    unused = [held for held in reserved.values() if isinstance(held, Held) and not held.used]
+    for held in unused:
+        held.used = True
+        spending.keep(held, Decimal(0), 0)
+    if unused:
+        await spending.tell()
 
 
 def _key(model: str) -> str:

@@ -118,6 +118,10 @@ class Spending:
     async def settle(self, held: Held, usd: Decimal | None, tokens: int | None) -> None:
         """The call ended and came to so much; None where that is not known: the worst case stands."""
         self.keep(held, usd, tokens)
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Tell the ledger what it was not told yet, if it is there."""
         if self._clock.monotonic() >= self._ask_from:
             try:
                 await self._catch_up()

@@ -1,0 +1,94 @@
+"""The whole calling side under everything that goes wrong at once: nothing lost, doubled, passed or left behind."""
+
+import asyncio
+import random
+from datetime import timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+
+from llm_integration.calling.budget import give_back_all
+from llm_integration.calling.spending import Spending
+from llm_integration.calling.spending_ledger import Entry
+from llm_integration.calling_config import BudgetSettings
+from llm_integration.llm_processor import Postponed
+from tests.chain import ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
+from tests.servers import Answer, rating_for
+
+STEPS = 120
+pytestmark = pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_every_signal_ends_once_whatever_the_servers_do(seed: int) -> None:
+    chance = random.Random(seed)
+    async with ChainWorld(
+        chance,
+        quota=chance.choice([20, 60, 200]),
+        faults=chance.choice([0.2, 0.5, 0.9]),
+        panel=seed % 3 == 1,
+        samples=1 + (seed % 4 == 2),
+        batch_size=chance.choice([1, 1, 5]),
+        budget={"daily_usd": chance.choice(["0.005", "0.05"]), "at_limit": chance.choice(["free", "skip"])},
+        signal_ttl_seconds=chance.choice([0, 400]),
+    ) as world:
+        await world.rate(make_signals(40, chance))
+
+
+@pytest.mark.parametrize("panel", [False, True], ids=["chain", "ensemble"])
+@pytest.mark.parametrize("faults", [0.0, 0.6])
+async def test_work_cancelled_at_any_step_leaves_no_place_and_no_money_taken(panel: bool, faults: float) -> None:
+    chance = random.Random(5)
+    async with ChainWorld(chance, quota=10_000, faults=faults, panel=panel, budget={"daily_usd": 100}) as world:
+        signals = make_signals(2 * STEPS, chance)
+        for steps in range(STEPS):
+            work = asyncio.create_task(world.processor.process(world.claims(signals[2 * steps : 2 * steps + 2])))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            work.cancel()
+            await asyncio.wait([work], timeout=20)
+            assert work.done(), f"cancelled after {steps} steps, it goes on"
+
+
+async def test_a_cancelled_leader_leaves_nobody_waiting_for_its_reply() -> None:
+    chance = random.Random(6)
+    async with ChainWorld(chance, quota=10_000, faults=0.0, budget={"daily_usd": 100}) as world:
+        for steps, signal in enumerate(make_signals(STEPS, chance)):
+            request = world.request([signal])
+            leader, *followers = [asyncio.create_task(world.caller.backend.chat(request)) for _ in range(4)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            leader.cancel()
+            followers[0].cancel()
+            await asyncio.wait([leader, *followers], timeout=20)
+            assert [reply.result().text for reply in followers[1:]] == [rating_for(request.schema)] * 2
+        assert len(unique(world.calls)) == len(world.calls)
+
+
+@pytest.mark.parametrize("asked", ["1e18", "99999999999999", "-1e18", "Fri, 31 Dec 9999 23:59:59 GMT", "nan", "1e999",
+                                   "Thu, 01 Jan 1970 00:00:00 GMT"])  # fmt: skip
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_absurd_retry_after_puts_a_signal_off_by_a_day_at_most(asked: str, status: int) -> None:
+    async with ChainWorld(random.Random(7), faults=0.0, fallback_models=[]) as world:
+        world.servers[0].script = [Answer("", status, {"Retry-After": asked})] * 3
+        ((_, outcome, calls),) = await world.processor.process(world.claims(make_signals(1)))
+        assert isinstance(outcome, Postponed) or calls[-1].error is None
+        assert getattr(outcome, "delay", timedelta()) <= timedelta(days=1)
+        assert world.caller.limits()["openrouter"].blocked_s <= 86_400
+
+
+async def test_what_was_reserved_together_goes_back_whole_though_giving_it_back_is_cancelled() -> None:
+    clock = HurriedClock()
+    ledger = CheckedSpending(clock)
+    spending = Spending(BudgetSettings(daily_usd=Decimal(1)), ledger, clock, "torture")
+    entries = [Entry(uuid4(), model, Decimal("0.1"), 100) for model in ("openrouter/a", "openrouter/b")]
+    first, second = await spending.reserve(entries, None, 60)
+    ledger.settling.clear()
+    work = asyncio.create_task(give_back_all(spending, {"a": first, "b": second}))
+    await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.wait([work])
+    ledger.settling.set()
+    await spending.close()
+    assert ledger.open == 0
