@@ -25,7 +25,8 @@ from bench.table import say
 from database.quota import PostgresLedger, Timing, quota_id
 from llm_integration.backends import backend_class
 from llm_integration.calling.ledger import Ledger, Limits, MemoryLedger
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.errors import BackendError
 from llm_integration.model import Message
 from llm_integration.ports import BackendContext, ChatRequest

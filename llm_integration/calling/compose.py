@@ -23,7 +23,8 @@ from llm_integration.calling.caller import Caller, turned_away
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.hedge import Hedge
 from llm_integration.calling.ledger import Ledger, Limits
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.pool import Pool
 from llm_integration.calling.prices import Priced

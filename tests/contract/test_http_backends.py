@@ -15,7 +15,8 @@ import pytest
 from llm_integration.backends import backend_class
 from llm_integration.calling.audit import Audit
 from llm_integration.calling.breaker import Breaker
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.retry import Retry
 from llm_integration.errors import (
     BackendError,

@@ -21,7 +21,8 @@ from database.engine import connect
 from database.quota import PostgresLedger, Timing, quota_id
 from llm_integration.backends import backend_class
 from llm_integration.calling.ledger import Limits, MemoryLedger, Share
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.window import Entry
 from llm_integration.model import Message
 from llm_integration.ports import BackendContext, ChatRequest

@@ -23,7 +23,8 @@ from database.tasks import PostgresTaskQueue
 from llm_integration import llm_processor
 from llm_integration.backends import backend_class
 from llm_integration.batching import Batcher, Capacity
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.config import LLMConfig
 from llm_integration.errors import Unreachable
 from llm_integration.llm_processor import LLMProcessor

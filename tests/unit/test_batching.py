@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from llm_integration.asking import Asker, ChainRater
 from llm_integration.batching import LONGEST_WAIT_S, LOOK_S, SEEN_S, Batcher, batch_size
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.config import LLMConfig
 from llm_integration.llm_processor import LLMProcessor
 from llm_integration.memory_store import SignalMemoryStore

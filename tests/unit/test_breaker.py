@@ -7,7 +7,8 @@ import pytest
 
 from llm_integration.calling.breaker import Breaker, Gate
 from llm_integration.calling.compose import build
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,

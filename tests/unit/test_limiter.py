@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llm_integration.calling.ledger import Forecast, Limits, MemoryLedger
-from llm_integration.calling.limiter import Entry, Limited, Limiter
+from llm_integration.calling.ledger import Limits, MemoryLedger
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.quota import give_back_all, reserve_all
 from llm_integration.calling.tokens import TokenMode
+from llm_integration.calling.waiting import Waiter
+from llm_integration.calling.window import Entry
 from llm_integration.errors import (
     BackendError,
     DeadlinePassed,
@@ -627,6 +630,11 @@ def test_no_window_of_the_server_holds_more_than_the_limit(
         unique_by=lambda arrival: arrival[1],
     ),
 )
+@example(  # 45 has its turn before 2, but not the tokens: 2 does not wait for it
+    requests=3,
+    tokens=100,
+    arrivals=[*((0.0, size, 1.0, 0) for size in (1, 3, 4)), *((0.0, size, 61.0, 0) for size in (24, 32, 45, 2))],
+)
 def test_nobody_is_sent_away_who_would_have_been_served(
     requests: int, tokens: int, arrivals: list[tuple[float, int, float, int]]
 ) -> None:
@@ -637,14 +645,15 @@ def test_nobody_is_sent_away_who_would_have_been_served(
             assert asyncio.run(outcomes(limits, arrivals, stubborn=size))[size] is None
 
 
-class Stubborn(MemoryLedger):
-    """A ledger that foretells nothing to whoever wants `size` tokens, who is then refused at the deadline only."""
+class Stubborn(Limiter):
+    """A limiter that sends whoever wants `size` tokens away at the deadline only."""
 
     size = 0
 
-    def forecast(self) -> Forecast:
-        told = super().forecast()
-        return lambda places, tokens: -math.inf if tokens == self.size else told(places, tokens)
+    def _refusal(self, waiter: Waiter, now: float) -> BackendError | None:
+        if waiter.sizes == (self.size,) and waiter.deadline is not None and now < waiter.deadline:
+            return None
+        return super()._refusal(waiter, now)
 
 
 async def outcomes(
@@ -652,9 +661,8 @@ async def outcomes(
 ) -> dict[int, float | None]:
     """When each was let in, by its size; None where it was not. Calls are answered at once."""
     clock = FakeClock()
-    ledger = Stubborn(clock, limits)
-    ledger.size = stubborn
-    limiter = Limiter(clock, "scripted", ledger=ledger)
+    limiter = Stubborn(clock, "scripted", ledger=MemoryLedger(clock, limits))
+    limiter.size = stubborn
     let_in: dict[int, float | None] = {}
 
     async def call(at: float, size: int, patience_s: float, priority: int) -> None:

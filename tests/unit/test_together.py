@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from llm_integration.calling.budget import Budget
-from llm_integration.calling.limiter import Limited, Limiter
+from llm_integration.calling.limited import Limited
+from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.spending_ledger import MemorySpendingLedger
 from llm_integration.calling.together import Place, Together
