@@ -99,15 +99,16 @@ class WaitingLine:
     def earliest(self, waiter: Waiter, forecast: Forecast) -> float:
         """Before which moment there is surely no room for it; minus infinity where its deadline can be met.
 
-        Those ahead count with their places, unless their own deadlines cannot be met.
+        Those ahead count with their places, unless they cannot be served together before their own deadlines.
         """
         places, tokens = len(waiter.sizes), sum(waiter.sizes)
         before = self._waiters[: bisect_left(self._waiters, waiter)]
         ahead = sum(len(other.sizes) for other in before)
         if waiter.deadline is None or forecast(ahead + places, tokens) < waiter.deadline:
             return -math.inf
-        ahead = 0
+        ahead = ahead_tokens = 0
         for other in before:
-            if other.deadline is None or forecast(ahead + len(other.sizes), sum(other.sizes)) < other.deadline:
-                ahead += len(other.sizes)
+            of_other = ahead + len(other.sizes), ahead_tokens + sum(other.sizes)
+            if other.deadline is None or forecast(*of_other) < other.deadline:
+                ahead, ahead_tokens = of_other
         return forecast(ahead + places, tokens)

@@ -1,7 +1,6 @@
 """The quota: never broken in any window, used in full, fair to those who wait."""
 
 import asyncio
-import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
