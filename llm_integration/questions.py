@@ -5,13 +5,14 @@ from dataclasses import replace
 from uuid import UUID
 
 from llm_integration.calling.router import RATING_AGENT
+from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError
 from llm_integration.model import Abstention, Call, Message, Verdict
 from llm_integration.ports import Backend, ChatReply, ChatRequest
 from llm_integration.prompts.values import quote
-from llm_integration.signal_formatter import SignalFormatter, estimate_tokens
+from llm_integration.signal_formatter import SignalFormatter
 from llm_integration.urgency import strength_step
 from trading.model import Signal
 

@@ -1,6 +1,5 @@
 """SignalFormatter: a signal and what was known at its close, as messages to a model."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -13,7 +12,6 @@ from llm_integration.prompts.values import NOT_KNOWN, number_text, quote, rounde
 from trading.errors import SettingsError
 from trading.model import Bar, Signal, timeframe_seconds
 
-MESSAGE_OVERHEAD_TOKENS = 4
 AnswerMode = Literal["schema", "json", "line"]
 
 
@@ -111,15 +109,6 @@ class SignalFormatter:
             "indicators": "\n".join(label + rounded(known.get(name)) for name, label in self._indicators) or NOT_KNOWN,
         }
         return self._prompt.parts["signal"].fill(values)
-
-
-def estimate_tokens(messages: Sequence[Message], max_tokens: int, bytes_per_token: float = 2.0) -> int:
-    """Upper-side guess of what a request costs: the prompt's UTF-8 bytes by `bytes_per_token`, and the whole reply.
-
-    Tables of figures take about two bytes a token, prose four; the actual usage corrects the guess afterwards.
-    """
-    size = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in messages)
-    return math.ceil(size / bytes_per_token) + MESSAGE_OVERHEAD_TOKENS * len(messages) + max_tokens
 
 
 def _whole(number: int) -> Figure:

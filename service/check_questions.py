@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.config import LLMConfig
 from llm_integration.model import Call, Message
 from llm_integration.ports import ChatRequest
 from llm_integration.prompts import Prompt
-from llm_integration.signal_formatter import AnswerMode, SignalFormatter, estimate_tokens
+from llm_integration.signal_formatter import AnswerMode, SignalFormatter
 from trading.model import Bar, Side, Signal
 from trading.window import BarWindow
 

@@ -13,10 +13,10 @@ from uuid import uuid4
 from llm_integration.calling.prices import cost_of, is_free
 from llm_integration.calling.spending import Held, Spending
 from llm_integration.calling.spending_ledger import Entry
+from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.calling.wrapper import Wrapper
 from llm_integration.errors import BackendError, BudgetExceeded, TimedOut
 from llm_integration.ports import Backend, ChatReply, ChatRequest
-from llm_integration.signal_formatter import estimate_tokens
 from trading.clock import Clock
 
 _log = logging.getLogger(__name__)

@@ -1,10 +1,24 @@
-"""What a server counts as tokens against its quota: the prompt; prompt and reply; prompt and the reply's bound."""
+"""How many tokens a request may come to, and what a server counts of them against its quota."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
+from llm_integration.model import Message
 from llm_integration.ports import ChatReply, ChatRequest
 
+MESSAGE_OVERHEAD_TOKENS = 4
 TokenMode = Literal["input", "input_output", "input_max"]
+"""What is counted: the prompt; prompt and reply; prompt and the reply's bound."""
+
+
+def estimate_tokens(messages: Sequence[Message], max_tokens: int, bytes_per_token: float = 2.0) -> int:
+    """Upper-side guess of what a request costs: the prompt's UTF-8 bytes by `bytes_per_token`, and the whole reply.
+
+    Tables of figures take about two bytes a token, prose four; the actual usage corrects the guess afterwards.
+    """
+    size = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in messages)
+    return math.ceil(size / bytes_per_token) + MESSAGE_OVERHEAD_TOKENS * len(messages) + max_tokens
 
 
 def wanted_tokens(request: ChatRequest, mode: TokenMode) -> int:

@@ -11,6 +11,7 @@ from weakref import finalize
 
 from llm_integration.audit_file import AuditFile
 from llm_integration.calling.compose import Caller, build, key_names
+from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.config import LLMConfig
 from llm_integration.library.background import LOOP
 from llm_integration.library.settings import client_config
@@ -19,7 +20,6 @@ from llm_integration.parsing.documents import NotJson, decode
 from llm_integration.parsing.thoughts import without_thoughts
 from llm_integration.ports import ChatReply, ChatRequest, Health
 from llm_integration.settings_sources import secret
-from llm_integration.signal_formatter import estimate_tokens
 from llm_integration.streaming import ChatChunk, stream
 from trading.clock import Clock, SystemClock
 from trading.errors import TradentError

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llm_integration.answers import Answer
 from llm_integration.asking import Asker, ChainRater, Unaskable
+from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,
@@ -28,7 +29,7 @@ from llm_integration.model import Abstention, Action, Call, Claim, Message, Verd
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, TokenLogprob
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.shares import share_of
-from llm_integration.signal_formatter import SignalFormatter, estimate_tokens
+from llm_integration.signal_formatter import SignalFormatter
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_signal
 from tests.scripted_model import ScriptedModel, make_call, raising, rated, rating

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.prompts import content_version, load_prompt
 from llm_integration.prompts.values import number_text, quote
-from llm_integration.signal_formatter import SignalFormatter, estimate_tokens
+from llm_integration.signal_formatter import SignalFormatter
 from trading.errors import SettingsError
 from trading.model import Bar, Side, Signal, Snapshot
 
