@@ -20,6 +20,7 @@ from llm_integration.calling.breaker import Breaker, Gate
 from llm_integration.calling.budget import Budget
 from llm_integration.calling.cache import Cache, MemoryReplies, Replies, ReplyCache
 from llm_integration.calling.caller import Caller, turned_away
+from llm_integration.calling.discreet import Discreet
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.hedge import Hedge
 from llm_integration.calling.ledger import Ledger, Limits
@@ -184,7 +185,7 @@ def _backend(config: LLMConfig, clock: Clock, name: str, key: str | None) -> Bac
                 recording=settings.recording,
             )
         )
-        return backend
+        return backend if config.audit.redact == "nothing" else Discreet(backend, config.audit.redact)
 
     if not settings.servers:
         return at(settings.base_url)
