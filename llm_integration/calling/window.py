@@ -67,10 +67,6 @@ class Window:
             self._settled_tokens -= entry.tokens
             self.drop(entry)
 
-    def fits(self, requests: int, tokens: int, allowed: Allowed) -> bool:
-        """Whether there is room now."""
-        return _fit(self.requests + requests, self.tokens, tokens, allowed)
-
     def moment(self, requests: int, tokens: int, allowed: Allowed) -> float:
         """When there will be, as far as is known: minus infinity is now; infinity where it hangs on calls under way."""
         used_requests, used_tokens = self.requests + requests, self.tokens
@@ -96,15 +92,16 @@ class Window:
         It supposes that all ahead start as soon as they can and that whatever is under way ends now, and goes by
         limits as they are when nothing is taken off.
         """
+        if allowed.requests == allowed.tokens_whole == math.inf:
+            return lambda places, tokens: -math.inf
         settled = sorted(self._ends)
         under_way = self.requests - len(settled)
         ends = [end for end, _, _ in settled]
         left = list(itertools.accumulate((-entry.tokens for _, _, entry in settled), initial=self._settled_tokens))
         limit = allowed.requests
-        frees: list[float] = []
-        if limit < math.inf:
-            free = int(limit) - self.requests
-            frees = [-math.inf] * free + [*ends, *[now + self.length_s] * under_way][max(0, -free) :]
+        free = 0 if limit == math.inf else int(limit) - self.requests
+        later = [*ends, *[now + self.length_s] * under_way][max(0, -free) :]
+        free = max(0, free)
 
         def earliest(places: int, tokens: int) -> float:
             # `left` falls from one end to the next: the first that leaves room for the tokens is the moment.
@@ -112,11 +109,11 @@ class Window:
             by_tokens = -math.inf if after == 0 else math.inf if after == len(left) else ends[after - 1]
             if limit == math.inf or places == 0:
                 return by_tokens
-            if not frees:
+            if not free and not later:
                 return math.inf
-            rounds, place = divmod(places - 1, len(frees))
-            by_requests = max(frees[place], now) + rounds * self.length_s if rounds else frees[place]
-            return max(by_tokens, by_requests)
+            rounds, place = divmod(places - 1, free + len(later))
+            at = -math.inf if place < free else later[place - free]
+            return max(by_tokens, max(at, now) + rounds * self.length_s if rounds else at)
 
         return earliest
 
