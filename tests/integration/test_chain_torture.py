@@ -1,7 +1,12 @@
 """The whole calling side under everything that goes wrong at once: nothing lost, doubled, passed or left behind."""
 
 import asyncio
+import contextlib
+import gc
 import random
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from uuid import uuid4
@@ -12,9 +17,12 @@ from llm_integration.calling.budget import give_back_all
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.spending_ledger import Entry
 from llm_integration.calling_config import BudgetSettings
+from llm_integration.errors import BackendError
 from llm_integration.llm_processor import Postponed
+from llm_integration.ports import ignore_call
 from tests.chain import ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
 from tests.servers import Answer, rating_for
+from trading.model import Signal
 
 STEPS = 120
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
@@ -92,3 +100,38 @@ async def test_what_was_reserved_together_goes_back_whole_though_giving_it_back_
     ledger.settling.set()
     await spending.close()
     assert ledger.open == 0
+
+
+async def test_thousands_of_requests_leave_nothing_of_themselves_in_memory() -> None:
+    """Once its bounded stores are full, the chain holds as much after 5 000 requests as before them."""
+    chance = random.Random(8)
+    llm = {"budget": {"daily_usd": 1000}, "cache_ttl_seconds": 3600}
+    async with ChainWorld(chance, quota=1_000_000, faults=0.05, **llm) as world:
+        for server in world.servers:
+            server.requests = deque(maxlen=10)
+        await ask(world, make_signals(1500))
+        before = held()
+        await ask(world, [replace(signal, strategy="later") for signal in make_signals(5000)])
+        grown = {name: more for name, more in (held() - before).items() if more > 100}
+        assert not grown
+
+
+async def ask(world: ChainWorld, signals: Sequence[Signal]) -> None:
+    """Ask the chain about each, sixty at a time, and wait until the quota has forgotten it."""
+    left = iter(signals)
+
+    async def some() -> None:
+        for signal in left:
+            with contextlib.suppress(BackendError):
+                await world.caller.backend.chat(world.request([signal], record=ignore_call))
+
+    await asyncio.gather(*(some() for _ in range(60)))
+    await world.clock.sleep(61)
+    world.caller.limits()
+
+
+def held() -> Counter[str]:
+    """How many objects of ours there are, by class."""
+    gc.collect()
+    names = (f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    return Counter(name for name in names if name.startswith(("llm_integration.", "database.")))
