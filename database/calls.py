@@ -1,6 +1,6 @@
 """What the audit trail tells the quota: what was asked of each backend in the last minute, before a restart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import asyncpg
 
@@ -20,12 +20,11 @@ NEVER_SENT = ("Unreachable", "NotUsable", "BudgetExceeded", "DeadlinePassed")
 
 
 async def calls_since(
-    pool: asyncpg.Pool, seconds: float, backends: Sequence[str] | Mapping[str, TokenMode]
+    pool: asyncpg.Pool, seconds: float, modes: Mapping[str, TokenMode]
 ) -> list[tuple[str, float, int]]:
-    """Backend, age in seconds and tokens of each call to `backends` that ended within the last `seconds`.
+    """Backend, age in seconds and tokens of each call to the backends named that ended within the last `seconds`.
 
-    Tokens are what the backend's server counts, where that is given. Calls that never reached a server are left out.
+    Tokens are what the backend's server counts, as `modes` says. Calls that never reached a server are left out.
     """
-    modes = dict(backends) if isinstance(backends, Mapping) else dict.fromkeys(backends, "input_output")
     rows = await pool.fetch(SINCE, seconds, list(modes), list(modes.values()), NEVER_SENT)
     return [(row["backend"], row["age_s"], row["tokens"]) for row in rows]

@@ -89,7 +89,7 @@ class RatingSide:
         if left:
             log.info("signals that a dead process was rating are taken up again", extra={"count": left})
         if self._config.quota_scope == "process":
-            self.caller.seed(await calls_since(self._room.pool, 60.0, list(self.caller.limits())))
+            self.caller.seed(await calls_since(self._room.pool, 60.0, self.caller.token_modes()))
         await self.caller.open()
 
     def start(self, group: asyncio.TaskGroup) -> None:

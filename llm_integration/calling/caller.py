@@ -11,6 +11,7 @@ from llm_integration.calling.limiter import Limiter, Usage
 from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.together import Place, Together
+from llm_integration.calling.tokens import TokenMode
 from llm_integration.calling_config import split_model
 from llm_integration.ports import Backend, Health, Price
 
@@ -64,6 +65,10 @@ class Caller:
     def limits(self) -> dict[str, Usage]:
         """The last minute's requests and tokens of each backend, by its name."""
         return {name: place.limiter.usage() for name, place in self._places.items()}
+
+    def token_modes(self) -> dict[str, TokenMode]:
+        """What each backend's server counts as tokens, by its name."""
+        return {name: place.token_mode for name, place in self._places.items()}
 
     def prices(self) -> dict[str, Price]:
         """What each model costs, as far as it is known."""
