@@ -23,6 +23,7 @@ class Backend:
 
     def __init__(self, context: BackendContext) -> None:
         self.name = context.name
+        self._key_name = context.api_key_env or self.API_KEY_ENV
         self._most_slots = context.max_connections
         self._wire = Wire(context, "http://127.0.0.1:8080")
         self._slots: asyncio.Semaphore | None = None
@@ -103,7 +104,7 @@ class Backend:
         """Ask for the number of slots and cap ourselves at it. Why it cannot be had, None where it is."""
         props = await self._wire.fetch("/props", _CHECK_LIMIT_S)
         if props.status in (401, 403):
-            return f"llama-server does not take the key ({props.status}); set {self.API_KEY_ENV} to its --api-key"
+            return f"llama-server does not take the key ({props.status}); set {self._key_name} to its --api-key"
         if props.status == 503:
             return f"llama-server at {self._wire.address} is still loading its model"
         told = props.body if isinstance(props.body, dict) else {}

@@ -36,6 +36,7 @@ class Backend:
     def __init__(self, context: BackendContext) -> None:
         self.name = context.name
         self._context = context
+        self._key_name = context.api_key_env or self.API_KEY_ENV
         self._context_sizes: dict[str, int] = {}
         self._most_context: dict[str, int] = {}
         self._schema_enforced: dict[str, bool | None] = {}
@@ -110,7 +111,7 @@ class Backend:
         """Why the model cannot be asked for as things are; None where it is there. Raises BackendError."""
         listing = await self._wire.fetch("/api/tags", _CHECK_LIMIT_S)
         if listing.status in (401, 403):
-            raise NotUsable(f"{self._wire.address} does not take the key ({listing.status}); set it anew")
+            raise NotUsable(f"{self._wire.address} does not take the key ({listing.status}); set {self._key_name} anew")
         entries = listing.body.get("models") if isinstance(listing.body, dict) else None
         if listing.status != 200 or not isinstance(entries, list):
             raise NotUsable(f"{self._wire.address}/api/tags answers {listing.status}; is it Ollama?")

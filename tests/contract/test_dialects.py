@@ -379,6 +379,23 @@ async def test_a_check_tells_whether_key_and_model_can_be_used(
     assert (health.usable, said in health.detail) == (usable, True), health.detail
 
 
+class Locked(ChatServer):
+    """It takes no key."""
+
+    def beside(self, path: str) -> Answer:
+        return Answer({}) if path == "/health" else Answer(NO, status=401)
+
+
+@pytest.mark.parametrize("name", ["openai", "llama_cpp", "ollama", "anthropic", "bedrock"])
+async def test_a_key_that_is_refused_goes_by_the_name_it_was_looked_for_under(name: str) -> None:
+    async with Locked() as server:
+        one = backend(name, server.base_url, "sk-wrong", api_key_env="MY_KEY")
+        health = await one.check("test/model")
+        await one.close()
+    assert not health.usable
+    assert "set MY_KEY" in health.detail
+
+
 @pytest.mark.parametrize("name", ["anthropic", "bedrock"])
 async def test_without_a_key_the_network_is_not_touched(name: str) -> None:
     """The variable that was looked for is named."""
