@@ -58,7 +58,6 @@ class BackendSettings(BaseModel):
         default_factory=dict,
         description='Command line assistants only: the command of each name, as a list of words: `["claude", "-p"]`.',
     )
-
     context_tokens: int | None = Field(
         None, ge=512, description="gguf and Ollama only: how many tokens of context to load a model with."
     )
@@ -102,14 +101,17 @@ class LLMConfig(BaseModel):
         description="Model strings to turn to, in order, when the first choice cannot be used.",
     )
     local_model: ModelString | None = Field(
-        None, description="Model string for analysis, and for all else while little of the day's budget is left."
+        None,
+        description="Model string for analysis, and for all else while little of the day's budget is left; unused "
+        "where there are `llm.routes`.",
     )
     local_below_budget: float = Field(
         0.1, ge=0, le=1, description="Share of `llm.budget.daily_usd` below which `llm.local_model` is asked instead."
     )
     routes: list[RouteSettings] = Field(
         default_factory=list,
-        description="Which models are asked for what, first match wins; what none matches goes to `llm.model`.",
+        description="Which models are asked for what, first match wins; what none matches goes to `llm.model` and its "
+        "fallbacks.",
     )
     ensemble: EnsembleSettings = Field(
         default_factory=EnsembleSettings, description="Several models on each signal instead of one."
@@ -134,10 +136,13 @@ class LLMConfig(BaseModel):
         description="Indicators shown to the model and written to the CSV of bars.",
     )  # fmt: skip
     requests_per_minute: int = Field(
-        14, ge=0, description="Requests in any 60 s to each remote backend; 0 is no limit. Local ones have none."
+        14,
+        ge=0,
+        description="Requests in any 60 s to each of anthropic, bedrock, cli, openai and openrouter; 0 is no limit. "
+        "Other backends have one only where it is set for them.",
     )
     tokens_per_minute: int = Field(
-        950_000, ge=0, description="Tokens in any 60 s to each remote backend; 0 is no limit. Local ones have none."
+        950_000, ge=0, description="Tokens in any 60 s to each of the same backends; 0 is no limit."
     )
     quota_scope: Literal["process", "database", "none"] = Field(
         "database",
@@ -168,7 +173,9 @@ class LLMConfig(BaseModel):
         "much again where this is less.",
     )
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
-    logprobs: bool = Field(True, description="Ask for token probabilities where a local model offers them.")
+    logprobs: bool = Field(
+        True, description="Ask for token probabilities where the first choice is local and offers them."
+    )
     cache_ttl_seconds: float = Field(
         3600.0, ge=0, description="How long the reply to an exactly equal request is taken again; 0: never."
     )
@@ -213,6 +220,12 @@ class LLMConfig(BaseModel):
         Raises SettingsError.
         """
         return load_section(cls, "llm", Path(path))
+
+    @classmethod
+    def found(cls) -> "LLMConfig":
+        """As `load` of the `config.json` in the working directory; the defaults where there is no such file."""
+        path = Path("config.json")
+        return cls.load(path) if path.exists() else cls()
 
 
 def _is_address(url: str) -> bool:

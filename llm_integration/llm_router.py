@@ -6,13 +6,10 @@ that routes which ask about health or budget do not hold.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from llm_integration.calling.router import DEFAULT_KIND, Facts, choose, kind_of, routes_of
 from llm_integration.calling_config import split_model
 from llm_integration.config import BackendSettings, LLMConfig
-
-CONFIG_FILE = Path("config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ def route(
     `urgency` and `complexity` are 0 to 1. Without `config` the settings are those of `config.json` in the working
     directory, or the defaults where there is no such file. Raises SettingsError.
     """
-    settings = config or _settings()
+    settings = config or LLMConfig.found()
     kind = kind_of(agent, kind)
     facts = Facts(kind, agent, urgency, complexity, prompt_tokens)
     chosen, why = choose(routes_of(settings), facts)
@@ -51,7 +48,7 @@ def get_llm_config(agent: str | None = None, *, config: LLMConfig | None = None)
     `backend`, `model` (its name on the wire), `model_string` (both), `fallbacks` (model strings), `temperature`,
     `max_tokens`, `timeout` (seconds), `kind`, and `route`, which says why. Raises SettingsError.
     """
-    settings = config or _settings()
+    settings = config or LLMConfig.found()
     routed = route(agent, config=settings)
     first, *fallbacks = routed.models
     backend, model = split_model(first)
@@ -67,7 +64,3 @@ def get_llm_config(agent: str | None = None, *, config: LLMConfig | None = None)
         "kind": routed.kind,
         "route": routed.why,
     }
-
-
-def _settings() -> LLMConfig:
-    return LLMConfig.load(CONFIG_FILE) if CONFIG_FILE.exists() else LLMConfig()

@@ -1,4 +1,4 @@
-"""`get_llm_client`: any configured model behind a few plain calls, with the quota, budget and audit of the daemon."""
+"""`get_llm_client`: any configured model behind a few plain calls, called as the daemon calls it."""
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -16,15 +16,14 @@ from llm_integration.config import LLMConfig
 from llm_integration.library.background import LOOP
 from llm_integration.library.settings import client_config
 from llm_integration.model import Call, Message
-from llm_integration.parsing.documents import NotJson, decode
+from llm_integration.parsing.documents import NotJson, decode, unfenced
+from llm_integration.parsing.stated import Refused
 from llm_integration.parsing.thoughts import without_thoughts
 from llm_integration.ports import ChatReply, ChatRequest, Health
 from llm_integration.settings_sources import secret
 from llm_integration.streaming import ChatChunk, stream
 from trading.clock import Clock, SystemClock
 from trading.errors import TradentError
-
-_FENCE = "```"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,12 @@ class Generation:
     @property
     def json(self) -> Any:
         """The JSON value that the text is, less thoughts and fences. Raises TradentError where it is none."""
-        text = without_thoughts(self.text).strip()
-        if text.startswith(_FENCE) and text.endswith(_FENCE):
-            text = text[len(_FENCE) : -len(_FENCE)].removeprefix("json")
         try:
-            return decode(text)
+            return decode(unfenced(without_thoughts(self.text)))
         except NotJson:
             raise TradentError(f"the reply is no JSON: {self.text[:120]!r}") from None
+        except Refused as refused:
+            raise TradentError(str(refused)) from None
 
 
 class LLMClient:
@@ -101,7 +99,8 @@ class LLMClient:
         """The answer to messages with `role` and `content`; streamed, chunks with `delta` and, on the last, `done`.
 
         Options: `json_mode` (any JSON object), `schema` (a JSON schema) and `schema_name`; `temperature`, `max_tokens`,
-        `timeout` (seconds); `agent`, `kind`, `urgency`, `complexity` (what routes look at); `top_logprobs`, `sample`.
+        `timeout` (seconds, where `llm.backends` sets none for the backend); `top_logprobs`, `sample`; `agent`, `kind`,
+        `urgency`, `complexity` (what routes look at).
         Raises BackendError; TypeError for an option that there is not.
         """
         if stream:

@@ -15,7 +15,6 @@ from llm_integration.settings_sources import mistakes_of
 from trading.errors import SettingsError
 
 YAML_FILE = Path("configs/llm.yaml")
-CONFIG_FILE = Path("config.json")
 OTHER_NAMES = {"local_llama": "gguf"}
 USUAL_MODELS = {"llama_cpp": "local", "cli": "claude", "rules": "baseline"}
 _ENVIRONMENT = {
@@ -53,11 +52,10 @@ def client_config(arguments: Mapping[str, Any]) -> LLMConfig:
     settings: ClientSettings = _validated(
         ClientSettings, {**_from_file(), **_from_environment(), **given}, "llm client"
     )
-    base = LLMConfig.load(CONFIG_FILE) if CONFIG_FILE.exists() else LLMConfig()
     changes: dict[str, Any] = dict(settings.llm)
     model = _model_string(settings)
     if model is not None:
-        changes |= {"model": model, "fallback_models": [], "routes": [], "local_model": None}
+        changes |= {"model": model, "fallback_models": [], "routes": [], "local_model": None, "ensemble": {}}
     for name, value in (
         ("temperature", settings.temperature),
         ("max_tokens", settings.max_tokens),
@@ -65,7 +63,7 @@ def client_config(arguments: Mapping[str, Any]) -> LLMConfig:
     ):
         if value is not None:
             changes[name] = value
-    merged = {**base.model_dump(exclude_unset=True), **changes}
+    merged = {**LLMConfig.found().model_dump(exclude_unset=True), **changes}
     merged["backends"] = _with_addresses(merged, settings, model)
     config: LLMConfig = _validated(LLMConfig, merged, "llm")
     asked = [name for name in config.models if not name.startswith("rules/")]

@@ -85,6 +85,33 @@ async def test_a_reply_that_is_no_json_is_not_made_into_some(server: OpenAIServe
         _ = answer.json
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"trend": "up", "trend": "down"}', "twice"),
+        ('{"rsi": NaN}', "no number"),
+        ("<think>It may go up, or", "inside the model's reasoning"),
+    ],
+)
+async def test_json_that_cannot_be_trusted_is_refused_with_the_reason(
+    server: OpenAIServer, text: str, said: str
+) -> None:
+    server.script = [Answer(completion(text))]
+    client = get_llm_client()
+    answer = await client.agenerate("Trend?", json_mode=True)
+    await client.aclose()
+    with pytest.raises(TradentError, match=said):
+        _ = answer.json
+
+
+def test_a_model_that_is_named_is_the_only_one_there_is(tmp_path: Path) -> None:
+    """Routes, fallbacks, the local model and the ensemble of the daemon's settings are no part of it."""
+    members = [{"model": "openai/a"}, {"model": "openai/b"}]
+    settings = {"fallback_models": ["rules/baseline"], "local_model": "llama_cpp/x", "ensemble": {"members": members}}
+    (tmp_path / "config.json").write_text(json.dumps({"llm": settings}))
+    assert client_config({"backend": "ollama/mistral"}).all_models == ["ollama/mistral"]
+
+
 async def test_a_stream_comes_in_pieces_and_ends_with_the_whole_reply(server: OpenAIServer) -> None:
     server.script = [streamed(completion("it goes up from here"))]
     client = get_llm_client()
