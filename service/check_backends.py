@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from llm_integration.calling.prices import cost_of, is_free
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
 from llm_integration.contracts import load_schema
@@ -115,10 +116,7 @@ class BackendCheck:
         health = await backend.check(name)
         health = Health(health.usable, health.detail.removeprefix(f"{model}: "))
         price = backend.price(name)
-        if price is None:
-            free = backend.capabilities(name).local
-        else:
-            free = not any((price.input_usd, price.output_usd, price.request_usd))
+        free = backend.capabilities(name).local if price is None else is_free(price)
         most = TRIES * len(self._questions.modes) + 2
         said = f"{TRIES + 2} to {most} calls, {'which cost nothing' if free else self._worst(price, most)}"
         asks = health.usable and (free or self._paid)
@@ -248,4 +246,4 @@ def _cost(reported: Decimal | None, prompt: int | None, completion: int | None, 
         return reported or Decimal(0)
     if plan.price is None or prompt is None or completion is None:
         return None
-    return prompt * plan.price.input_usd + completion * plan.price.output_usd + plan.price.request_usd
+    return cost_of(plan.price, prompt, completion)

@@ -10,7 +10,7 @@ looks at it once more after the wait. What is audited is what went to the backen
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from uuid import uuid4
 
 from llm_integration.backends import backend_class
@@ -105,19 +105,15 @@ def build(
             asked = Cache(asked, replies, settings.model_dump_json(include=_IDENTITY))
         candidates[model] = Candidate(model, asked, settings.timeout_seconds)
 
-    @cache
-    def chain(models: tuple[str, ...]) -> Fallback:
+    def chain(models: Sequence[str]) -> Fallback:
         return Fallback([candidates[model] for model in models])
 
-    def of_models(models: Sequence[str]) -> Fallback:
-        return chain(tuple(models))
-
-    router = Router(routes, of_models, partial(turned_away, breakers, places), spending.share_left, Latencies(clock))
+    router = Router(routes, chain, partial(turned_away, breakers, places), spending.share_left, Latencies(clock))
     members = [member.model for member in config.ensemble.members]
     return Caller(
         backend=router,
         models=config.all_models,
-        chain=of_models,
+        chain=chain,
         spending=spending,
         metrics=metrics,
         _places=places,

@@ -9,7 +9,6 @@ from importlib.resources import files
 from typing import Any
 
 RATE_SIGNAL = "rate_signal.v1"
-PROPOSE_TRADE = "propose_trade.v1"
 
 
 def contract_names() -> list[str]:
