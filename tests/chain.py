@@ -52,17 +52,24 @@ PAID = {"openrouter/test/a": {"input_per_million": 1, "output_per_million": 4}}
 
 
 class HurriedClock:
-    """The machine's clock, `speed` times as fast: waits of minutes in seconds, sockets as ever."""
+    """The machine's clock, `speed` times as fast: waits of minutes in seconds, sockets as ever. It can be set ahead."""
 
     def __init__(self, speed: float = 200.0) -> None:
         self._speed = speed
         self._start = time.monotonic()
+        self._ahead_s = 0.0
+        self._day_ahead_s = 0.0
+
+    def jump(self, seconds: float, of_day: float) -> None:
+        """As after a suspended machine, or a clock that was set: so much later, and the time of day so much other."""
+        self._ahead_s += seconds
+        self._day_ahead_s += of_day
 
     def now(self) -> datetime:
-        return datetime(2026, 1, 5, 9, 0, tzinfo=UTC) + timedelta(seconds=self.monotonic())
+        return datetime(2026, 1, 5, 9, 0, tzinfo=UTC) + timedelta(seconds=self.monotonic() + self._day_ahead_s)
 
     def monotonic(self) -> float:
-        return (time.monotonic() - self._start) * self._speed
+        return (time.monotonic() - self._start) * self._speed + self._ahead_s
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(max(0.0, delay_s) / self._speed)
@@ -293,7 +300,7 @@ class ChainWorld:
         llama = await self._stack.enter_async_context(LlamaServer((), self.local))
         self.servers = [openrouter, openai, llama]
         before = asyncio.all_tasks()
-        self._before = before
+        self.known = before
         members = [
             {"model": "openrouter/test/a", "weight": 2},
             {"model": "openai/test/c"},
@@ -360,13 +367,13 @@ class ChainWorld:
         return [Claim(signal, 1, 1, self.clock.now()) for signal in signals]
 
     async def rate(self, signals: Sequence[Signal]) -> None:
-        """Put them into the queue of this process, and work until each has ended."""
+        """Put them into the queue of this process, and work until each that is there has ended."""
         queue: MemoryQueue = self.queue
         queue.put(signals)
         worker = self.worker()
         running = asyncio.create_task(worker.run())
         try:
-            await until(lambda: running.done() or len(queue.results) >= len(signals))
+            await until(lambda: running.done() or len(queue.results) >= len(queue.tasks))
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -388,7 +395,7 @@ class ChainWorld:
 
     def left_behind(self) -> list[str]:
         """Tasks and connections of the chain that are still there."""
-        tasks = {task for task in asyncio.all_tasks() - self._before if task is not asyncio.current_task()}
+        tasks = {task for task in asyncio.all_tasks() - self.known if task is not asyncio.current_task()}
         names = [str(task) for task in tasks if not _is_a_servers(task)]
         ports = {urlsplit(server.base_url).port for server in self.servers}
         open_ones = psutil.Process().net_connections("tcp")

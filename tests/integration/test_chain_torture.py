@@ -17,11 +17,12 @@ from llm_integration.calling.budget import give_back_all
 from llm_integration.calling.spending import Spending
 from llm_integration.calling.spending_ledger import Entry
 from llm_integration.calling_config import BudgetSettings
-from llm_integration.errors import BackendError
+from llm_integration.errors import BackendError, DeadlinePassed
 from llm_integration.llm_processor import Postponed
+from llm_integration.model import TaskStatus
 from llm_integration.ports import ignore_call
 from tests.chain import ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
-from tests.servers import Answer, rating_for
+from tests.servers import Answer, Hang, rating_for
 from trading.model import Signal
 
 STEPS = 120
@@ -135,3 +136,54 @@ def held() -> Counter[str]:
     gc.collect()
     names = (f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
     return Counter(name for name in names if name.startswith(("llm_integration.", "database.")))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_clocks_that_jump_lose_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    clock = HurriedClock()
+
+    async def jump() -> None:
+        while True:
+            await asyncio.sleep(chance.uniform(0.0, 0.1))
+            clock.jump(chance.choice([0, 1, 30, 3_600]), chance.choice([0, 40, -40, 86_400, -86_400]))
+
+    async with ChainWorld(chance, quota=30, faults=0.4, clock=clock, panel=seed % 2 == 1) as world:
+        jumping = asyncio.create_task(jump())
+        world.known.add(jumping)
+        await world.rate(make_signals(40, chance))
+        jumping.cancel()
+
+
+async def test_nothing_is_sent_or_taken_for_a_request_whose_time_is_over() -> None:
+    async with ChainWorld(random.Random(9), faults=0.0) as world:
+        for deadline_s in (0.0, -1.0, -1e9):
+            with pytest.raises(DeadlinePassed):
+                await world.caller.backend.chat(world.request(make_signals(1), deadline_s=deadline_s))
+        assert not world.calls and not world.spending.reserved and not world.servers[0].chats
+        assert world.caller.limits()["openrouter"].requests == 0
+
+
+async def test_a_signal_whose_time_ends_while_its_model_hangs_expires_with_its_call_kept() -> None:
+    async with ChainWorld(random.Random(10), faults=0.0, signal_ttl_seconds=20, fallback_models=[]) as world:
+        world.servers[0].default = lambda body: Hang()
+        await world.rate(make_signals(3))
+        assert [task.status for task in world.queue.tasks.values()] == [TaskStatus.EXPIRED] * 3
+        assert {call.error_class for call in world.queue.calls} <= {"TimedOut", "Cancelled"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_worker_stopped_at_any_moment_hands_back_what_it_had_not_ended(seed: int) -> None:
+    chance = random.Random(seed)
+    async with ChainWorld(chance, quota=40, faults=0.4, panel=seed % 2 == 1) as world:
+        signals = make_signals(40, chance)
+        world.queue.put(signals)
+        for _ in range(6):
+            worker = world.worker()
+            running = asyncio.create_task(worker.run())
+            await asyncio.sleep(chance.uniform(0.01, 0.2))
+            running.cancel()
+            await asyncio.wait([running])
+            await worker.drain(chance.choice([0.0, 0.05]))
+            assert not world.queue.count(TaskStatus.PROCESSING)
+        await world.rate([])
