@@ -8,7 +8,7 @@ from uuid import UUID
 from llm_integration.answers import Answer
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
-from llm_integration.errors import BackendError, ContextExceeded, RequestRejected
+from llm_integration.errors import BackendError, ContextExceeded, RequestRejected, Unaskable
 from llm_integration.logprobs import rating_distribution
 from llm_integration.model import Abstention, Call, Claim, Message, Verdict
 from llm_integration.ports import Backend, ChatReply
@@ -27,12 +27,6 @@ WITHHELD = frozenset({
     "guardrail_intervened",
 })  # fmt: skip
 Forget = Callable[[UUID | None], Awaitable[None]]
-
-
-class Unaskable(BackendError):
-    """The signal cannot be shown to a model, or the way there is broken: nothing that another try would change."""
-
-
 _WHOLE = (ContextExceeded, RequestRejected, Unaskable)
 
 

@@ -15,7 +15,8 @@ TradentError
     ├── BudgetExceeded       a limit of what may be spent: nothing was sent, nothing is charged  no
     ├── ModelNotFound        the model is unknown or has been shut down                          no
     ├── ContextExceeded      the prompt is longer than the model reads                           no
-    ├── DeadlinePassed       it cannot be started before its deadline: nothing was sent           no
+    ├── DeadlinePassed       it cannot be started before its deadline: nothing was sent          no
+    ├── Unaskable            the signal cannot be shown to a model: nothing was sent             no
     └── RequestRejected      any other 4xx                                                       no
 """
 
@@ -157,6 +158,12 @@ class ContextExceeded(BackendError):
 
 class DeadlinePassed(BackendError):
     """The request's deadline passed, or is sure to pass, before it could be started; nothing was sent."""
+
+    charged = False
+
+
+class Unaskable(BackendError):
+    """The signal cannot be shown to a model, or the way there is broken: another try would change nothing."""
 
     charged = False
 

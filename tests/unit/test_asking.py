@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_integration.answers import Answer
-from llm_integration.asking import Asker, ChainRater, Unaskable
+from llm_integration.asking import Asker, ChainRater
 from llm_integration.calling.tokens import estimate_tokens
 from llm_integration.config import LLMConfig
 from llm_integration.errors import (
@@ -22,6 +22,7 @@ from llm_integration.errors import (
     RateLimited,
     RequestRejected,
     ServerFailed,
+    Unaskable,
     Unauthorized,
     Unreachable,
 )
