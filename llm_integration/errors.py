@@ -10,6 +10,7 @@ TradentError
     ├── ServerFailed         5xx, overloaded, or an error inside a 200                           retry
     ├── BadReply             a 200 whose body is no chat reply                                   retry
     ├── ParameterRefused     the model takes no such parameter: it is left out from now on       retry
+    ├── BudgetUnknown        what has been spent cannot be looked up: nothing was sent           retry
     ├── Unauthorized         401, 403: the key is missing, wrong or not allowed                  no
     ├── PaymentRequired      402: no credit left                                                 no
     ├── BudgetExceeded       a limit of what may be spent: nothing was sent, nothing is charged  no
@@ -146,6 +147,13 @@ class BudgetExceeded(BackendError):
         self.allowed = allowed
         self.resets_at = resets_at
         self.skip = skip
+
+
+class BudgetUnknown(BackendError):
+    """What has been spent cannot be looked up, so that no call that costs money may be made."""
+
+    retryable = True
+    charged = False
 
 
 class ModelNotFound(BackendError):

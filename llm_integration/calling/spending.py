@@ -31,7 +31,7 @@ from llm_integration.calling.spending_ledger import (
     resets_at,
 )
 from llm_integration.calling_config import BudgetSettings
-from llm_integration.errors import BudgetExceeded
+from llm_integration.errors import BudgetExceeded, BudgetUnknown
 from trading.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -99,16 +99,23 @@ class Spending:
         return bool(self.limits.usd or self.limits.tokens)
 
     async def reserve(self, entries: Sequence[Entry], run_id: str | None, lasts_s: float) -> list[Held]:
-        """All of the entries or none; hand each back by `settle` or `keep`. Raises BudgetExceeded."""
+        """All of the entries or none; hand each back by `settle` or `keep`. Raises BudgetExceeded and BudgetUnknown."""
         run = run_id or self.run_id
-        sent = self._clock.monotonic() >= self._ask_from
-        try:
-            passed = await self._ask(run, entries, lasts_s) if sent else None
-        except asyncio.CancelledError:
-            self._untold += [Outcome(entry.id, Decimal(0), 0) for entry in entries]
-            raise
+        sent: asyncio.Task[tuple[bool, Standing]] | None = None
+        passed = None
+        if self._clock.monotonic() >= self._ask_from:
+            try:
+                await self._catch_up()
+                sent = self._begin(self._ledger.reserve(run, entries, self.limits, lasts_s))
+                passed, standing = await self._ended(sent)
+                self._learn(standing)
+            except asyncio.CancelledError:
+                self._undo(entries, sent)
+                raise
+            except LedgerAway as away:
+                self._leave_alone(away)
         if passed is None:
-            return self._decide_alone(run, entries, sent=sent)
+            return self._decide_alone(run, entries, sent)
         if not passed:
             raise self._refusal(run, entries)
         now = self._now()
@@ -176,6 +183,8 @@ class Spending:
             self._looking.cancel()
         if self.limited:
             self._ask_from = -math.inf
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=self._wait_s)
             try:
                 await self._catch_up()
             except LedgerAway as away:
@@ -183,32 +192,25 @@ class Spending:
         for task in self._tasks:
             task.cancel()
 
-    async def _ask(self, run: str, entries: Sequence[Entry], lasts_s: float) -> bool | None:
-        """What the ledger says to it; None while it is away."""
-        try:
-            await self._catch_up()
-            passed, standing = await self._bounded(self._ledger.reserve(run, entries, self.limits, lasts_s))
-        except LedgerAway as away:
-            self._leave_alone(away)
-            return None
-        self._learn(standing)
-        return passed
-
-    def _decide_alone(self, run: str, entries: Sequence[Entry], *, sent: bool) -> list[Held]:
+    def _decide_alone(self, run: str, entries: Sequence[Entry], sent: asyncio.Task[Any] | None) -> list[Held]:
         unknown = self._ahead is None or len(self._unwritten) >= _MOST_UNWRITTEN
         if unknown or overrun(self._used(run), self.limits, *_sum(entries)) is not None:
-            if sent:  # whatever of it reached the ledger all the same is to count nothing
-                self._untold += [Outcome(entry.id, Decimal(0), 0) for entry in entries]
+            self._undo(entries, sent)
             if not unknown:
                 raise self._refusal(run, entries)
-            raise BudgetExceeded(
-                "what has been spent is not known while the database is away; models that cost money wait for it",
-                skip=self._skips,
-            )
+            raise BudgetUnknown("what has been spent is not known; models that cost money wait for the database")
         now = self._now()
         held = [Held(replace(entry, taken_at=now), run, written=False) for entry in entries]
         self._unwritten += held
         return held
+
+    def _undo(self, entries: Sequence[Entry], sent: asyncio.Task[Any] | None) -> None:
+        """Whatever of it reaches the ledger all the same is to count nothing. It is told once nothing can come later:
+        a ledger does not know what it is told of before that.
+        """
+        outcomes = [Outcome(entry.id, Decimal(0), 0) for entry in entries]
+        if sent is not None:
+            sent.add_done_callback(lambda _: self._untold.extend(outcomes))
 
     def _refusal(self, run: str, entries: Sequence[Entry]) -> BudgetExceeded:
         usd, tokens = _sum(entries)
@@ -297,9 +299,15 @@ class Spending:
 
     async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, waited for `wait_s` at most, however long its cancellation takes. Raises LedgerAway."""
+        return await self._ended(self._begin(work))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work, name="budget")
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    async def _ended(self, task: asyncio.Task[T]) -> T:
         try:
             done, _ = await asyncio.wait([task], timeout=self._wait_s)
         except asyncio.CancelledError:

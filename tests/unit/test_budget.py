@@ -33,6 +33,7 @@ from llm_integration.errors import (
     BackendError,
     BadReply,
     BudgetExceeded,
+    BudgetUnknown,
     ConnectionBroken,
     NotUsable,
     RateLimited,
@@ -440,12 +441,19 @@ async def test_a_ledger_that_hangs_is_waited_for_once_by_all_who_end_at_the_same
     assert world.ledger.asked - before == 1
 
 
-async def test_a_ledger_that_was_never_there_lets_no_paid_call_through() -> None:
-    world, backend = World(daily_usd=9), Scripted()
+@pytest.mark.parametrize("at_limit", ["free", "skip"])
+async def test_a_ledger_that_was_never_there_lets_no_paid_call_through_before_it_is(at_limit: str) -> None:
+    """That is no limit reached: the call is worth another try, and the signal is not skipped for it."""
+    world, backend = World(daily_usd=9, at_limit=at_limit), Scripted()
     world.ledger.away = "refusing"
-    with pytest.raises(BudgetExceeded, match="not known while the database is away"):
-        await world.around(backend).chat(REQUEST)
-    assert backend.asked == 0
+    chain = Fallback([Candidate("paid/a/b", world.around(backend))])
+    with pytest.raises(BudgetUnknown, match="wait for the database") as caught:
+        await chain.chat(REQUEST)
+    assert (backend.asked, caught.value.retryable, caught.value.charged) == (0, True, False)
+    world.ledger.away = None
+    await world.clock.advance(6)
+    await chain.chat(REQUEST)
+    assert backend.asked == 1
 
 
 async def test_what_the_ledger_counted_for_a_refused_call_is_given_back() -> None:
