@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from llm_integration.answers import Answer
+from llm_integration.backends import SAME_EVERY_TIME
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError, ContextExceeded, RequestRejected, Unaskable
@@ -21,7 +22,6 @@ from trading.model import Signal
 
 log = logging.getLogger(__name__)
 
-SAME_EVERY_TIME = frozenset({"rules", "replay"})
 WITHHELD = frozenset({
     "content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii",
     "guardrail_intervened",

@@ -15,6 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 GROUP = "tradent.backends"
+SAME_EVERY_TIME = frozenset({"rules", "replay"})
+"""Backends that ask nobody: their answers need not be kept, and would be no better a second time."""
 _SHARED = {"wire"}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
-from llm_integration.backends import backend_class
+from llm_integration.backends import SAME_EVERY_TIME, backend_class
 from llm_integration.backends.wire.secrets import without_password
 from llm_integration.calling.audit import Audit
 from llm_integration.calling.breaker import Breaker, Gate
@@ -40,7 +40,6 @@ from llm_integration.ports import Backend, BackendContext
 from trading.clock import Clock
 
 __all__ = ["Caller", "Stores", "build", "key_names"]
-_UNKEPT = ("rules", "replay")
 _IDENTITY = {"base_url", "servers", "headers", "region", "commands", "context_tokens"}
 SharedLedger = Callable[[str, str | None, str | None, Limits], Ledger]
 
@@ -101,7 +100,7 @@ def build(
         hedge = Hedge(place.budget, clock, config.hedge_after_seconds, config.hedge_urgency, place.limiter.room)
         breakers[model] = Breaker(hedge, clock, model, partial(_instead, breakers), peers=breakers.values)
         asked: Backend = Retry(breakers[model], clock, config.max_retries)
-        if name not in _UNKEPT:
+        if name not in SAME_EVERY_TIME:
             asked = Cache(asked, replies, settings.model_dump_json(include=_IDENTITY))
         candidates[model] = Candidate(model, asked, settings.timeout_seconds)
 
