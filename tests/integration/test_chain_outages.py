@@ -132,3 +132,35 @@ async def agree(pool: asyncpg.Pool, daily_usd: str) -> None:
         assert (row["usd"], row["tokens"]) == (row["reserved_usd"], row["reserved_tokens"]), dict(row)
         assert row["kind"] != "day" or row["usd"] <= float(daily_usd), dict(row)
     assert await pool.fetchval("SELECT count(*) FROM llm_budget_reservations WHERE settled_at IS NULL") == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("panel", [False, True], ids=["chain", "ensemble"])
+async def test_work_cancelled_at_any_moment_leaves_nothing_reserved_in_the_database(
+    database: str, direct: asyncpg.Pool, panel: bool, seed: int
+) -> None:
+    chance = random.Random(seed)
+    mean_s = chance.choice([0.003, 0.01, 0.03])
+    pool = await create_pool(database, size=8)
+    async with ChainWorld(
+        chance, clock=CLOCK, stores=stores_at(database, pool), quota_scope="database", quota=1000, window_s=WINDOW_S,
+        faults=0.2, panel=panel, hedge_after_seconds=0.05, budget={"daily_usd": 100}, timeout_seconds=0.4,
+    ) as world:  # fmt: skip
+        signals = make_signals(120, chance)
+        for start in range(0, len(signals), 6):
+            works = [
+                asyncio.create_task(world.processor.process(world.claims(signals[first : first + 2])))
+                for first in range(start, start + 6, 2)
+            ]
+            for work in works:
+                await asyncio.sleep(chance.expovariate(1 / mean_s))
+                work.cancel()
+            await asyncio.wait(works, timeout=20)
+            assert all(work.done() for work in works)
+    await pool.close()
+    assert await direct.fetchval("SELECT count(*) FROM llm_budget_reservations WHERE settled_at IS NULL") == 0
+    assert await direct.fetchval("SELECT count(*) FROM llm_quota_entries WHERE counted_at IS NULL") == 0
+    assert await direct.fetchval("SELECT count(*) FROM llm_quota_members") == 0
+    assert await direct.fetchval("SELECT count(*) FROM llm_budget_reservations") > 0
+    for row in await direct.fetch(PERIODS):
+        assert (row["usd"], row["tokens"]) == (row["reserved_usd"], row["reserved_tokens"]), dict(row)

@@ -15,7 +15,7 @@ import pytest
 
 from llm_integration.calling.budget import give_back_all
 from llm_integration.calling.spending import Spending
-from llm_integration.calling.spending_ledger import Entry
+from llm_integration.calling.spending_ledger import Entry, Limits, Standing
 from llm_integration.calling_config import BudgetSettings
 from llm_integration.errors import BackendError, DeadlinePassed
 from llm_integration.llm_processor import Postponed
@@ -187,3 +187,39 @@ async def test_a_worker_stopped_at_any_moment_hands_back_what_it_had_not_ended(s
             await worker.drain(chance.choice([0.0, 0.05]))
             assert not world.queue.count(TaskStatus.PROCESSING)
         await world.rate([])
+
+
+class Committing(CheckedSpending):
+    """A ledger whose server goes on with a reservation that is given up, until `committed` lets it end."""
+
+    def __init__(self, clock: HurriedClock) -> None:
+        super().__init__(clock)
+        self.begun = asyncio.Event()
+        self.committed = asyncio.Event()
+
+    async def reserve(
+        self, run_id: str, entries: Sequence[Entry], limits: Limits, lasts_s: float
+    ) -> tuple[bool, Standing]:
+        self.begun.set()
+        try:
+            await self.committed.wait()
+        except asyncio.CancelledError:
+            await self.committed.wait()
+        return await super().reserve(run_id, entries, limits, lasts_s)
+
+
+@pytest.mark.parametrize("given_up", ["cancelled", "too slow"])
+async def test_a_reservation_given_up_while_it_is_written_goes_back_once_it_is(given_up: str) -> None:
+    clock = HurriedClock()
+    ledger = Committing(clock)
+    spending = Spending(BudgetSettings(daily_usd=Decimal(1)), ledger, clock, "torture", wait_s=0.05, away_s=0)
+    reserving = asyncio.create_task(spending.reserve([Entry(uuid4(), "openrouter/a", Decimal("0.1"), 100)], None, 60))
+    await ledger.begun.wait()
+    if given_up == "cancelled":
+        reserving.cancel()
+    await asyncio.wait([reserving])
+    await spending.tell()
+    ledger.committed.set()
+    await spending.close()
+    assert ledger.reserved == 1
+    assert ledger.open == 0
