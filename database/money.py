@@ -142,13 +142,20 @@ class PostgresSpendingLedger:
         kinds = sorted({*limits.usd, *limits.tokens})
         most = kinds, [limits.usd.get(kind) for kind in kinds], [limits.tokens.get(kind) for kind in kinds]
         with _away():
-            rows = await self._pool.fetch(RESERVE, *wanted, timedelta(seconds=lasts_s), *most)
+            rows = await self._reserve(*wanted, timedelta(seconds=lasts_s), *most)
             while not rows[0]["present"]:
                 await self._pool.execute(OPEN, *wanted)
-                rows = await self._pool.fetch(RESERVE, *wanted, timedelta(seconds=lasts_s), *most)
+                rows = await self._reserve(*wanted, timedelta(seconds=lasts_s), *most)
             if rows[0]["kind"] is None:  # all of them are there already
                 rows = [*rows, *await self._pool.fetch(STANDING, run_id)]
         return rows[0]["fits"], _standing(rows)
+
+    async def _reserve(self, *words: object) -> list[asyncpg.Record]:
+        try:
+            rows: list[asyncpg.Record] = await self._pool.fetch(RESERVE, *words)
+        except asyncpg.UniqueViolationError:  # an earlier try, long given up, has only now been written: see it
+            rows = await self._pool.fetch(RESERVE, *words)
+        return rows
 
     async def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Correct what the entries count; those settled before stay as they are. Raises LedgerAway."""

@@ -46,6 +46,7 @@ from tests.waiting import until
 from trading.clock import Clock
 from trading.model import Signal
 
+Fault = Callable[[Answer, random.Random], Step]
 WINDOW_S = 60.0
 KEYS = {"openrouter": "sk-or-torture", "openai": "sk-torture"}
 PAID = {"openrouter/test/a": {"input_per_million": 1, "output_per_million": 4}}
@@ -78,18 +79,19 @@ class HurriedClock:
 class Mischief:
     """What a server does with each request, by chance: answers well, or in one of many ways does not."""
 
-    def __init__(self, chance: random.Random, share: float, clock: Clock) -> None:
+    def __init__(self, chance: random.Random, share: float, clock: Clock, kinds: Sequence[Fault]) -> None:
         self.arrivals: list[float] = []
-        self.share = share
+        self._share = share
+        self._kinds = kinds
         self._chance = chance
         self._clock = clock
 
     def __call__(self, body: Json) -> Step:
         self.arrivals.append(self._clock.monotonic())
         good = rate_all(body)
-        if self._chance.random() >= self.share or "canary" in json.dumps(body.get("response_format", "")):
+        if self._chance.random() >= self._share or "canary" in json.dumps(body.get("response_format", "")):
             return good
-        return self._chance.choice(FAULTS)(good, self._chance)
+        return self._chance.choice(self._kinds)(good, self._chance)
 
     def most_in_a_window(self, window_s: float) -> int:
         """The most requests that arrived in any so many seconds."""
@@ -97,20 +99,20 @@ class Mischief:
         return max((bisect_left(times, at + window_s) - place for place, at in enumerate(times)), default=0)
 
 
-def _said(status: int, message: str, **headers: str) -> Callable[[Answer, random.Random], Step]:
+def _said(status: int, message: str, **headers: str) -> Fault:
     body = {"error": {"code": status, "message": message}}
     return lambda good, chance: Answer(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def _inside(status: int, message: str) -> Callable[[Answer, random.Random], Step]:
+def _inside(status: int, message: str) -> Fault:
     return lambda good, chance: Answer({"error": {"code": status, "message": message}})
 
 
-def _as(**fields: Any) -> Callable[[Answer, random.Random], Step]:
+def _as(**fields: Any) -> Fault:
     return lambda good, chance: Answer({**good.body, **fields})
 
 
-def _saying(change: Callable[[str, random.Random], str]) -> Callable[[Answer, random.Random], Step]:
+def _saying(change: Callable[[str, random.Random], str]) -> Fault:
     """The good answer, its text changed."""
 
     def answer(good: Answer, chance: random.Random) -> Step:
@@ -144,7 +146,7 @@ def _usage(chance: random.Random) -> Json:
     return {name: chance.choice(odd) for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cost")}
 
 
-FAULTS: Sequence[Callable[[Answer, random.Random], Step]] = (
+FAULTS: Sequence[Fault] = (
     _said(429, "slow down"),
     _said(429, "slow down", Retry_After="2"),
     _said(429, "slow down", Retry_After="-7"),
@@ -181,7 +183,7 @@ FAULTS: Sequence[Callable[[Answer, random.Random], Step]] = (
     lambda good, chance: Answer({**good.body, "usage": _usage(chance)}),
     lambda good, chance: Answer(json.dumps({**good.body, "usage": _usage(chance)}).replace("Infinity", "1e999")),
 )
-LASTING: Sequence[Callable[[Answer, random.Random], Step]] = (
+LASTING: Sequence[Fault] = (
     _said(401, "no such key"),
     _said(402, "no credit"),
     _said(403, "not allowed"),
@@ -273,6 +275,7 @@ class ChainWorld:
         panel: bool = False,
         samples: int = 1,
         window_s: float = WINDOW_S,
+        kinds: Sequence[Fault] | None = None,
         **llm: Any,
     ) -> None:
         self.clock: Clock = clock or HurriedClock()
@@ -280,9 +283,9 @@ class ChainWorld:
         self.quota = quota
         self._stores = stores or Stores(no_shared_quota, self.spending, MemoryReplies(self.clock))
         self._own_stores = stores is None
-        self.paid = Mischief(chance, faults, self.clock)
-        self.other = Mischief(chance, faults, self.clock)
-        self.local = Mischief(chance, faults / 2, self.clock)
+        self.paid = Mischief(chance, faults, self.clock, kinds or FAULTS)
+        self.other = Mischief(chance, faults, self.clock, kinds or FAULTS)
+        self.local = Mischief(chance, faults / 2, self.clock, FAULTS)
         self.queue = queue or MemoryQueue(self.clock)
         self._llm = {"quota_scope": "process", "samples": samples, **llm}
         self._panel = panel

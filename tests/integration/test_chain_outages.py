@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -24,6 +26,7 @@ from database.tasks import PostgresTaskQueue
 from llm_integration import llm_processor
 from llm_integration.calling.compose import Stores
 from llm_integration.calling.ledger import Limits
+from llm_integration.calling.spending_ledger import NO_LIMITS, Entry
 from llm_integration.worker import LLMWorker
 from tests.chain import ChainWorld, make_signals
 from tests.marketdata import make_bar
@@ -164,3 +167,12 @@ async def test_work_cancelled_at_any_moment_leaves_nothing_reserved_in_the_datab
     assert await direct.fetchval("SELECT count(*) FROM llm_budget_reservations") > 0
     for row in await direct.fetch(PERIODS):
         assert (row["usd"], row["tokens"]) == (row["reserved_usd"], row["reserved_tokens"]), dict(row)
+
+
+async def test_an_entry_that_is_written_twice_at_once_counts_once(direct: asyncpg.Pool) -> None:
+    """As when a reservation that was given up is still on its way while it is written down late."""
+    ledger = PostgresSpendingLedger(direct)
+    for _ in range(15):
+        entry = Entry(uuid4(), "openrouter/test/a", Decimal(1), 1)
+        await asyncio.gather(*(ledger.reserve("run", [entry], NO_LIMITS, 60) for _ in range(4)))
+    assert {row["usd"] for row in await direct.fetch(PERIODS)} == {15}

@@ -21,7 +21,7 @@ from llm_integration.errors import BackendError, DeadlinePassed
 from llm_integration.llm_processor import Postponed
 from llm_integration.model import TaskStatus
 from llm_integration.ports import ignore_call
-from tests.chain import ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
+from tests.chain import FAULTS, LASTING, ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
 from tests.servers import Answer, Hang, rating_for
 from trading.model import Signal
 
@@ -36,6 +36,7 @@ async def test_every_signal_ends_once_whatever_the_servers_do(seed: int) -> None
         chance,
         quota=chance.choice([20, 60, 200]),
         faults=chance.choice([0.2, 0.5, 0.9]),
+        kinds=(*FAULTS, *LASTING) if seed % 2 else FAULTS,
         panel=seed % 3 == 1,
         samples=1 + (seed % 4 == 2),
         batch_size=chance.choice([1, 1, 5]),
