@@ -24,7 +24,7 @@ TradentError
 import math
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from trading.errors import TradentError
 
@@ -57,6 +57,13 @@ class BackendError(TradentError):
         self.retry_after_s = _bounded(retry_after_s)
         self.headers_at = headers_at
         self.reply = reply
+
+    def reworded(self, message: str) -> Self:
+        """The same failure in other words: its class and all that it carries stay."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.args = (message,)
+        return other
 
 
 class Unreachable(BackendError):

@@ -7,7 +7,6 @@ of the answers nor rounding decides anything.
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, zip_longest
@@ -211,8 +210,9 @@ def _nobody(errors: Sequence[tuple[str, BackendError]]) -> BackendError:
         return errors[0][1]
     chosen = min((error for _, error in errors), key=lambda error: (not error.retryable, not _was_too_late(error)))
     waits = [error.retry_after_s for _, error in errors if error.retryable and error.retry_after_s is not None]
-    together = copy(chosen)
-    together.args = ("none of those asked answered: " + "; ".join(f"{name}: {error}" for name, error in errors),)
+    together = chosen.reworded(
+        "none of those asked answered: " + "; ".join(f"{name}: {error}" for name, error in errors)
+    )
     together.retry_after_s = min(waits, default=None)
     return together
 

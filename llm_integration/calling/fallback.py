@@ -92,10 +92,4 @@ def _nobody(failures: Sequence[tuple[str, BackendError]]) -> BackendError:
     if not failures:
         return NotUsable("no model is set; name one as llm.model")
     last = next((error for _, error in reversed(failures) if not isinstance(error, BudgetExceeded)), failures[-1][1])
-    return type(last)(
-        "no model answered: " + "; ".join(f"{model}: {error}" for model, error in failures),
-        status=last.status,
-        retry_after_s=last.retry_after_s,
-        headers_at=last.headers_at,
-        reply=last.reply,
-    )
+    return last.reworded("no model answered: " + "; ".join(f"{model}: {error}" for model, error in failures))

@@ -134,4 +134,4 @@ def _all(values: Iterable[bool | None]) -> bool | None:
 def _none(failures: Sequence[tuple[str, BackendError]]) -> BackendError:
     last = failures[-1][1]
     reasons = "; ".join(f"{address}: {error}" for address, error in failures)
-    return type(last)(f"no server can be reached: {reasons}", retry_after_s=last.retry_after_s)
+    return last.reworded(f"no server can be reached: {reasons}")

@@ -53,6 +53,20 @@ def pair(first: Named, second: Named) -> Fallback:
     return Fallback([Candidate("one/a/b", first), Candidate("two/c", second, timeout_s=3)])
 
 
+class House(ServerFailed):
+    """The error of a backend that another package brings, made in its own way."""
+
+    def __init__(self, room: int, said: str) -> None:
+        super().__init__(said, status=500)
+        self.room = room
+
+
+async def test_where_nobody_answers_the_last_failure_keeps_all_that_it_carries() -> None:
+    with pytest.raises(House, match="no model answered: one/a/b: busy; two/c: out of order") as caught:
+        await pair(Named("one", RateLimited("busy")), Named("two", House(7, "out of order"))).chat(REQUEST)
+    assert (caught.value.room, caught.value.status) == (7, 500)
+
+
 async def test_the_first_that_answers_wins() -> None:
     """The first choice's answer is no fallback, and the second is not asked."""
     first, second = Named("one"), Named("two")
