@@ -14,7 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
-from llm_integration.backends.wire.gguf_model import GgufModel, Stopped, inspect
+from llm_integration.backends.wire.gguf_file import inspect
+from llm_integration.backends.wire.gguf_model import GgufModel, Stopped
 from llm_integration.errors import BackendError, NotUsable, TimedOut
 from llm_integration.ports import BackendContext, Capabilities, ChatReply, ChatRequest, Health, Price
 from trading.clock import Clock
@@ -141,9 +142,16 @@ class _File:
             async with asyncio.timeout(_STOP_LIMIT_S), self._turn:
                 if self._loading is not None:
                     with suppress(BackendError):
-                        model = await asyncio.shield(self._loading)
-                        await asyncio.get_running_loop().run_in_executor(self._thread, model.close)
+                        await self._free(await asyncio.shield(self._loading))
         self._thread.shutdown(wait=False)
+
+    async def _free(self, model: GgufModel) -> None:
+        try:
+            freed = asyncio.get_running_loop().run_in_executor(self._thread, model.close)
+        except RuntimeError:  # the program is ending: its threads have taken their last work
+            model.close()
+        else:
+            await freed
 
     async def _load(self) -> GgufModel:
         """The loaded model. Raises NotUsable. A load goes on for the next call when this one gives up."""

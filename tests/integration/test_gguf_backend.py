@@ -346,6 +346,21 @@ def test_nothing_of_a_load_is_printed() -> None:
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
 
 
+def test_a_program_that_never_closed_its_client_ends_without_complaint() -> None:
+    script = (
+        "from llm_integration import get_llm_client\n"
+        "import sys\n"
+        "client = get_llm_client(backend='local_llama', model_path=sys.argv[1], max_tokens=16)\n"
+        "print(bool(client.generate('Up or down?').text))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(MODEL)],
+        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("True\n", "", 0)
+
+
 async def test_what_two_prompts_begin_with_is_read_once(model: Backend) -> None:
     """The same instructions before each question cost their time only the first time."""
     read: list[int] = []
