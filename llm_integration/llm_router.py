@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from llm_integration.calling.router import DEFAULT_KIND, Facts, choose, kind_of, routes_of
 from llm_integration.calling_config import split_model
 from llm_integration.config import BackendSettings, LLMConfig
+from llm_integration.library.settings import client_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ def route(
 ) -> Routed:
     """Where the routes send such a request; an agent that is known by name brings its kind with it.
 
-    `urgency` and `complexity` are 0 to 1. Without `config` the settings are those of `config.json` in the working
-    directory, or the defaults where there is no such file. Raises SettingsError.
+    `urgency` and `complexity` are 0 to 1. Without `config` the settings are those that `get_llm_client` would take: the
+    environment over `configs/llm.yaml` over `config.json`. Raises SettingsError.
     """
-    settings = config or LLMConfig.found()
+    settings = config or client_config({})
     kind = kind_of(agent, kind)
     facts = Facts(kind, agent, urgency, complexity, prompt_tokens)
     chosen, why = choose(routes_of(settings), facts)
@@ -48,7 +49,7 @@ def get_llm_config(agent: str | None = None, *, config: LLMConfig | None = None)
     `backend`, `model` (its name on the wire), `model_string` (both), `fallbacks` (model strings), `temperature`,
     `max_tokens`, `timeout` (seconds), `kind`, and `route`, which says why. Raises SettingsError.
     """
-    settings = config or LLMConfig.found()
+    settings = config or client_config({})
     routed = route(agent, config=settings)
     first, *fallbacks = routed.models
     backend, model = split_model(first)

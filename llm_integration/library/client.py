@@ -1,5 +1,6 @@
 """`get_llm_client`: any configured model behind a few plain calls, called as the daemon calls it."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,10 +65,8 @@ class LLMClient:
         self.run_id = run_id or uuid4().hex
         self.calls: list[Call] = []
         self._clock = clock or SystemClock()
-        self._audit = AuditFile(config.audit.jsonl, config.audit.redact) if config.audit.jsonl else None
-        keys = {name: secret(variable) for name, variable in key_names(config).items()}
-        self._caller: Caller = build(config.model_copy(update={"quota_scope": "process"}), self._clock, keys)
-        self._end = finalize(self, _end, self._caller, self._audit)
+        self._keys = {name: secret(variable) for name, variable in key_names(config).items()}
+        self._begin()
 
     def __enter__(self) -> "LLMClient":
         return self
@@ -127,11 +126,11 @@ class LLMClient:
 
     def healthcheck(self) -> dict[str, Health]:
         """Each model string, and whether it can be used now; the first choice first."""
-        return dict(LOOP.run(self._caller.check()))
+        return dict(LOOP.run(self._here().check()))
 
     async def ahealthcheck(self) -> dict[str, Health]:
         """As `healthcheck`."""
-        return dict(await LOOP.arun(self._caller.check()))
+        return dict(await LOOP.arun(self._here().check()))
 
     def close(self) -> None:
         """Let go of connections; a client that is forgotten does so by itself."""
@@ -139,17 +138,29 @@ class LLMClient:
 
     async def aclose(self) -> None:
         """As `close`."""
-        if self._end.detach() is not None:
+        if self._process == os.getpid() and self._end.detach() is not None:
             await LOOP.arun(_close(self._caller, self._audit))
+
+    def _begin(self) -> None:
+        config, self._process = self.config, os.getpid()
+        self._audit = AuditFile(config.audit.jsonl, config.audit.redact) if config.audit.jsonl else None
+        self._caller: Caller = build(config.model_copy(update={"quota_scope": "process"}), self._clock, self._keys)
+        self._end = finalize(self, _end, self._process, self._caller, self._audit)
+
+    def _here(self) -> Caller:
+        """What asks the models in this process; a forked child has connections, quota and audit chain of its own."""
+        if self._process != os.getpid():
+            self._begin()
+        return self._caller
 
     async def _ask(self, messages: tuple[Message, ...], options: Mapping[str, Any]) -> Generation:
         request = self._request(messages, **options)
         began = time.perf_counter()
-        reply = await self._caller.backend.chat(request)
+        reply = await self._here().backend.chat(request)
         return _generation(reply, (time.perf_counter() - began) * 1000)
 
     def _stream(self, messages: tuple[Message, ...], options: Mapping[str, Any]) -> AsyncIterator[ChatChunk]:
-        return stream(self._caller.backend, self._request(messages, **options))
+        return stream(self._here().backend, self._request(messages, **options))
 
     def _request(
         self,
@@ -244,8 +255,10 @@ def _generation(reply: ChatReply, latency_ms: float) -> Generation:
     )
 
 
-def _end(caller: Caller, audit: AuditFile | None) -> None:
-    LOOP.finish(_close(caller, audit))
+def _end(process: int, caller: Caller, audit: AuditFile | None) -> None:
+    """Close what a client has; what is its parent's, a forked child keeps as it is, and the parent closes it."""
+    if process == os.getpid():
+        LOOP.finish(_close(caller, audit))
 
 
 async def _close(caller: Caller, audit: AuditFile | None) -> None:

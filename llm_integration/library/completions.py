@@ -1,6 +1,5 @@
 """`LocalChatCompletion`: a local model behind the shape that programs written for OpenAI's library expect."""
 
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -9,13 +8,14 @@ from uuid import uuid4
 
 from llm_integration.backends import backend_names
 from llm_integration.library.client import Generation, LLMClient, get_llm_client
+from llm_integration.library.settings import names_a_model
 from llm_integration.streaming import ChatChunk
 
 Completion = dict[str, Any]
 
 
 class LocalChatCompletion:
-    """Chat completions by the model that the environment names; without a name, by llama.cpp's server on this machine.
+    """Chat completions by the model that the environment or `configs/llm.yaml` names, else llama.cpp's server here.
 
     All calls of a process share one client for each choice of model.
     """
@@ -57,11 +57,10 @@ class LocalChatCompletion:
 
     @classmethod
     def _client(cls, model: str | None) -> LLMClient:
-        named = any(os.environ.get(name, "").strip() for name in ("LLM_BACKEND", "LLM_INSTRUCT_MODEL_PATH"))
         whole = model is not None and model.partition("/")[0] in backend_names()
         with cls._lock:
             if model not in cls._clients:
-                backend = None if whole or named else "llama_cpp"
+                backend = None if whole or names_a_model() else "llama_cpp"
                 cls._clients[model] = get_llm_client(
                     backend=model if whole else backend, model=None if whole else model
                 )

@@ -70,6 +70,14 @@ def client_config(arguments: Mapping[str, Any]) -> LLMConfig:
     return config.model_copy(update={"model": asked[0], "fallback_models": asked[1:]}) if asked else config
 
 
+def names_a_model() -> bool:
+    """Whether the environment or `configs/llm.yaml` says which backend answers. Raises SettingsError."""
+    said = {**_from_file(), **_from_environment()}
+    whole = str(said.get("model") or "").partition("/")[0] in backend_names()
+    further = said.get("llm")
+    return whole or bool(said.get("backend") or said.get("instruct_model_path") or (further and "model" in further))
+
+
 def _from_environment() -> dict[str, str]:
     found = {name: os.environ.get(variable, "").strip() for name, variable in _ENVIRONMENT.items()}
     return {name: value for name, value in found.items() if value}

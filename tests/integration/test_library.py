@@ -218,6 +218,19 @@ async def test_streamed_completions_have_it_too(server: OpenAIServer) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings", ["backend: openai\nmodel: test/model", "model: openai/test/model", "llm: {model: openai/test/model}"]
+)
+async def test_completions_come_from_the_backend_that_the_file_names(
+    settings: str, server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LLM_BACKEND")
+    monkeypatch.delenv("LLM_MODEL")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "llm.yaml").write_text(settings)
+    assert (await LocalChatCompletion.acreate(messages=ASKED))["model"] == "openai/test/model"
+
+
+@pytest.mark.parametrize(
     "environment, model",
     [
         ({"LLM_BACKEND": "local_llama", "LLM_INSTRUCT_MODEL_PATH": "/models/m.gguf"}, "gguf//models/m.gguf"),

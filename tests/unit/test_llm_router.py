@@ -71,6 +71,12 @@ def test_the_settings_file_of_the_working_directory_is_read_each_time(directory:
     assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "ollama/mistral:7b"
 
 
+def test_what_a_client_would_be_told_holds_here_too(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "config.json").write_text(json.dumps({"llm": {"local_model": "ollama/mistral:7b"}}))
+    monkeypatch.setenv("LLM_BACKEND", "llama_cpp")
+    assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "llama_cpp/local"
+
+
 def test_a_mistake_in_the_settings_file_is_told(directory: Path) -> None:
     (directory / "config.json").write_text('{"llm": {"model": "nobody/x"}}')
     with pytest.raises(SettingsError, match=r"llm.model.*nobody"):
