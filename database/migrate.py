@@ -44,12 +44,12 @@ async def pending(url: str) -> list[str]:
 
 
 async def require_current(url: str) -> None:
-    """Raise StorageError when migrations are pending: for starts that may not change the schema."""
+    """Raise StorageError when migrations are pending: for what may not change the schema."""
     missing = await pending(url)
     if missing:
         raise StorageError(
-            f"the database lacks {len(missing)} migration(s) ({', '.join(missing)}); start without --no-migrate, "
-            "or apply database/llm_schema_updates.sql to an empty database with psql -f"
+            f"the database lacks {len(missing)} migration(s) ({', '.join(missing)}); `run` without --no-migrate "
+            "applies them; on an empty database, so does psql -f database/llm_schema_updates.sql"
         )
 
 

@@ -150,7 +150,9 @@ def _require_json_object(path: Path) -> None:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise SettingsError([f"{path}: there is no such file; name one with --config"]) from None
+        raise SettingsError(
+            [f"{path}: there is no such file; name one with --config, or write {{}} into it for the defaults"]
+        ) from None
     except OSError as error:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from database.audit import verify
 from database.engine import create_pool
+from database.migrate import require_current
 from llm_integration.audit_file import verify_file
 from service.settings import Settings
 from service.store_room import reach_database
@@ -17,13 +18,14 @@ async def verify_trail(settings: Settings, file: Path | None) -> int:
         found = f"{file}: {calls} calls"
     else:
         async with reach_database(settings.database) as url:
+            await require_current(url)
             pool = await create_pool(url, settings.database)
             try:
                 result = await verify(pool)
             finally:
                 await pool.close()
         faults = list(result.faults)
-        found = f"{result.calls} calls in {result.chains} chains"
+        found = f"{result.calls} calls in {result.chains} chain{'' if result.chains == 1 else 's'}"
         if result.pruned:
             found += f", {result.pruned} more were deleted by age"
     for fault in faults:

@@ -11,6 +11,7 @@ from database.embedded import EmbeddedPostgres
 from database.embedded_process import find_programs
 from database.engine import create_pool
 from database.exports import PostgresExportSource
+from database.migrate import require_current
 from llm_integration.calling.compose import key_names
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.csv_files import DirectoryHeld
@@ -97,6 +98,7 @@ def secrets_of(settings: Settings) -> list[str]:
 
 async def _export(settings: Settings, *, rebuild: bool) -> None:
     async with reach_database(settings.database) as url:
+        await require_current(url)
         pool = await create_pool(url, settings.database)
         exporter = LLMCSVExporter(
             settings.llm.csv_output_directory,

@@ -55,7 +55,7 @@ class Backend:
     async def chat(self, request: ChatRequest) -> ChatReply:
         """The rating of each of `request.signals`, in the JSON that a model would give. Raises RequestRejected."""
         if not request.signals:
-            raise RequestRejected("rules rate signals; this request names none")
+            raise RequestRejected("the rules rate signals by their indicators; they answer no other question")
         if len(request.signals) == 1 and not _asks_for_batch(request.schema):
             answer = rate(request.signals[0])
         else:

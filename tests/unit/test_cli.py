@@ -78,7 +78,7 @@ def test_wrong_settings_are_told_line_by_line(folder: Path, case: str, capsys: T
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "config.json: there is no such file; name one with --config"),
+        (None, "config.json: there is no such file; name one with --config, or write {} into it for the defaults"),
         (b"{'llm': 1}", "config.json: line 1, column 2: "),
         (b"\xff\xfe\x00", "config.json: is not UTF-8 text"),
         (b"[]", "config.json: expected a JSON object"),
