@@ -47,12 +47,8 @@ async def ratings(daemon: Daemon, look: Look) -> list[dict[str, Any]]:
     for row in view:
         signal_id = f"sig-{row['signal_id']}"
         for shown in (in_file[signal_id], on_bars.get(signal_id, {})):
-            for name in [name for name in _FIGURES if name in shown]:
-                told = float(shown[name]) if shown[name] else None
-                assert told == (None if row[name] is None else approx(float(row[name]), abs=5e-5)), (name, shown, row)
-            for name in [name for name in _WORDS if name in shown]:
-                prefix = "sig-" if name == "reused_from" else ""
-                assert shown[name] == ("" if row[name] is None else f"{prefix}{row[name]}"), (name, shown, row)
+            for name in [name for name in (*_FIGURES, *_WORDS) if name in shown]:
+                assert shown[name] == _cell(name, row[name], shown[name]), (signal_id, name)
     return view
 
 
@@ -78,3 +74,12 @@ async def require_agreement(daemon: Daemon, look: Look, bars: int | None = None)
     assert sorted(in_rows) == sorted(written)
     assert bars is None or len(kept) == bars
     return len(stored)
+
+
+def _cell(name: str, value: Any, shown: str) -> Any:
+    """What a cell of the CSV files must be equal to, where the view says `value`."""
+    if value is None:
+        return ""
+    if name in _WORDS:
+        return f"sig-{value}" if name == "reused_from" else str(value)
+    return shown if shown and float(shown) == approx(float(value), abs=5e-5) else f"about {value}"
