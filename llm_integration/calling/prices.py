@@ -15,9 +15,9 @@ FREE = Price(Decimal(0), Decimal(0), Decimal(0), "free")
 class Priced(Wrapper):
     """A Backend that knows its prices, and whose replies say what they cost as far as that is known.
 
-    `prices` are the settings' own, by model string, over what the backend says. A model on hardware of one's own, or
-    of a backend that is not `metered`, is free where nobody says otherwise: it costs no budget anything, but since it
-    is not known what it costs to run, the cost of its calls stays None.
+    `prices` are the settings' own, by model string, over what the backend says. A model on hardware of one's own costs
+    nothing where nobody says otherwise. One of a backend that is not `metered`, such as a command line assistant, costs
+    no budget anything either, but what its calls cost is not known and stays None.
     """
 
     def __init__(self, inner: Backend, prices: Mapping[str, PriceSettings], *, metered: bool = True) -> None:
@@ -54,6 +54,8 @@ class Priced(Wrapper):
         if reply.cost_usd is not None:
             free = price is not None and price.source == "free" and not reply.cost_usd
             return replace(reply, cost_source="free" if free else "reported")
+        if price is not None and price.source == "free" and self._inner.capabilities(request.model).local:
+            return replace(reply, cost_usd=Decimal(0), cost_source="free")
         if price is None or price.source == "free" or reply.prompt_tokens is None or reply.completion_tokens is None:
             return reply
         cost = cost_of(price, reply.prompt_tokens, reply.completion_tokens)

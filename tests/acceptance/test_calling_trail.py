@@ -4,14 +4,9 @@ import json
 import re
 import signal
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.acceptance.world import FAST, KEY, MODEL, asking, finished, require_agreement
+from tests.acceptance.world import KEY, MODEL, asking, finished, require_agreement
 from tests.daemon import Daemon, Look
-from tests.llama.build import built
-from tests.llama.server import running as llama_running
 from tests.servers import Answer, Json, OpenRouterServer, completion, rating_for
 
 COUNT = "SELECT count(*) FROM llm_calls"
@@ -117,19 +112,3 @@ async def test_old_calls_are_deleted_at_a_start_and_the_trail_stays_whole(databa
     assert await look.value(COUNT) == count - old > 0
     assert await verified(daemon) == (0, [f"ok    {count - old} calls in 2 chains, {old} more were deleted by age"])
     assert await look.value("SELECT count(rating) FROM v_enhanced_signals") == count
-
-
-@pytest.mark.skipif(not built(), reason="llama-server is not built; `make llama-server` builds it")
-async def test_a_check_measures_a_real_llama_server_and_recommends_how_to_ask_it(database: str, tmp_path: Path) -> None:
-    with llama_running(tmp_path / "server.log") as url:
-        llm: dict[str, Any] = {"model": "llama_cpp/local", "backends": {"llama_cpp": {"base_url": url}}}
-        daemon = Daemon(tmp_path, {"trading": {"feed": FAST}, "database": {"url": database}, "llm": llm})
-        status, out, log = await daemon.do("check", "--backends")
-    assert status == 0, log
-    said = out[out.index("llama_cpp/local: ") :]
-    for pattern in (
-        r"asked for schema: 10 of 10 replies fit\n", r"latency: p50 \d.*, p95 \d.*; tokens/s: \d+\n",
-        r"context: \S+", r"a thousand ratings: ", r"recommended: ask for schema\n",
-    ):  # fmt: skip
-        assert re.search(pattern, said), (pattern, out)
-    assert await Look(database).value("SELECT count(*) FROM signals") == 0

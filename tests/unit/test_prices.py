@@ -61,9 +61,16 @@ def test_a_negative_price_is_none() -> None:
     assert Priced(Told(replace(LISTED, input_usd=Decimal(-1))), {}).price("a/b") is None
 
 
-@pytest.mark.parametrize("free", [Priced(Told(local=True), {}), Priced(Told(), {}, metered=False)])
-async def test_a_local_model_is_free_to_a_budget_and_its_calls_cost_is_not_known(free: Priced) -> None:
-    """What it takes in electricity nobody says."""
+async def test_a_local_model_costs_nothing() -> None:
+    free = Priced(Told(local=True), {})
+    reply = await free.chat(REQUEST)
+    assert is_free(free.price("a/b"))
+    assert (reply.cost_usd, reply.cost_source) == (0, "free")
+
+
+async def test_what_is_not_metered_costs_a_budget_nothing_and_nobody_knows_what_else() -> None:
+    """A command line assistant may be paid for by the month, or by the call on somebody's account."""
+    free = Priced(Told(), {}, metered=False)
     reply = await free.chat(REQUEST)
     assert is_free(free.price("a/b"))
     assert (reply.cost_usd, reply.cost_source) == (None, None)
