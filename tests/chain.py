@@ -7,16 +7,13 @@ async with ChainWorld(random.Random(7), quota=40) as world:
 
 import asyncio
 import gc
-import json
 import random
 import time
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -41,12 +38,12 @@ from llm_integration.signal_formatter import SignalFormatter
 from llm_integration.worker import LLMWorker
 from tests.marketdata import make_signal
 from tests.memory_queue import MemoryQueue
-from tests.servers import Answer, Break, Hang, Json, LlamaServer, OpenRouterServer, Step, Stream, completion, rate_all
+from tests.mischief import FAULTS, Fault, Mischief
+from tests.servers import LlamaServer, OpenRouterServer
 from tests.waiting import until
 from trading.clock import Clock
 from trading.model import Signal
 
-Fault = Callable[[Answer, random.Random], Step]
 WINDOW_S = 60.0
 KEYS = {"openrouter": "sk-or-torture", "openai": "sk-torture"}
 PAID = {"openrouter/test/a": {"input_per_million": 1, "output_per_million": 4}}
@@ -74,121 +71,6 @@ class HurriedClock:
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(max(0.0, delay_s) / self._speed)
-
-
-class Mischief:
-    """What a server does with each request, by chance: answers well, or in one of many ways does not."""
-
-    def __init__(self, chance: random.Random, share: float, clock: Clock, kinds: Sequence[Fault]) -> None:
-        self.arrivals: list[float] = []
-        self._share = share
-        self._kinds = kinds
-        self._chance = chance
-        self._clock = clock
-
-    def __call__(self, body: Json) -> Step:
-        self.arrivals.append(self._clock.monotonic())
-        good = rate_all(body)
-        if self._chance.random() >= self._share or "canary" in json.dumps(body.get("response_format", "")):
-            return good
-        return self._chance.choice(self._kinds)(good, self._chance)
-
-    def most_in_a_window(self, window_s: float) -> int:
-        """The most requests that arrived in any so many seconds."""
-        times = sorted(self.arrivals)
-        return max((bisect_left(times, at + window_s) - place for place, at in enumerate(times)), default=0)
-
-
-def _said(status: int, message: str, **headers: str) -> Fault:
-    body = {"error": {"code": status, "message": message}}
-    return lambda good, chance: Answer(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
-
-
-def _inside(status: int, message: str) -> Fault:
-    return lambda good, chance: Answer({"error": {"code": status, "message": message}})
-
-
-def _as(**fields: Any) -> Fault:
-    return lambda good, chance: Answer({**good.body, **fields})
-
-
-def _saying(change: Callable[[str, random.Random], str]) -> Fault:
-    """The good answer, its text changed."""
-
-    def answer(good: Answer, chance: random.Random) -> Step:
-        return Answer(completion(change(good.body["choices"][0]["message"]["content"], chance)))
-
-    return answer
-
-
-def _mixed_up(text: str, chance: random.Random) -> str:
-    """Verdicts of a batch left out, doubled or with each other's numbers; one alone for another symbol."""
-    found = json.loads(text)
-    verdicts = found.get("verdicts")
-    if not verdicts:
-        return json.dumps({"symbol": "DOGE/EUR", **found})
-    what = chance.choice(["drop", "double", "swap", "number", "foreign"])
-    if what == "drop":
-        verdicts.pop(chance.randrange(len(verdicts)))
-    elif what == "double":
-        verdicts.append({**chance.choice(verdicts), "rating": 1})
-    elif what == "swap":
-        chance.shuffle(verdicts)
-    elif what == "number":
-        chance.choice(verdicts)["signal"] = chance.choice([0, -1, 99, "one", None])
-    else:
-        chance.choice(verdicts)["symbol"] = "DOGE/EUR"
-    return json.dumps(found)
-
-
-def _usage(chance: random.Random) -> Json:
-    odd = [-5, 10**30, "many", None, 1.5, True, float("inf"), {}]
-    return {name: chance.choice(odd) for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cost")}
-
-
-FAULTS: Sequence[Fault] = (
-    _said(429, "slow down"),
-    _said(429, "slow down", Retry_After="2"),
-    _said(429, "slow down", Retry_After="-7"),
-    _said(500, "oops"),
-    _said(502, "bad gateway"),
-    _said(503, "loading", Retry_After="1"),
-    _said(529, "overloaded"),
-    _said(408, "too slow"),
-    _said(413, "maximum context length exceeded"),
-    _said(400, "response_format is not supported by this model"),
-    _said(400, "no"),
-    _inside(502, "upstream is down"),
-    _inside(429, "rate limited upstream"),
-    lambda good, chance: Answer({"choices": [{"error": {"code": 502, "message": "x"}, "finish_reason": "error"}]}),
-    _as(choices=None),
-    _as(choices=[]),
-    lambda good, chance: Answer({"provider": good.body}),
-    lambda good, chance: Answer("   \n ."),
-    lambda good, chance: Answer('{"choices": [{"message": {"content": "{'),
-    lambda good, chance: Answer("x" * 3_000_000),
-    lambda good, chance: Answer([1, 2, 3]),
-    lambda good, chance: Answer(b"\xff\xfe\x00"),
-    lambda good, chance: Hang(),
-    lambda good, chance: Hang(after_headers=True),
-    lambda good, chance: Break(),
-    lambda good, chance: Break(before_headers=True),
-    lambda good, chance: Stream(['{"choices": ['], "break"),
-    _saying(lambda text, chance: "I would rather not say."),
-    _saying(lambda text, chance: text[: len(text) // 2]),
-    _saying(lambda text, chance: ""),
-    _saying(lambda text, chance: text + text),
-    _saying(_mixed_up),
-    _saying(_mixed_up),
-    lambda good, chance: Answer({**good.body, "usage": _usage(chance)}),
-    lambda good, chance: Answer(json.dumps({**good.body, "usage": _usage(chance)}).replace("Infinity", "1e999")),
-)
-LASTING: Sequence[Fault] = (
-    _said(401, "no such key"),
-    _said(402, "no credit"),
-    _said(403, "not allowed"),
-    _said(404, "model not found"),
-)
 
 
 class CheckedSpending(MemorySpendingLedger):
@@ -465,8 +347,3 @@ def make_signals(count: int, chance: random.Random | None = None) -> list[Signal
 def unique(calls: Sequence[Call]) -> set[UUID]:
     """The ids of calls."""
     return {call.id for call in calls}
-
-
-def dollars(*amounts: Decimal | None) -> Decimal:
-    """The sum of what is known."""
-    return sum((amount for amount in amounts if amount is not None), Decimal(0))

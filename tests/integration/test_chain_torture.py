@@ -21,7 +21,8 @@ from llm_integration.errors import BackendError, DeadlinePassed
 from llm_integration.llm_processor import Postponed
 from llm_integration.model import TaskStatus
 from llm_integration.ports import ignore_call
-from tests.chain import FAULTS, LASTING, ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
+from tests.chain import ChainWorld, CheckedSpending, HurriedClock, make_signals, unique
+from tests.mischief import FAULTS, LASTING
 from tests.servers import Answer, Hang, rating_for
 from trading.model import Signal
 
@@ -39,7 +40,7 @@ async def test_every_signal_ends_once_whatever_the_servers_do(seed: int) -> None
         kinds=(*FAULTS, *LASTING) if seed % 2 else FAULTS,
         panel=seed % 3 == 1,
         samples=1 + (seed % 4 == 2),
-        batch_size=chance.choice([1, 1, 5]),
+        batch_size=chance.choice([1, 1, 7]),
         budget={"daily_usd": chance.choice(["0.005", "0.05"]), "at_limit": chance.choice(["free", "skip"])},
         signal_ttl_seconds=chance.choice([0, 400]),
     ) as world:
@@ -65,7 +66,7 @@ async def test_a_cancelled_leader_leaves_nobody_waiting_for_its_reply() -> None:
     chance = random.Random(6)
     async with ChainWorld(chance, quota=10_000, faults=0.0, budget={"daily_usd": 100}) as world:
         for steps, signal in enumerate(make_signals(STEPS, chance)):
-            request = world.request([signal])
+            request = world.request([signal], deadline_s=1e6)
             leader, *followers = [asyncio.create_task(world.caller.backend.chat(request)) for _ in range(4)]
             for _ in range(steps):
                 await asyncio.sleep(0)
