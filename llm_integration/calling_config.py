@@ -4,7 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from llm_integration.backends import backend_names
 
@@ -26,11 +26,16 @@ def require_known(name: str) -> None:
 
 
 def _of_known_backend(model: str) -> str:
-    require_known(split_model(model)[0])
+    backend, name = split_model(model)
+    if not (backend and name):
+        raise ValueError("expected backend/model, such as llama_cpp/local or openrouter/google/gemini-2.5-flash")
+    require_known(backend)
     return model
 
 
-ModelString = Annotated[str, StringConstraints(pattern=r"^[a-z_]+/.+$"), AfterValidator(_of_known_backend)]
+ModelString = Annotated[
+    str, AfterValidator(_of_known_backend), WithJsonSchema({"type": "string", "pattern": "^[^/]+/.+$"})
+]
 
 
 class PriceSettings(BaseModel):

@@ -200,6 +200,15 @@ class LLMConfig(BaseModel):
             require_known(name)
         return backends
 
+    @model_validator(mode="after")
+    def _lines_stand_alone(self) -> "LLMConfig":
+        if self.answer_mode == "line" and self.batch_size > 1:
+            raise ValueError(
+                f"batch_size = {self.batch_size}: answer_mode line asks about one signal at a time; expected 1, or "
+                "another answer_mode"
+            )
+        return self
+
     @property
     def models(self) -> Sequence[str]:
         """The first choice and the fallbacks, in order, each once."""

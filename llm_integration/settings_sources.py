@@ -115,8 +115,8 @@ def _mistake(location: tuple[int | str, ...], value: object, kind: str, message:
     if kind in _TYPE_EXPECTED and isinstance(value, dict) and "type" in value:
         key, value = f"{key}.type", value["type"]
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if not _may_be_shown(key, value, kind):
-        return f"{key}: {message}"
+    if location[-1:] == ("[key]",) or not _may_be_shown(key, value, kind):
+        return f"{key.removesuffix('.[key]')}: {message}"
     shown = repr(value)
     return f"{key} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
 

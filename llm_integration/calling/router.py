@@ -63,7 +63,7 @@ def routes_of(config: LLMConfig) -> list[RouteSettings]:
 
     Hybrid, where there is a local model: analysis goes to it first, and all else while less than
     `llm.local_below_budget` of the day's budget is left. Raises SettingsError where a condition names a model that
-    nobody calls: it could never hold.
+    nobody calls, or a route comes after one that asks nothing: they could never hold.
     """
     called = set(config.all_models)
     mistakes = [
@@ -73,6 +73,11 @@ def routes_of(config: LLMConfig) -> list[RouteSettings]:
         for model in dict.fromkeys([*route.when.usable, *route.when.unusable, *route.when.max_latency_ms])
         if model not in called
     ]
+    for place, route in enumerate(config.routes[:-1]):
+        if route.when == RouteCondition():
+            after = ", ".join(later.name for later in config.routes[place + 1 :])
+            mistakes.append(f"llm.routes: {route.name} asks nothing, so that {after} would never be taken; put it last")
+            break
     if mistakes:
         raise SettingsError(mistakes)
     return [*(config.routes or _hybrid(config)), RouteSettings(name="default", models=list(config.models))]

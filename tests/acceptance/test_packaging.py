@@ -108,7 +108,7 @@ if child:
     os.waitpid(child, 0)
     print(client.generate("last").text, [call.error_class for call in client.calls])
 """
-    assert await _ended(program, server, warnings="ignore::ResourceWarning") == (0, "up [None, None]\n")
+    assert await _ended(program, server, warnings="ignore") == (0, "up [None, None]\n")
 
 
 @pytest.mark.parametrize("call", ["client.generate('x')", "list(client.chat(asked, stream=True))"])

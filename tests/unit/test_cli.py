@@ -124,6 +124,24 @@ def test_a_wrong_set_is_told(folder: Path, given: str, capsys: Told) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["llm.model=gpt-4"], "llm.model = 'gpt-4': expected backend/model, such as llama_cpp/local"),
+        (["llm.model=gpt/4"], "llm.model = 'gpt/4': no backend is named 'gpt'; there are anthropic, "),
+        (['llm.prices={"x": {"input_per_million": 1, "output_per_million": 1}}'], "llm.prices.x: expected backend/"),
+        (["llm.answer_mode=line", "llm.batch_size=4"], "llm: batch_size = 4: answer_mode line asks about one signal"),
+    ],
+)
+def test_settings_that_name_no_model_or_exclude_each_other_are_told(
+    folder: Path, given: list[str], said: str, capsys: Told
+) -> None:
+    assert run_command(["run", *(word for one in given for word in ("--set", one))]) == 78
+    log = capsys.readouterr().err
+    assert len(log.splitlines()) == 1
+    assert log.startswith(said)
+
+
 def test_a_set_below_a_value_is_told(folder: Path, capsys: Told) -> None:
     """Two --set that contradict each other are a mistake, not a crash."""
     assert run_command(["run", "--set", "llm.batch_size=4", "--set", "llm.batch_size.x=1"]) == 78

@@ -246,6 +246,12 @@ def test_a_condition_about_a_model_that_nobody_calls_is_a_mistake_in_the_setting
         routes_of(config)
 
 
+def test_a_route_that_could_never_be_taken_is_a_mistake_in_the_settings() -> None:
+    config = LLMConfig.model_validate({"model": PAID, "routes": [route("all", RULES), route("x", PAID, kind=["code"])]})
+    with pytest.raises(SettingsError, match=r"llm.routes: all asks nothing, so that x would never be taken"):
+        routes_of(config)
+
+
 def test_a_router_whose_last_route_asks_something_is_refused() -> None:
     routes = [RouteSettings(name="x", when=RouteCondition(kind=["code"]), models=[PAID])]
     world = World()
