@@ -132,7 +132,9 @@ def _default_of(backend: str) -> str | None:
 def _with_addresses(merged: Mapping[str, Any], settings: ClientSettings, model: str | None) -> dict[str, Any]:
     """The backends' settings, with the addresses that `OPENAI_BASE_URL` and its like name."""
     backends = {name: dict(own) for name, own in dict(merged.get("backends", {})).items()}
-    addresses = {name: os.environ.get(f"{name.upper()}_BASE_URL", "").strip() for name in backend_names()}
+    addresses = {
+        name: os.environ.get(f"{name.upper().replace('-', '_')}_BASE_URL", "").strip() for name in backend_names()
+    }
     if settings.base_url is not None and model is not None:
         addresses[split_model(model)[0]] = settings.base_url
     for name, address in addresses.items():

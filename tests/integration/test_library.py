@@ -294,8 +294,12 @@ def test_another_package_brings_a_backend_by_an_entry_point(tmp_path: Path, monk
     package = tmp_path / "house_models-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: house-models\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[tradent.backends]\nhouse = house_models:Backend\n")
+    (package / "entry_points.txt").write_text(
+        "[tradent.backends]\nhouse = house_models:Backend\nhouse-2 = house_models:Backend\n"
+    )
     (tmp_path / "house_models.py").write_text("class Backend:\n    API_KEY_ENV = None\n    METERED = False\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "house" in backend_names()
     assert backend_class("house").METERED is False
+    monkeypatch.setenv("HOUSE_2_BASE_URL", "http://127.0.0.1:9")
+    assert client_config({"backend": "house-2/x"}).backends["house-2"].base_url == "http://127.0.0.1:9"
