@@ -29,6 +29,7 @@ from trading.model import Bar, Signal
 log = logging.getLogger(__name__)
 
 LAST_STEPS_S = 2.0
+CLOSE_S = 10.0
 EXIT_AT_ONCE = 130
 
 
@@ -217,7 +218,11 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_STEPS_S):
                     await self.rating.drain(0.0)
-            await self.rating.close()
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await self.rating.close()
+            except TimeoutError:
+                log.warning("a model's connections did not close in time; they end with the process")
         if self.exporter is not None:
             self.exporter.close()
 
