@@ -34,10 +34,12 @@ class Screen:
         self.inner = inner
         environment = {key: value for key, value in os.environ.items() if key != "OPENROUTER_API_KEY"}
         environment |= {"DATABASE_URL": database, "TERM": "xterm-256color"}
+        heard = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the program would inherit that it is ignored
         self.process = subprocess.Popen(
             [sys.executable, str(DOOR), "run", *arguments],
             stdin=inner, stdout=inner, stderr=inner, cwd=folder, env=environment, start_new_session=True,
         )  # fmt: skip
+        signal.signal(signal.SIGHUP, heard)
         self.written = b""
 
     def read_until(self, sought: bytes, limit_s: float = 60.0) -> None:
