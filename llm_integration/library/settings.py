@@ -16,6 +16,7 @@ from trading.errors import SettingsError
 
 YAML_FILE = Path("configs/llm.yaml")
 OTHER_NAMES = {"local_llama": "gguf"}
+USUAL_LOCAL_MODEL = "llama_cpp/local"
 USUAL_MODELS = {"llama_cpp": "local", "cli": "claude", "rules": "baseline"}
 _ENVIRONMENT = {
     "backend": "LLM_BACKEND",
@@ -64,6 +65,8 @@ def client_config(arguments: Mapping[str, Any]) -> LLMConfig:
         if value is not None:
             changes[name] = value
     merged = {**LLMConfig.found().model_dump(exclude_unset=True), **changes}
+    if model is None and merged.get("local_model") is None:
+        merged["local_model"] = USUAL_LOCAL_MODEL
     merged["backends"] = _with_addresses(merged, settings, model)
     config: LLMConfig = _validated(LLMConfig, merged, "llm")
     asked = [name for name in config.models if not name.startswith("rules/")]

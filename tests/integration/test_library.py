@@ -18,6 +18,7 @@ from tests.dialects import OpenAIServer
 from tests.servers import Answer, Hang, completion, streamed
 from trading.errors import SettingsError, TradentError
 
+PAID = "openrouter/~google/gemini-flash-latest"
 ASKED = [{"role": "user", "content": "Up or down?"}]
 
 
@@ -284,10 +285,22 @@ def test_a_broken_file_of_settings_is_named(tmp_path: Path) -> None:
         client_config({})
 
 
-def test_an_agent_s_model_can_be_asked_for() -> None:
-    config = llm_router.get_llm_config("MarketAnalyst")
-    assert config["kind"] == "analysis"
-    assert config["model_string"] == f"{config['backend']}/{config['model']}"
+@pytest.mark.parametrize(
+    "agent, model",
+    [
+        ("MarketAnalyst", "llama_cpp/local"), ("GlobalMarketAnalyst", "llama_cpp/local"),
+        ("LiquidityAnalyst", "llama_cpp/local"), ("PatternRecognitionAnalyst", "llama_cpp/local"),
+        ("TradingDecisionAgent", PAID), ("RiskManager", PAID), ("StrategyManager", PAID), ("PortfolioManager", PAID),
+    ],
+)  # fmt: skip
+def test_analysts_go_to_the_local_model_and_deciders_to_the_paid_one(agent: str, model: str) -> None:
+    config = llm_router.get_llm_config(agent)
+    assert config["model_string"] == model == f"{config['backend']}/{config['model']}"
+
+
+def test_a_model_that_is_named_is_asked_by_every_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_BACKEND", "anthropic/claude-x")
+    assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "anthropic/claude-x"
 
 
 def test_another_package_brings_a_backend_by_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

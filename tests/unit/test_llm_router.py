@@ -66,7 +66,7 @@ def test_a_route_of_ones_own_decides_for_an_agent_of_ones_own() -> None:
 
 def test_the_settings_file_of_the_working_directory_is_read_each_time(directory: Path) -> None:
     """And the defaults stand where there is none."""
-    assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == LLMConfig().model
+    assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "llama_cpp/local"
     (directory / "config.json").write_text(json.dumps({"llm": {"local_model": "ollama/mistral:7b"}, "other": 1}))
     assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "ollama/mistral:7b"
 
