@@ -116,7 +116,8 @@ class RatingSide:
                 await keep_prices(self._room.pool, prices, reference_model(self._config.models, prices))
                 if self._config.audit.keep_days:
                     deleted = await prune(self._room.pool, self._config.audit.keep_days)
-                    log.info("old calls were deleted", extra={"count": deleted})
+                    if deleted:
+                        log.info("old calls were deleted", extra={"count": deleted})
             except FAILURES as error:
                 log.warning("prices and old calls wait", extra={"error": str(error) or type(error).__name__})
             await self._clock.sleep(HOUR_S)

@@ -6,6 +6,7 @@ From the cache to the hedge each model has its own; from the budget on, the mode
 stands inside the retries, so that it sees every try and a hanging model costs its timeout only until it opens; and
 outside the quota, so that a call it turns away waits for none, while its probes count like any other call. The gate
 looks at it once more after the wait. What is audited is what went to the backend, with its cost where prices tell it.
+Where texts are not to be kept, Discreet stands around each backend: its errors quote none.
 """
 
 from collections.abc import Callable, Mapping, Sequence

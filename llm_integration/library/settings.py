@@ -65,7 +65,7 @@ def client_config(arguments: Mapping[str, Any]) -> LLMConfig:
         if value is not None:
             changes[name] = value
     merged = {**LLMConfig.found().model_dump(exclude_unset=True), **changes}
-    if model is None and merged.get("local_model") is None:
+    if model is None and not merged.get("routes") and merged.get("local_model") is None:
         merged["local_model"] = USUAL_LOCAL_MODEL
     merged["backends"] = _with_addresses(merged, settings, model)
     config: LLMConfig = _validated(LLMConfig, merged, "llm")

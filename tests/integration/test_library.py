@@ -298,6 +298,13 @@ def test_analysts_go_to_the_local_model_and_deciders_to_the_paid_one(agent: str,
     assert config["model_string"] == model == f"{config['backend']}/{config['model']}"
 
 
+def test_routes_of_one_s_own_bring_no_local_model_along(tmp_path: Path) -> None:
+    routes = [{"name": "all", "models": ["anthropic/claude-x"]}]
+    (tmp_path / "config.json").write_text(json.dumps({"llm": {"routes": routes}}))
+    assert "llama_cpp/local" not in client_config({}).all_models
+    assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "anthropic/claude-x"
+
+
 def test_a_model_that_is_named_is_asked_by_every_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_BACKEND", "anthropic/claude-x")
     assert llm_router.get_llm_config("MarketAnalyst")["model_string"] == "anthropic/claude-x"
