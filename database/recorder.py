@@ -13,6 +13,7 @@ from database.journal import Journal
 from database.records import encode_record, refused_for_content, split_records
 from trading.clock import Clock
 from trading.errors import TradentError
+from trading.fault_points import passing
 from trading.model import Bar, Signal
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Recorder:
     def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
         """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
         self._journal.append(encode_record(bar, indicators, signals, self._clock.now()))
+        passing("journal-appended")
         self._work.set()
 
     async def room(self) -> None:
@@ -175,7 +177,9 @@ class Recorder:
 
     async def _send(self, payloads: list[bytes]) -> None:
         bars, signals, bar_count, signal_count = split_records(payloads)
+        passing("before-shipping")
         row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate)
+        passing("shipped")
         if row is None:
             raise TradentError("PostgreSQL gave no answer to an insert")
         self.shipped.bars += row["bars"]

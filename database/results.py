@@ -19,6 +19,7 @@ from llm_integration.audit_chain import Link
 from llm_integration.audit_file import AuditFile, call_record
 from llm_integration.model import Call, Claim, Result, TaskStatus
 from trading.clock import Clock
+from trading.fault_points import passing
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,9 @@ class ResultWriter:
         """Which of them are ours. `again`: an earlier attempt may have been committed without our learning of it."""
         rows = json_array(ending.row for ending in batch)
         chain = self._chain.id, self._worker, link.number, link.hash
+        passing("before-result")
         stored = await self._pool.fetch(END, rows, json_array(calls), *chain)
+        passing("result-stored")
         ours = {(row["signal_id"], row["token"]) for row in stored}
         if again and len(ours) < len(batch):
             ours |= {(row["signal_id"], row["token"]) for row in await self._pool.fetch(ENDED_BY_US, rows)}

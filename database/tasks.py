@@ -15,6 +15,7 @@ from database.engine import FAILURES
 from database.records import decode_signal
 from database.results import ResultWriter
 from llm_integration.model import Call, Claim, Result
+from trading.fault_points import passing
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,10 @@ class PostgresTaskQueue:
         One whose snapshot cannot be read fails with that reason, and is not among them.
         """
         claims = []
-        for row in await self._pool.fetch(CLAIM, limit, self._worker, self.lease):
+        rows = await self._pool.fetch(CLAIM, limit, self._worker, self.lease)
+        if rows:
+            passing("claimed")
+        for row in rows:
             try:
                 signal = decode_signal(dict(row))
             except (KeyError, TypeError, ValueError) as error:

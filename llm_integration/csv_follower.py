@@ -22,6 +22,7 @@ from llm_integration.csv_files import (
 from llm_integration.csv_rows import Layout, head_of
 from llm_integration.csv_source import ExportSource, Mark, Position, Rows
 from trading.clock import Clock
+from trading.fault_points import passing
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class CsvFollower:
         moved = await self._append(self.path, mark)
         if moved is not None:
             await self._move(mark, moved)
+            passing("csv-marked")
         self._stand_at(moved or mark)
         return None if moved is None else moved.row_count - mark.row_count
 
@@ -102,6 +104,7 @@ class CsvFollower:
                     count += len(rows)
                 if count:
                     await in_thread(appender.sync)
+                    passing("csv-written")
             finally:
                 appender.close()
             return Mark(batch.position, appender.offset, mark.row_count + count, self.layout.header)

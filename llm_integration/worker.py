@@ -17,6 +17,7 @@ from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Claim
 from trading.clock import Clock
 from trading.errors import TradentError
+from trading.fault_points import passing
 
 __all__ = ["LLMWorker", "OnFinal"]
 
@@ -195,6 +196,7 @@ class LLMWorker:
     async def _handle(self, batch: _Batch) -> None:
         """One batch from claim to stored outcome; whatever goes wrong stays with its signals."""
         processed = await self._process(batch.claims)
+        passing("replied")
         batch.ending = True
         await asyncio.gather(*(self._finisher.finish(item) for item in processed))
 
