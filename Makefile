@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test test-all lint bench bench-limits llama-server docs picture lock clean
+.PHONY: run install test test-all lint chaos bench bench-limits llama-server docs picture lock clean
 
 run: install ## install what is needed and run the daemon with config.json
 	@$(BIN)/python main_with_database.py run
@@ -36,6 +36,9 @@ lint: install
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
+
+chaos: install ## kill, starve and deceive the daemon for minutes, and count what was lost or doubled
+	@$(BIN)/python -m tests.chaos --full
 
 bench: install ## what the daemon costs, as ratios in one run
 	@$(BIN)/python -m bench

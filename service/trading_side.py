@@ -11,6 +11,7 @@ from database.recorder import Recorder
 from service.prompts import shown_indicators
 from service.settings import Settings
 from service.store_room import StoreRoom
+from service.submit_times import TimedRecorder
 from trading.clock import Clock
 from trading.feeds import feed_module
 from trading.loop import SignalTaker, TradingLoop
@@ -48,6 +49,7 @@ class TradingSide:
         )
         ttl = timedelta(seconds=llm.signal_ttl_seconds) if llm.signal_ttl_seconds else None
         self.recorder = Recorder(self.journal, room.pool, clock, rate=llm.enabled, ttl=ttl, on_shipped=on_shipped)
+        self.timed = TimedRecorder(self.recorder)
         self.feed = feed_module(settings.trading.feed.type).Feed(settings.trading.feed, clock)
         self.loop: TradingLoop | None = None
         self.feed_ended = asyncio.Event()
@@ -64,7 +66,7 @@ class TradingSide:
             build_strategies(self._settings.trading.strategies),
             shown_indicators(self._settings.llm),
             self._settings.llm.lookback_periods,
-            self.recorder,
+            self.timed,
             self._store,
             self._clock,
             after=after,

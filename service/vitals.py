@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import sys
@@ -35,6 +36,8 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "uptime_s": round((now - daemon.started_at).total_seconds(), 1),
         "memory_mib": memory,
         "memory_peak_mib": max(memory or 0.0, _memory_peak_mib()),
+        "asyncio_tasks": len(asyncio.all_tasks()),
+        "open_files": _open_files(),
         "database": visible(daemon.settings.database.redacted_url),
         "postgresql_away": _postgresql_away(daemon),
         "feed": _feed(daemon),
@@ -90,6 +93,8 @@ def _recorder(daemon: Daemon) -> dict[str, Any]:
         "refused": shipped.refused,
         "journal_bytes": trading.journal.pending_bytes,
         "journal": asdict(trading.journal.counts),
+        "submit_p99_ms": trading.timed.times.p99_ms,
+        "submit_max_ms": trading.timed.times.max_ms,
     }
 
 
@@ -171,6 +176,14 @@ def _memory_mib() -> float | None:
     except (OSError, IndexError, ValueError):
         return None
     return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+
+
+def _open_files() -> int | None:
+    """Files and sockets this process holds open; None where the system does not tell."""
+    try:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1
+    except OSError:
+        return None
 
 
 def _memory_peak_mib() -> float:
