@@ -69,7 +69,7 @@ class TradingLoop:
         on_bar: Callable[[Bar, Sequence[Signal]], None] = lambda bar, signals: None,
     ) -> None:
         self.counts = LoopCounts()
-        self.guard = BarGuard(after)
+        self.guard = BarGuard(after, clock)
         self._feed = feed
         self._strategies = strategies
         self._indicators = tuple(indicators)
@@ -101,9 +101,9 @@ class TradingLoop:
             async for bar in self._feed.bars(self._after):
                 if self._feed.waits:
                     await self._recorder.room()
-                good = self.guard.admit(bar)
-                if good is not None:
+                for good in self.guard.admit(bar):
                     self.handle(good)
+            self.guard.end()
         finally:
             await self._feed.close()
 

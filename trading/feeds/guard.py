@@ -3,30 +3,40 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import MAXYEAR, datetime
 from enum import StrEnum
 
+from trading.clock import Clock, SystemClock
 from trading.model import Bar, Stream, timeframe_seconds
 
 log = logging.getLogger(__name__)
 
 
 class Cause(StrEnum):
-    """What a guard counts. The first four are why a bar was refused; each refused bar has exactly one."""
+    """What a guard counts. The first five are why a bar was refused; each refused bar has exactly one."""
 
     IMPOSSIBLE = "impossible"
     DUPLICATE = "duplicate"
     OUT_OF_ORDER = "out_of_order"
     ALREADY_STORED = "already_stored"
+    FUTURE = "future"
     GAP = "gap"
     OVERLAP = "overlap"
     MISSING = "missing"
     GOOD = "good"
 
 
-REFUSALS = (Cause.IMPOSSIBLE, Cause.DUPLICATE, Cause.OUT_OF_ORDER, Cause.ALREADY_STORED)
+REFUSALS = (Cause.IMPOSSIBLE, Cause.DUPLICATE, Cause.OUT_OF_ORDER, Cause.ALREADY_STORED, Cause.FUTURE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A bar that waits for the next one, and how far ahead of the clock it closed when it came."""
+
+    bar: Bar
+    ahead_s: float
 
 
 class BarGuard:
@@ -36,11 +46,18 @@ class BarGuard:
     last stored ones. Counted but passed: a bar behind a `gap` (`missing` says how many bars it lacks; nights and
     weekends are gaps too) and one that opens before the last one's close (`overlap`). Bars passed are `good`, so that
     good plus refusals is the number of bars seen. Each cause is logged once per stream.
+
+    A bar that does not follow on the last and closes more than a bar's length ahead of the clock is held until the
+    next one decides: one that goes on from it shows that the clock is wrong, and both pass; one that belongs before
+    it, or the end of the feed, shows that it came from nowhere, and it is refused as `future`. Passed at once, it
+    would make every true bar behind it one out of order.
     """
 
-    def __init__(self, after: Mapping[Stream, datetime] | None = None) -> None:
+    def __init__(self, after: Mapping[Stream, datetime] | None = None, clock: Clock | None = None) -> None:
         self._stored = dict(after or {})
         self._last = dict(self._stored)
+        self._clock = clock or SystemClock()
+        self._held: dict[Stream, _Held] = {}
         self._counts: dict[Stream, Counter[Cause]] = {}
 
     @property
@@ -57,18 +74,59 @@ class BarGuard:
         """How often each cause was met, by stream; causes not met are left out."""
         return {stream: dict(counts) for stream, counts in self._counts.items()}
 
-    def admit(self, bar: Bar) -> Bar | None:
-        """The bar to go on with, or None when it is refused. A volume that is no number becomes None."""
+    def admit(self, bar: Bar) -> Sequence[Bar]:
+        """The bars to go on with: this one, none, or one that was held as well.
+
+        A volume that is no number becomes None.
+        """
         stream = Stream(bar.source, bar.symbol, bar.timeframe)
         fault = _fault(bar)
         if fault is not None:
             self._note(stream, Cause.IMPOSSIBLE, bar, fault)
-            return None
+            return ()
+        last = self._last.get(stream)
+        if last is not None and bar.open_time <= last:
+            self._note(stream, self._order_cause(stream, bar.open_time, last), bar, f"the last was {last}")
+            return ()
+        held = self._held.get(stream)
+        if held is not None:
+            return self._decide(stream, held, bar)
+        step_s = timeframe_seconds(bar.timeframe)
+        if last is None or (bar.open_time - last).total_seconds() > step_s:
+            ahead_s = self._ahead_s(bar)
+            if ahead_s > step_s:
+                self._held[stream] = _Held(bar, ahead_s)
+                return ()
+        return (self._pass(stream, bar),)
+
+    def end(self) -> None:
+        """The feed has ended: what is held is refused."""
+        for stream in list(self._held):
+            self._refuse_held(stream)
+
+    def _decide(self, stream: Stream, held: "_Held", bar: Bar) -> Sequence[Bar]:
+        """What becomes of a held bar, and of the one that decides it."""
+        later_s = (bar.open_time - held.bar.open_time).total_seconds()
+        if later_s == 0:
+            self._note(stream, Cause.DUPLICATE, bar, "the last was the same, and is held")
+            return ()
+        step_s = timeframe_seconds(bar.timeframe)
+        if later_s > 0 and (later_s <= step_s or self._ahead_s(bar) <= held.ahead_s + step_s):
+            del self._held[stream]
+            return self._pass(stream, held.bar), self._pass(stream, bar)
+        self._refuse_held(stream)
+        return self.admit(bar)
+
+    def _refuse_held(self, stream: Stream) -> None:
+        held = self._held.pop(stream)
+        self._note(stream, Cause.FUTURE, held.bar, f"it closes {held.ahead_s:.0f} s from now, and none went on from it")
+
+    def _ahead_s(self, bar: Bar) -> float:
+        return (bar.close_time - self._clock.now()).total_seconds()
+
+    def _pass(self, stream: Stream, bar: Bar) -> Bar:
         last = self._last.get(stream)
         if last is not None:
-            if bar.open_time <= last:
-                self._note(stream, self._order_cause(stream, bar.open_time, last), bar, f"the last was {last}")
-                return None
             self._note_step(stream, bar, last)
         self._last[stream] = bar.open_time
         self._counts_of(stream)[Cause.GOOD] += 1
@@ -116,4 +174,6 @@ def _fault(bar: Bar) -> str | None:
         return f"open {open_!r}, high {high!r}, low {low!r}, close {close!r}"
     if volume is not None and (volume < 0 or volume == math.inf):
         return f"volume {volume!r}"
+    if bar.open_time.year >= MAXYEAR:
+        return "no bar opens in the last year there is"
     return None
