@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -34,8 +34,9 @@ WITH given AS MATERIALIZED (
 ), newest AS MATERIALIZED (
     SELECT stream.*, (
         SELECT max(bar.open_time) FROM market_data bar
-        WHERE (bar.source, bar.symbol, bar.timeframe) = (stream.source, stream.symbol, stream.timeframe)) AS open_time
-    FROM (SELECT DISTINCT source, symbol, timeframe FROM given) stream
+        WHERE (bar.source, bar.symbol, bar.timeframe) = (stream.source, stream.symbol, stream.timeframe)
+          AND bar.open_time >= stream.earliest) AS open_time
+    FROM (SELECT source, symbol, timeframe, min(open_time) AS earliest FROM given GROUP BY 1, 2, 3) stream
 ), placed AS MATERIALIZED (
     SELECT given.*, greatest(newest.open_time, max(given.open_time) OVER earlier) AS before
     FROM given LEFT JOIN newest USING (source, symbol, timeframe)
@@ -44,14 +45,17 @@ WITH given AS MATERIALIZED (
 ), bars AS (
     INSERT INTO market_data (source, symbol, timeframe, open_time, close_time, open, high, low, close, volume,
                              indicators, received_at)
-    SELECT source, symbol, timeframe, open_time, close_time, open, high, low, close, volume, indicators, received_at
+    SELECT source, symbol, timeframe, open_time, close_time, open, high, low, close, volume, indicators,
+           now() - greatest($5 - received_at, interval '0')
     FROM placed WHERE before IS NULL OR open_time > before ORDER BY place
     ON CONFLICT (source, symbol, timeframe, open_time) DO NOTHING
     RETURNING 1
 ), stored AS (
     INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, snapshot,
                          created_at)
-    SELECT s.* FROM json_to_recordset($2::json) AS s(
+    SELECT s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price, s.snapshot,
+           now() - greatest($5 - s.created_at, interval '0')
+    FROM json_to_recordset($2::json) AS s(
         id uuid, source text, symbol text, timeframe text, close_time timestamptz, strategy text, side text,
         strength float8, price numeric, snapshot jsonb, created_at timestamptz)
     ON CONFLICT (id) DO NOTHING
@@ -63,11 +67,17 @@ WITH given AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM bars) AS bars, (SELECT count(*) FROM stored) AS signals,
        (SELECT count(*) FROM tasks) AS tasks,
-       (SELECT count(*) FROM placed WHERE open_time < before AND NOT EXISTS (
-           SELECT FROM market_data bar
+       (SELECT count(*) FROM placed WHERE open_time < before AND (
+           SELECT bar.open_time FROM market_data bar
            WHERE (bar.source, bar.symbol, bar.timeframe, bar.open_time)
-               = (placed.source, placed.symbol, placed.timeframe, placed.open_time))) AS late,
+               = (placed.source, placed.symbol, placed.timeframe, placed.open_time)) IS NULL) AS late,
        CASE WHEN $4 AND EXISTS (SELECT FROM stored) THEN pg_notify('tradent_tasks', '') END
+"""
+"""Stores bars ($1) and signals ($2), with a task each that expires after $3 where $4 says so.
+
+`$5` is now on the clock that the records were stamped with. Only ages come from it: what is stored is on PostgreSQL's
+clock. `newest` looks no further back than what is given, so that of a partitioned table only its end is read;
+and nothing of it is a join with a table, which a plan made while that was empty would have read from end to end.
 """
 
 
@@ -89,6 +99,9 @@ class Shipped:
 
 class Recorder:
     """Journals each bar with its signals, and ships the journal to PostgreSQL in order.
+
+    Times that are stored are the database's: each record's age counts, as the host's monotonic clock measures it, so
+    that neither a host whose clock is set nor one that is wrong makes a task early, late or expired.
 
     `rate` says whether signals get a task; `ttl` is how long a task may wait to be rated, None for ever.
     `on_shipped` is called after each commit that stored something.
@@ -114,10 +127,12 @@ class Recorder:
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._said: set[bool] = set()
+        self._began = clock.now()
+        self._began_s = clock.monotonic()
 
     def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
         """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
-        self._journal.append(encode_record(bar, indicators, signals, self._clock.now()))
+        self._journal.append(encode_record(bar, indicators, signals, self._now()))
         passing("journal-appended")
         self._work.set()
 
@@ -150,6 +165,10 @@ class Recorder:
             return False
         return True
 
+    def _now(self) -> datetime:
+        """The time of day that goes on steadily while the host's clock is set: what records are stamped with."""
+        return self._began + timedelta(seconds=self._clock.monotonic() - self._began_s)
+
     async def _ship_next(self) -> None:
         backlog = self._journal.pending_bytes > 1_000_000
         payloads, position = self._journal.read(BACKLOG_BATCH if backlog else BATCH)
@@ -178,7 +197,7 @@ class Recorder:
     async def _send(self, payloads: list[bytes]) -> None:
         bars, signals, bar_count, signal_count = split_records(payloads)
         passing("before-shipping")
-        row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate)
+        row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate, self._now())
         passing("shipped")
         if row is None:
             raise TradentError("PostgreSQL gave no answer to an insert")

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from database.embedded import EmbeddedPostgres
 from database.engine import create_pool
 from database.journal import Journal
 from database.migrate import migrate
-from database.recorder import Recorder
+from database.recorder import SHIP, Recorder
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_bar, make_signal
 from tests.proxy import Proxy
@@ -368,3 +368,60 @@ async def test_two_recorders_of_the_same_signals_store_each_once(pool: asyncpg.P
         journal.close()
     assert await count(pool, "signals") == await count(pool, "llm_enhancement_tasks") == 200
     assert sum(recorder.shipped.signals for recorder in recorders) == 200
+
+
+class SetClock(SystemClock):
+    """A host's clock that can be set."""
+
+    wrong = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.wrong
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("when", ["before", "between"])
+async def test_a_host_whose_clock_is_wrong_or_set_moves_no_task(
+    pool: asyncpg.Pool, journal: Journal, hours: int, when: str
+) -> None:
+    """An hour ahead, its tasks would not be due; an hour behind, they would have expired."""
+    clock = SetClock()
+    if when == "before":
+        clock.wrong = timedelta(hours=hours)
+    recorder = Recorder(journal, pool, clock, ttl=timedelta(minutes=5))
+    recorder.submit(make_bar(0), {}, [make_signal(0)])
+    clock.wrong = timedelta(hours=hours)
+    recorder.submit(make_bar(1), {}, [make_signal(1)])
+    await shipped(recorder)
+    rows = await pool.fetch(
+        "SELECT task.run_at <= now() AND task.expires_at > now() AS due, signal.created_at, bar.received_at, "
+        "task.created_at AS task_created_at, bar.stored_at FROM llm_enhancement_tasks task "
+        "JOIN signals signal ON id = signal_id JOIN market_data bar USING (source, symbol, timeframe, close_time)"
+    )
+    assert len(rows) == 2
+    for row in rows:
+        assert row["due"]
+        assert row["created_at"] == row["task_created_at"] == row["received_at"] <= row["stored_at"]
+        assert abs(datetime.now(UTC) - row["created_at"]) < timedelta(minutes=5)
+
+
+async def test_a_task_is_as_old_as_its_signal_has_waited_in_the_journal(pool: asyncpg.Pool, journal: Journal) -> None:
+    clock = FakeClock()
+    recorder = Recorder(journal, pool, clock, ttl=timedelta(minutes=5))
+    recorder.submit(None, {}, [make_signal(0)])
+    await clock.advance(200)
+    recorder.submit(None, {}, [make_signal(1)])
+    await shipped(recorder)
+    ages = await pool.fetch("SELECT now() - created_at AS age FROM llm_enhancement_tasks ORDER BY age")
+    assert ages[1]["age"] - ages[0]["age"] == timedelta(seconds=200)
+    assert await pool.fetchval("SELECT count(DISTINCT expires_at - created_at) FROM llm_enhancement_tasks") == 1
+
+
+async def test_shipping_never_reads_a_table_from_end_to_end(pool: asyncpg.Pool) -> None:
+    """Its plan may be made once, on the tables of the first day, and serves for months."""
+    async with pool.acquire() as connection:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        await connection.execute(f"PREPARE ship (json, json, interval, boolean, timestamptz) AS {SHIP}")
+        plan = await connection.fetch("EXPLAIN EXECUTE ship('[]', '[]', NULL, true, now())")
+    assert not [row[0] for row in plan if "Seq Scan" in row[0]]
+    assert any("Index Only Scan" in row[0] for row in plan)

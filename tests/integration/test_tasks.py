@@ -47,7 +47,7 @@ async def put(pool: asyncpg.Pool, count: int, ttl: timedelta | None = None) -> l
     signals = [make_signal(n) for n in range(count)]
     record = encode_record(None, {}, signals, CLOCK.now() - timedelta(seconds=1))
     _, rows, _, _ = split_records([record])
-    await pool.fetchrow(SHIP, "[]", rows, ttl, True)
+    await pool.fetchrow(SHIP, "[]", rows, ttl, True, CLOCK.now())
     return [signal.id for signal in signals]
 
 
