@@ -14,6 +14,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from database.engine import FAILURES
 from database.export_columns import BAR_CELLS, SIGNAL_CELLS, selected
+from database.transactions import adopt_restored_rows
 from llm_integration.csv_rows import BARS_FILE, Layout
 from llm_integration.csv_source import Batch, Horizon, Mark, Position, Rows
 from trading.errors import StorageError
@@ -34,17 +35,13 @@ SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL ena
 SET LOCAL DateStyle = 'ISO'; SET LOCAL extra_float_digits = 1; SET LOCAL work_mem = '32MB'
 """
 
-HORIZON = "SELECT pg_snapshot_xmin(s) AS xmin, pg_snapshot_xmax(s) AS xmax FROM pg_current_snapshot() s"
+XMIN = "xid_here(pg_snapshot_xmin(pg_current_snapshot()))"
+HORIZON = f"SELECT {XMIN} AS xmin, xid_here(pg_snapshot_xmax(pg_current_snapshot())) AS xmax"
 
-FOREIGN_ROWS = """
-SELECT greatest((SELECT max(xid) FROM market_data), (SELECT max(xid) FROM llm_analysis_results),
-                (SELECT max(xid) FROM csv_cursors)) >= pg_snapshot_xmax(pg_current_snapshot())
-"""
-
-SIGNALS_UNTIL = """
+SIGNALS_UNTIL = f"""
 SELECT xid, id FROM (
     SELECT xid, id FROM llm_analysis_results
-    WHERE (xid, id) > ($1::xid8, $2::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot())
+    WHERE (xid, id) > ($1::xid8, $2::bigint) AND xid < {XMIN}
     ORDER BY xid, id LIMIT $3) next
 ORDER BY xid DESC, id DESC LIMIT 1
 """
@@ -57,8 +54,8 @@ WHERE (r.xid, r.id) > ($1::xid8, $2::bigint) AND (r.xid, r.id) <= ($3::xid8, $4:
 ORDER BY r.xid, r.id
 """
 
-BARS_UNTIL = """
-SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon,
+BARS_UNTIL = f"""
+SELECT {XMIN} AS horizon,
        (SELECT xid FROM market_data WHERE xid >= $1::xid8 ORDER BY xid, id OFFSET $2 LIMIT 1) AS by_bars,
        (SELECT xid FROM llm_analysis_results WHERE xid >= $1::xid8 ORDER BY xid, id OFFSET $2 LIMIT 1) AS by_results
 """
@@ -150,16 +147,8 @@ class PostgresExportSource:
         self._chunk_rows = chunk_rows
 
     async def check(self) -> None:
-        """Raises StorageError where the rows cannot be followed, and says what to do."""
-        with _storage_errors():
-            foreign = await self._pool.fetchval(FOREIGN_ROWS, timeout=LONG_S)
-        if foreign:
-            raise StorageError(
-                "rows of this database come from another server (a restored dump), so the CSV files cannot follow "
-                "them; stop the daemon and run once, in one transaction: UPDATE signals SET xid = DEFAULT; "
-                "UPDATE market_data SET xid = DEFAULT; UPDATE llm_analysis_results SET xid = DEFAULT; "
-                "DELETE FROM csv_cursors; DELETE FROM csv_streams"
-            )
+        """Make the rows fit to be followed. Raises StorageError."""
+        await adopt_restored_rows(self._pool)
 
     async def horizon(self) -> Horizon:
         """Which transactions are past, and which are to come."""

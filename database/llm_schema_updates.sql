@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0007. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0008. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -1549,5 +1549,82 @@ COMMENT ON COLUMN llm_calls.reply_sha256 IS 'Hash of the reply, which llm.audit.
 ALTER TABLE llm_calls ADD CONSTRAINT uq_llm_calls_chain_seq UNIQUE (chain, seq);
 
 UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
+
+-- Running upgrade 0007 -> 0008
+
+CREATE FUNCTION xid_here(xid8) RETURNS xid8 LANGUAGE sql STABLE STRICT PARALLEL SAFE AS 'SELECT ($1::text::bigint + 0)::text::xid8';
+
+COMMENT ON FUNCTION xid_here(xid8) IS 'A transaction of this server, numbered on from those of the server a dump was taken from.';
+
+ALTER TABLE market_data ALTER COLUMN xid SET DEFAULT xid_here(pg_current_xact_id());
+
+ALTER TABLE signals ALTER COLUMN xid SET DEFAULT xid_here(pg_current_xact_id());
+
+ALTER TABLE llm_analysis_results ALTER COLUMN xid SET DEFAULT xid_here(pg_current_xact_id());
+
+ALTER TABLE csv_cursors ADD COLUMN closed INTEGER DEFAULT 0 NOT NULL;
+
+COMMENT ON COLUMN csv_cursors.closed IS 'How many files were closed before it.';
+
+ALTER TABLE csv_cursors ADD COLUMN day DATE;
+
+COMMENT ON COLUMN csv_cursors.day IS 'The day of its rows, UTC; null before the first.';
+
+ALTER TABLE csv_cursors ADD COLUMN crc BIGINT;
+
+COMMENT ON COLUMN csv_cursors.crc IS 'CRC-32 of those bytes; null where it was written by a version that kept none.';
+
+ALTER TABLE csv_cursors ADD COLUMN stamp TEXT;
+
+COMMENT ON COLUMN csv_cursors.stamp IS 'Inode, length and time of change as they were left; null where they are not known.';
+
+UPDATE csv_cursors SET day = (updated_at AT TIME ZONE 'UTC')::date WHERE row_count > 0;
+
+CREATE TABLE csv_closed (
+    export_id UUID NOT NULL,
+    file TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    day DATE NOT NULL,
+    header TEXT NOT NULL,
+    xid xid8 NOT NULL,
+    row_id BIGINT NOT NULL,
+    streams JSONB NOT NULL,
+    byte_count BIGINT NOT NULL,
+    row_count BIGINT NOT NULL,
+    crc BIGINT NOT NULL,
+    closed_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT pk_csv_closed PRIMARY KEY (export_id, file, number)
+);
+
+COMMENT ON TABLE csv_closed IS 'The CSV files that are closed: a day that is over, or rows under columns that have changed.';
+
+COMMENT ON COLUMN csv_closed.export_id IS 'The output directory.';
+
+COMMENT ON COLUMN csv_closed.file IS 'Name of the file that went on.';
+
+COMMENT ON COLUMN csv_closed.number IS 'Which of its closed files, from 1.';
+
+COMMENT ON COLUMN csv_closed.name IS 'The closed file''s name.';
+
+COMMENT ON COLUMN csv_closed.day IS 'The day of its rows, UTC.';
+
+COMMENT ON COLUMN csv_closed.header IS 'Its header line.';
+
+COMMENT ON COLUMN csv_closed.xid IS 'Where it ends, as in csv_cursors.';
+
+COMMENT ON COLUMN csv_closed.row_id IS 'Where it ends, as in csv_cursors.';
+
+COMMENT ON COLUMN csv_closed.streams IS 'Where it ends, as in csv_streams.';
+
+COMMENT ON COLUMN csv_closed.byte_count IS 'Its length before it was packed.';
+
+COMMENT ON COLUMN csv_closed.row_count IS 'Rows in it, the header not counted.';
+
+COMMENT ON COLUMN csv_closed.crc IS 'CRC-32 of its content, as gzip has it.';
+
+COMMENT ON COLUMN csv_closed.closed_at IS 'When it was closed.';
+
+UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
 
 COMMIT;

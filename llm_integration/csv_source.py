@@ -55,7 +55,7 @@ class ExportSource(Protocol):
     """The database, as the exporter sees it. Every method raises StorageError while it cannot be used."""
 
     async def check(self) -> None:
-        """Raises StorageError where the rows cannot be followed, and says what to do."""
+        """Make the rows fit to be followed."""
         ...
 
     async def horizon(self) -> Horizon:

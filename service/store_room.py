@@ -14,6 +14,7 @@ from database.embedded import EmbeddedPostgres
 from database.engine import FAILURES, asyncpg_url, create_pool
 from database.migrate import migrate, require_current
 from database.settings import DatabaseSettings, redacted
+from database.transactions import adopt_restored_rows
 from trading.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ async def open_store_room(settings: DatabaseSettings, *, may_migrate: bool) -> A
                 "check that the server runs and that database.url is right"
             ) from error
         try:
+            await adopt_restored_rows(pool)
             yield StoreRoom(url, pool, embedded.supervise if embedded is not None else None)
         finally:
             await _close(pool)

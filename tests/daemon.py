@@ -6,6 +6,7 @@ async with Daemon(folder, {"database": {"url": database}}).start("--until-idle")
 
 import asyncio
 import csv
+import gzip
 import json
 import os
 import signal
@@ -56,9 +57,14 @@ class Daemon:
             return await process.ended(), process.out, process.log
 
     def rows(self, file: str) -> list[Row]:
-        """The rows of one of the CSV files."""
+        """The rows of one of the CSV files, those of its closed days first."""
+        stem, _, suffix = file.partition(".")
+        rows: list[Row] = []
+        for path in sorted(self.csv.glob(f"{stem}.*.{suffix}.gz")):
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as text:
+                rows += csv.DictReader(text)
         with (self.csv / file).open(encoding="utf-8-sig", newline="") as text:
-            return list(csv.DictReader(text))
+            return rows + list(csv.DictReader(text))
 
     @property
     def bars(self) -> list[Row]:

@@ -1,15 +1,11 @@
 """What all tables share: one MetaData, how constraints are named, times, and the writing transaction.
 
 `xid` is the transaction that wrote the row: a reader that takes only rows below
-`pg_snapshot_xmin(pg_current_snapshot())` misses none, whatever order transactions commit in.
+`xid_here(pg_snapshot_xmin(pg_current_snapshot()))` misses none, whatever order transactions commit in. `xid_here`
+adds what keeps numbers going up where a dump was restored into another server: see database/transactions.py.
 """
 
-from sqlalchemy import (
-    Column,
-    DateTime,
-    MetaData,
-    text,
-)
+from sqlalchemy import DDL, Column, DateTime, MetaData, event, text
 from sqlalchemy.types import UserDefinedType
 
 NAMING = {
@@ -19,7 +15,12 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
+XID_HERE = """
+CREATE OR REPLACE FUNCTION xid_here(xid8) RETURNS xid8 LANGUAGE sql STABLE STRICT PARALLEL SAFE
+AS 'SELECT ($1::text::bigint + {ahead})::text::xid8'
+"""
 metadata = MetaData(naming_convention=NAMING)
+event.listen(metadata, "before_create", DDL(XID_HERE.format(ahead=0)))
 TIME = DateTime(timezone=True)
 NOW = text("clock_timestamp()")
 
@@ -35,6 +36,6 @@ class Xid8(UserDefinedType[int]):
 
 def xid_column() -> Column[int]:
     return Column(
-        "xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()"),
+        "xid", Xid8(), nullable=False, server_default=text("xid_here(pg_current_xact_id())"),
         comment="Transaction that wrote the row; what exporters follow.",
     )  # fmt: skip

@@ -383,14 +383,6 @@ async def test_hostile_text_stays_in_its_cell(market: World) -> None:
         assert (row["rsi"], row["sma_20"]) == ("'=1+1", "-3")
 
 
-async def test_rows_of_a_restored_dump_are_refused_with_the_remedy(market: World) -> None:
-    """Their transaction numbers are another server's: following them would wait for years."""
-    await market.bar()
-    await market.pool.execute("UPDATE market_data SET xid = '99999999999'")
-    with pytest.raises(Exception, match=r"another server .*UPDATE market_data SET xid = DEFAULT"):
-        await market.exporter().export()
-
-
 class WatchedClock(SystemClock):
     """Says when the exporter has nothing to do but wait."""
 
