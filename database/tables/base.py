@@ -20,7 +20,7 @@ CREATE OR REPLACE FUNCTION xid_here(xid8) RETURNS xid8 LANGUAGE sql STABLE STRIC
 AS 'SELECT ($1::text::bigint + {ahead})::text::xid8'
 """
 metadata = MetaData(naming_convention=NAMING)
-event.listen(metadata, "before_create", DDL(XID_HERE.format(ahead=0)))
+event.listen(metadata, "before_create", DDL(XID_HERE.format(ahead=0)))  # type: ignore[no-untyped-call]
 TIME = DateTime(timezone=True)
 NOW = text("clock_timestamp()")
 
