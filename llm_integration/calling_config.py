@@ -27,7 +27,7 @@ def require_known(name: str) -> None:
 
 def _of_known_backend(model: str) -> str:
     backend, name = split_model(model)
-    if not (backend and name):
+    if not (backend and name.strip()):
         raise ValueError("expected backend/model, such as llama_cpp/local or openrouter/google/gemini-2.5-flash")
     require_known(backend)
     return model
@@ -140,7 +140,9 @@ class SelectiveSettings(BaseModel):
     cache_decay_rate: float = Field(
         0.1, ge=0, le=1, description="Share of the confidence that a verdict taken over loses with each bar of its age."
     )
-    max_age_bars: int = Field(20, ge=1, description="A verdict older than so many bars is never taken over.")
+    max_age_bars: int = Field(
+        20, ge=1, le=100_000, description="A verdict older than so many bars is never taken over."
+    )
 
 
 class AuditSettings(BaseModel):
@@ -149,7 +151,9 @@ class AuditSettings(BaseModel):
     model_config = FROZEN
 
     jsonl: Path | None = Field(None, description="File that each call is appended to as a line of JSON; unset: none.")
-    keep_days: int = Field(0, ge=0, description="Calls older than so many days are deleted; 0 keeps them for ever.")
+    keep_days: int = Field(
+        0, ge=0, le=36_500, description="Calls older than so many days are deleted; 0 keeps them for ever."
+    )
     redact: Literal["nothing", "messages", "everything"] = Field(
         "nothing",
         description="Texts only the hash is kept of: `messages` what was sent, `everything` the reply too.",

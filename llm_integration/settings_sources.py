@@ -1,36 +1,37 @@
 """Where settings come from: command line, environment, credentials directory, config.json, in that order."""
 
-import json
 import os
-import re
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
-    JsonConfigSettingsSource,
-    NestedSecretsSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 from pydantic_settings.exceptions import SettingsError as UnreadableValue
 
+from llm_integration.settings_file import read_settings_file
+from llm_integration.settings_mistakes import at_most, implausible, mistakes_of
 from trading.errors import SettingsError
 
 ENV_PREFIX = "TRADENT_"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
+LARGEST_CREDENTIAL = 1 << 20
 S = TypeVar("S", bound=BaseModel)
-_HIDING = {"key", "secret", "password", "token", "url", "headers", "backends"}
-_TYPE_EXPECTED = ("feed_type", "strategy_type")
-_TYPE_AT: dict[tuple[int | str, ...], int] = {("trading", "feed"): 2, ("trading", "strategies"): 3}
-_OBJECT_EXPECTED = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
 class LayeredSettings(BaseSettings):
     """Settings read from every source, an earlier one over a later one."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    in_file: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -41,22 +42,17 @@ class LayeredSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
-        directory = os.environ.get(CREDENTIALS)
-        if directory:
-            sources.append(
-                NestedSecretsSettingsSource(
-                    file_secret_settings,
-                    secrets_dir=directory,
-                    secrets_prefix=ENV_PREFIX,
-                    secrets_nested_delimiter="__",
-                )
-            )
-        file = settings_cls.model_config.get("json_file")
-        return (*sources, _SettingsFile(settings_cls, json_file=file, json_file_encoding="utf-8-sig"))
+        return (init_settings, env_settings, _Credentials(settings_cls), _SettingsFile(settings_cls, cls.in_file))
 
 
-class _SettingsFile(JsonConfigSettingsSource):
+class _Credentials(EnvSettingsSource):
+    """Files of the credentials directory, read as variables of the environment are."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in given_credentials().items()}
+
+
+class _SettingsFile(InitSettingsSource):
     """The settings file; an object that a source above gives another `type` leaves none of its keys behind."""
 
     def __call__(self) -> dict[str, Any]:
@@ -79,14 +75,18 @@ def load_settings(settings: type[S], path: Path, overrides: dict[str, Any] | Non
 
     Raises SettingsError with one line per mistake: key, value and what was expected.
     """
-    _require_json_object(path)
-    at_path = type(settings.__name__, (settings,), {"model_config": {"json_file": path}, "__module__": __name__})
+    in_file = read_settings_file(path)
+    with_file = type(settings.__name__, (settings,), {"in_file": in_file, "__module__": __name__})
     try:
-        filled: S = at_path(**(overrides or {}))
+        filled: S = with_file(**(overrides or {}))
     except ValidationError as error:
-        raise SettingsError(mistakes_of(error)) from None
+        raise SettingsError(mistakes_of(error, settings)) from None
     except UnreadableValue as error:
         raise SettingsError([_unreadable(str(error))]) from None
+    except RecursionError:
+        raise SettingsError([f"a variable whose name begins with {ENV_PREFIX} is nested too deeply"]) from None
+    if mistakes := list(implausible(filled)):
+        raise SettingsError(at_most(mistakes))
     return filled
 
 
@@ -101,33 +101,6 @@ class _OneSection(LayeredSettings):
     model_config = SettingsConfigDict(extra="ignore")
 
 
-def mistakes_of(error: ValidationError) -> list[str]:
-    """One line per mistake: `llm.batch_size = 0: Input should be greater than or equal to 1`."""
-    return [_mistake(item["loc"], item.get("input"), item["type"], item["msg"]) for item in error.errors()]
-
-
-def _mistake(location: tuple[int | str, ...], value: object, kind: str, message: str) -> str:
-    key, of_type = _key_of(location)
-    if kind == "extra_forbidden":
-        return f"{key}: {of_type} has no such key" if of_type else f"{key}: there is no such key"
-    if kind == "missing":
-        return f"{key}: is missing"
-    if kind in _TYPE_EXPECTED and isinstance(value, dict) and "type" in value:
-        key, value = f"{key}.type", value["type"]
-    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if location[-1:] == ("[key]",) or not _may_be_shown(key, value, kind):
-        return f"{key.removesuffix('.[key]')}: {message}"
-    shown = repr(value)
-    return f"{key} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {message}"
-
-
-def _key_of(location: tuple[int | str, ...]) -> tuple[str, str | None]:
-    """The key as it stands in the settings file, and the `type` of the feed or strategy it belongs to."""
-    place = _TYPE_AT.get(location[:2], len(location))
-    of_type = str(location[place]) if place < len(location) else None
-    return ".".join(str(part) for part in (*location[:place], *location[place + 1 :])), of_type
-
-
 def _unreadable(message: str) -> str:
     """A list or object in the environment or a credential that is no JSON; the value itself is not shown."""
     section = message.partition('field "')[2].partition('"')[0]
@@ -137,30 +110,22 @@ def _unreadable(message: str) -> str:
     )
 
 
-def _may_be_shown(key: str, value: object, kind: str) -> bool:
-    """Whether a wrong value holds no secret: numbers never do; objects, and what stands in place of one, may."""
-    if value is None or isinstance(value, int | float):
-        return True
-    return (
-        isinstance(value, str) and kind not in _OBJECT_EXPECTED and _HIDING.isdisjoint(re.split(r"[._]", key.lower()))
-    )
-
-
-def _require_json_object(path: Path) -> None:
+def given_credentials() -> dict[str, str]:
+    """The settings in the credentials directory, by file name. Raises SettingsError."""
+    directory = _credentials_directory()
+    if directory is None:
+        return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise SettingsError(
-            [f"{path}: there is no such file; name one with --config, or write {{}} into it for the defaults"]
-        ) from None
+        names = sorted(file.name for file in directory.iterdir() if file.name.upper().startswith(ENV_PREFIX))
     except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([f"{path}: is not UTF-8 text"]) from None
-    except json.JSONDecodeError as error:
-        raise SettingsError([f"{path}: line {error.lineno}, column {error.colno}: {error.msg}"]) from None
-    if not isinstance(value, dict):
-        raise SettingsError([f"{path}: expected a JSON object of settings at the top"])
+        raise SettingsError([f"{CREDENTIALS}: {directory}: cannot be read: {error.strerror}"]) from None
+    found: dict[str, str] = {}
+    for name in names:
+        text = _credential(directory / name)
+        if text is None:
+            raise SettingsError([f"{directory / name}: cannot be read: it is a link to nothing"])
+        found[name] = text
+    return found
 
 
 def secret(name: str) -> str | None:
@@ -169,14 +134,40 @@ def secret(name: str) -> str | None:
     Raises SettingsError when the file cannot be read.
     """
     value = os.environ.get(name, "").strip()
-    directory = os.environ.get(CREDENTIALS)
-    if value or not directory:
+    directory = None if value else _credentials_directory()
+    if directory is None:
         return value or None
-    for candidate in (Path(directory) / name, Path(directory) / name.lower()):
-        try:
-            return candidate.read_text(encoding="utf-8").strip() or None
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError([f"{candidate}: cannot be read: {error}"]) from None
+    for candidate in (directory / name, directory / name.lower()):
+        text = _credential(candidate)
+        if text is not None:
+            return text or None
     return None
+
+
+def _credentials_directory() -> Path | None:
+    text = os.environ.get(CREDENTIALS)
+    if not text:
+        return None
+    directory = Path(text)
+    if not directory.is_dir():
+        raise SettingsError([f"{CREDENTIALS}: {directory}: there is no such directory; unset it, or name one"])
+    return directory
+
+
+def _credential(path: Path) -> str | None:
+    """The text of a small file; None when there is none. What is no regular file is never waited for."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SettingsError([f"{path}: cannot be read: it is no file"])
+        with path.open("rb") as file:
+            data = file.read(LARGEST_CREDENTIAL + 1)
+        text = data.decode("utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: cannot be read: it is not UTF-8 text"]) from None
+    if len(data) > LARGEST_CREDENTIAL:
+        raise SettingsError([f"{path}: cannot be read: it is larger than {LARGEST_CREDENTIAL >> 20} MiB"])
+    return text

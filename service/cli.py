@@ -1,6 +1,7 @@
 """The command line: `run`, `check`, `status`, `export`, `sql`, `audit`, `version`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from service import commands
 from service.daemon import Role
+from service.safe_text import escaped
 from service.settings import Settings
 from service.version import VERSION
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
@@ -35,12 +37,13 @@ def run_command(arguments: Sequence[str]) -> int:
     given = parser.parse_args(_with_default(arguments))
     if given.command == "check" and (given.paid or given.json) and not given.backends:
         parser.error("--paid and --json belong to check --backends")
-    sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
+    with contextlib.suppress(FileNotFoundError):  # the working directory may have been deleted
+        sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
         status = _do(given)
         sys.stdout.flush()
     except TradentError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write("".join(f"{escaped(line)}\n" for line in str(error).split("\n")))
         return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), EXIT_FAILED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -59,8 +62,8 @@ def _do(given: argparse.Namespace) -> int:
 
 def _with_default(arguments: Sequence[str]) -> list[str]:
     """`run` when no command is named first."""
-    names = {*COMMANDS, "version", "--version", "-h", "--help"}
-    return list(arguments) if arguments and arguments[0] in names else ["run", *arguments]
+    own = not arguments or (arguments[0].startswith("-") and arguments[0] not in ("--version", "-h", "--help"))
+    return ["run", *arguments] if own else list(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

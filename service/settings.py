@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from database.settings import DatabaseSettings
 from llm_integration.calling.router import routes_of
 from llm_integration.config import LLMConfig
-from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, load_settings
+from llm_integration.settings_file import odd_things, parse_json
+from llm_integration.settings_mistakes import at_most
+from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, given_credentials, load_settings
 from service.prompts import signal_formatter
 from trading.errors import IndicatorError, SettingsError, StrategyError
 from trading.indicators import IndicatorSet
@@ -23,7 +25,7 @@ class ServiceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Where `status` is answered.")
+    host: str = Field("127.0.0.1", min_length=1, description="Where `status` is answered.")
     port: int = Field(8710, ge=0, le=65535, description="Its port; 0 takes any free one.")
     shutdown_grace_seconds: float = Field(
         20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
@@ -55,14 +57,24 @@ class Settings(LayeredSettings):
 
 
 def _require_no_strays(settings: type[Settings]) -> None:
-    """Refuse TRADENT_ variables of no section: what is set and heard by nobody is a mistake."""
+    """Refuse TRADENT_ variables and credentials of no section: what is set and heard by nobody is a mistake."""
     sections = {name for name in settings.model_fields if not name.endswith("_")}
     given = [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]
-    strays = [name for name in given if name[len(ENV_PREFIX) :].lower().split("__")[0] not in sections]
+    strays = [
+        f"{name}: there is no such key; expected {_meant(name, sections)}"
+        for name in sorted([*given, *given_credentials()])
+        if name[len(ENV_PREFIX) :].lower().split("__")[0] not in sections
+    ]
     if strays:
-        raise SettingsError(
-            [f"{name}: there is no such key; expected {ENV_PREFIX}<section>__<key>" for name in sorted(strays)]
-        )
+        raise SettingsError(at_most(strays))
+
+
+def _meant(name: str, sections: set[str]) -> str:
+    """TRADENT_LLM__BATCH_SIZE for TRADENT_LLM_BATCH_SIZE; how such names are made where none is like it."""
+    section, _, key = name[len(ENV_PREFIX) :].partition("_")
+    if section.lower() in sections and key.strip("_"):
+        return f"{ENV_PREFIX}{section}__{key.strip('_')}"
+    return f"{ENV_PREFIX}<section>__<key>"
 
 
 def require_rules(settings: Settings) -> None:
@@ -100,16 +112,26 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise SettingsError([f"--set {assignment}: expected section.key=value"])
-        *sections, last = key.strip().split(".")
+        names = [name.strip() for name in key.split(".")]
+        if not equals or not all(names):
+            raise SettingsError([f"--set {assignment[:80]}: expected section.key=value"])
+        *sections, last = names
         place = nested
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise SettingsError([f"--set {assignment}: {section} has been set to a value before"])
-        try:
-            place[last] = json.loads(text)
-        except json.JSONDecodeError:
-            place[last] = text
+                raise SettingsError([f"--set {key}: {section} has been set to a value before"])
+        place[last] = _value(key, text)
     return nested
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        value = parse_json(text)
+    except json.JSONDecodeError:
+        return text
+    except RecursionError:
+        raise SettingsError([f"--set {key}: is nested too deeply"]) from None
+    if odd := list(odd_things(text)):
+        raise SettingsError([f"--set {key}: {mistake.partition(': ')[2]}" for mistake in odd])
+    return value

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llm_integration.backends import backend_names
 from llm_integration.calling_config import split_model
 from llm_integration.config import LLMConfig
-from llm_integration.settings_sources import mistakes_of
+from llm_integration.settings_mistakes import mistakes_of
 from trading.errors import SettingsError
 
 YAML_FILE = Path("configs/llm.yaml")

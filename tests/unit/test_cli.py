@@ -80,7 +80,7 @@ def test_wrong_settings_are_told_line_by_line(folder: Path, case: str, capsys: T
     [
         (None, "config.json: there is no such file; name one with --config, or write {} into it for the defaults"),
         (b"{'llm': 1}", "config.json: line 1, column 2: "),
-        (b"\xff\xfe\x00", "config.json: is not UTF-8 text"),
+        (b"\xff\x00", "config.json: is not UTF-8 text"),
         (b"[]", "config.json: expected a JSON object"),
     ],
 )

@@ -110,7 +110,7 @@ def test_each_mistake_is_one_line_with_key_value_and_what_was_expected(folder: P
         "llm.batch_size", "llm.poll_interval", "llm.enabled", "llm.modle", "llm.model", "llm.indicators_to_include",
     }  # fmt: skip
     assert found["llm.batch_size"] == "llm.batch_size = 0: Input should be greater than or equal to 1"
-    assert found["llm.modle"] == "llm.modle: there is no such key"
+    assert found["llm.modle"] == "llm.modle: there is no such key; did you mean model?"
     assert "'often'" in found["llm.poll_interval"]
     assert "valid number" in found["llm.poll_interval"]
 
@@ -144,7 +144,7 @@ def test_an_address_that_cannot_be_one_is_a_mistake(folder: Path, url: str) -> N
         ("{", "line 1, column 2"),
         ('{"llm": {}\n "x": 1}', "line 2"),
         ("[]", "expected a JSON object"),
-        ("", "line 1"),
+        ("", "is empty"),
     ],
 )
 def test_a_file_that_is_no_json_object_says_where(folder: Path, text: str, said: str) -> None:

@@ -1,5 +1,7 @@
 """What a person can tell about files that do not say it themselves."""
 
+import re
+from datetime import datetime
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -43,6 +45,18 @@ class FileOptions(BaseModel):
         if timeframe is not None:
             timeframe_seconds(timeframe)
         return timeframe
+
+    @field_validator("timestamp_format")
+    @classmethod
+    def _a_format(cls, form: str | None) -> str | None:
+        try:
+            datetime.strptime("", form or "")  # noqa: DTZ007 - only the format is looked at
+        except ValueError as error:
+            if "does not match" not in str(error):
+                raise ValueError(f"expected a strptime format such as %d/%m/%Y %H:%M: {error}") from None
+        except re.error:
+            raise ValueError("expected a strptime format that says each part once, such as %d/%m/%Y %H:%M") from None
+        return form
 
     @field_validator("timezone")
     @classmethod
