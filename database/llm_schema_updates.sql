@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0008. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0009. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -1626,5 +1626,180 @@ COMMENT ON COLUMN csv_closed.crc IS 'CRC-32 of its content, as gzip has it.';
 COMMENT ON COLUMN csv_closed.closed_at IS 'When it was closed.';
 
 UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
+
+-- Running upgrade 0008 -> 0009
+
+CREATE FUNCTION tradent_partitions(a_parent text)
+RETURNS TABLE (name text, lower_bound timestamptz, upper_bound timestamptz) LANGUAGE sql STABLE AS $$
+    SELECT child.relname::text, replace(bounds[1], 'MINVALUE', '-infinity')::timestamptz,
+           replace(bounds[2], 'MAXVALUE', 'infinity')::timestamptz
+    FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+    CROSS JOIN LATERAL regexp_match(pg_get_expr(child.relpartbound, child.oid),
+                                    'FROM \(''?([^'')]+)''?\) TO \(''?([^'')]+)''?\)') bounds
+    WHERE inhparent = to_regclass(a_parent) AND child.relkind = 'r' AND bounds IS NOT NULL
+    ORDER BY 2
+$$;
+
+COMMENT ON FUNCTION tradent_partitions(text) IS 'The partitions of a table and the times they hold, oldest first.';
+
+CREATE FUNCTION tradent_partitions_until(a_parent text, a_until timestamptz) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    v_later CONSTANT text := a_parent || '_later';
+    v_key text;
+    v_from timestamptz;
+    v_to timestamptz;
+    v_month timestamptz;
+    v_next timestamptz;
+    v_name text;
+    v_made int := 0;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('tradent partitions of ' || a_parent, 0)) THEN
+        RETURN 0;
+    END IF;
+    SELECT lower_bound INTO v_from FROM tradent_partitions(a_parent) WHERE name = v_later;
+    IF v_from IS NULL OR v_from >= a_until THEN
+        RETURN 0;
+    END IF;
+    SELECT attname INTO v_key FROM pg_partitioned_table JOIN pg_attribute ON attrelid = partrelid
+    WHERE partrelid = to_regclass(a_parent) AND attnum = partattrs[0];
+
+    v_to := v_from;
+    WHILE v_to < a_until AND v_made < 24 LOOP
+        v_name := a_parent || to_char(v_to AT TIME ZONE 'UTC', '_YYYY_MM');
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL EXCLUDING IDENTITY)', v_name, a_parent);
+        v_to := (v_to AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC';
+        v_made := v_made + 1;
+    END LOOP;
+    EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', a_parent, v_later);
+    v_month := v_from;
+    WHILE v_month < v_to LOOP
+        v_name := a_parent || to_char(v_month AT TIME ZONE 'UTC', '_YYYY_MM');
+        v_next := (v_month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC';
+        EXECUTE format('WITH moved AS (DELETE FROM %1$I WHERE %2$I >= %3$L AND %2$I < %4$L RETURNING *) '
+                       'INSERT INTO %5$I SELECT * FROM moved', v_later, v_key, v_month, v_next, v_name);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                       a_parent, v_name, v_month, v_next);
+        v_month := v_next;
+    END LOOP;
+    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (MAXVALUE)', a_parent, v_later, v_to);
+    RETURN v_made;
+END $$;
+
+COMMENT ON FUNCTION tradent_partitions_until(text, timestamptz) IS 'Makes the months up to a time, at most 24, and returns how many; for the daemon, or a restricted role''s administrator.';
+
+DO $do$
+DECLARE
+    v_bound timestamptz;
+    v_view record;
+    v_grant record;
+    v_views CONSTANT jsonb := (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(view.oid::regclass::text, pg_get_viewdef(view.oid))), '[]')
+        FROM (SELECT DISTINCT c.oid FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+              JOIN pg_class c ON c.oid = r.ev_class
+              WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'market_data'::regclass AND c.relkind = 'v') view);
+    v_grants CONSTANT jsonb := (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'
+            ELSE grantee::regrole::text END, is_grantable)), '[]')
+        FROM pg_class, aclexplode(relacl) WHERE oid = 'market_data'::regclass AND grantee <> relowner);
+BEGIN
+
+    v_bound := (date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')
+                + CASE WHEN EXISTS (SELECT FROM market_data) THEN interval '1 month' ELSE -interval '12 months' END)
+               AT TIME ZONE 'UTC';
+    ALTER TABLE market_data RENAME TO market_data_earlier;
+
+    ALTER SEQUENCE market_data_id_seq RENAME TO market_data_earlier_id_seq;
+    ALTER TABLE market_data_earlier DROP CONSTRAINT pk_market_data;
+    ALTER TABLE market_data_earlier DROP CONSTRAINT uq_market_data_source_symbol_timeframe_open_time;
+    ALTER TABLE market_data_earlier ADD CONSTRAINT market_data_earlier_pkey
+        PRIMARY KEY (source, symbol, timeframe, open_time);
+    ALTER INDEX ix_market_data_xid_id RENAME TO market_data_earlier_xid_id_idx;
+
+    CREATE TABLE market_data (LIKE market_data_earlier INCLUDING DEFAULTS INCLUDING COMMENTS INCLUDING IDENTITY)
+        PARTITION BY RANGE (open_time);
+    COMMENT ON TABLE market_data IS 'One row per closed bar. Bars of one source, symbol and timeframe are stored in order, each once.';
+
+    ALTER TABLE market_data ADD CONSTRAINT pk_market_data PRIMARY KEY (source, symbol, timeframe, open_time);
+    CREATE INDEX ix_market_data_xid_id ON market_data (xid, id);
+
+
+    PERFORM setval('market_data_id_seq', last_value, is_called) FROM market_data_earlier_id_seq;
+    ALTER TABLE market_data_earlier ALTER COLUMN id DROP IDENTITY;
+
+    CREATE TABLE market_data_later (LIKE market_data INCLUDING ALL EXCLUDING IDENTITY);
+    EXECUTE format('WITH moved AS (DELETE FROM market_data_earlier WHERE open_time >= %L RETURNING *) '
+                   'INSERT INTO market_data_later SELECT * FROM moved', v_bound);
+    EXECUTE format('ALTER TABLE market_data ATTACH PARTITION market_data_earlier FOR VALUES FROM (MINVALUE) TO (%L)', v_bound);
+    EXECUTE format('ALTER TABLE market_data ATTACH PARTITION market_data_later FOR VALUES FROM (%L) TO (MAXVALUE)', v_bound);
+    COMMENT ON TABLE market_data_earlier IS NULL;
+    PERFORM tradent_partitions_until('market_data', clock_timestamp() + interval '2 months');
+
+    FOR v_view IN SELECT item ->> 0 AS name, item ->> 1 AS definition FROM jsonb_array_elements(v_views) item LOOP
+        EXECUTE format('CREATE OR REPLACE VIEW %s AS %s', v_view.name, v_view.definition);
+    END LOOP;
+    FOR v_grant IN SELECT item ->> 0 AS what, item ->> 1 AS whom, (item ->> 2)::boolean AS further
+                   FROM jsonb_array_elements(v_grants) item LOOP
+        EXECUTE format('GRANT %s ON market_data TO %s%s', v_grant.what, v_grant.whom,
+                       CASE WHEN v_grant.further THEN ' WITH GRANT OPTION' ELSE '' END);
+    END LOOP;
+END $do$;
+
+DO $do$
+DECLARE
+    v_bound timestamptz;
+    v_view record;
+    v_grant record;
+    v_views CONSTANT jsonb := (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(view.oid::regclass::text, pg_get_viewdef(view.oid))), '[]')
+        FROM (SELECT DISTINCT c.oid FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+              JOIN pg_class c ON c.oid = r.ev_class
+              WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'llm_calls'::regclass AND c.relkind = 'v') view);
+    v_grants CONSTANT jsonb := (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'
+            ELSE grantee::regrole::text END, is_grantable)), '[]')
+        FROM pg_class, aclexplode(relacl) WHERE oid = 'llm_calls'::regclass AND grantee <> relowner);
+BEGIN
+
+    v_bound := (date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')
+                + CASE WHEN EXISTS (SELECT FROM llm_calls) THEN interval '1 month' ELSE -interval '0 months' END)
+               AT TIME ZONE 'UTC';
+    ALTER TABLE llm_calls RENAME TO llm_calls_earlier;
+
+    ALTER TABLE llm_calls_earlier DROP CONSTRAINT pk_llm_calls;
+    ALTER TABLE llm_calls_earlier DROP CONSTRAINT uq_llm_calls_chain_seq;
+    ALTER TABLE llm_calls_earlier ADD CONSTRAINT llm_calls_earlier_pkey PRIMARY KEY (id, started_at);
+    CREATE INDEX llm_calls_earlier_chain_seq_idx ON llm_calls_earlier (chain, seq);
+    ALTER INDEX ix_llm_calls_signal_ids RENAME TO llm_calls_earlier_signal_ids_idx;
+    ALTER INDEX ix_llm_calls_backend_finished_at RENAME TO llm_calls_earlier_backend_finished_at_idx;
+
+    CREATE TABLE llm_calls (LIKE llm_calls_earlier INCLUDING DEFAULTS INCLUDING COMMENTS )
+        PARTITION BY RANGE (started_at);
+    COMMENT ON TABLE llm_calls IS 'Every request to a model, failed ones too: the audit trail, and what the quota remembers at start.';
+
+    ALTER TABLE llm_calls ADD CONSTRAINT pk_llm_calls PRIMARY KEY (id, started_at);
+    CREATE INDEX ix_llm_calls_chain_seq ON llm_calls (chain, seq);
+    CREATE INDEX ix_llm_calls_signal_ids ON llm_calls USING gin (signal_ids);
+    CREATE INDEX ix_llm_calls_backend_finished_at ON llm_calls (backend, finished_at);
+
+
+    CREATE TABLE llm_calls_later (LIKE llm_calls INCLUDING ALL EXCLUDING IDENTITY);
+    EXECUTE format('WITH moved AS (DELETE FROM llm_calls_earlier WHERE started_at >= %L RETURNING *) '
+                   'INSERT INTO llm_calls_later SELECT * FROM moved', v_bound);
+    EXECUTE format('ALTER TABLE llm_calls ATTACH PARTITION llm_calls_earlier FOR VALUES FROM (MINVALUE) TO (%L)', v_bound);
+    EXECUTE format('ALTER TABLE llm_calls ATTACH PARTITION llm_calls_later FOR VALUES FROM (%L) TO (MAXVALUE)', v_bound);
+    COMMENT ON TABLE llm_calls_earlier IS NULL;
+    PERFORM tradent_partitions_until('llm_calls', clock_timestamp() + interval '2 months');
+
+    FOR v_view IN SELECT item ->> 0 AS name, item ->> 1 AS definition FROM jsonb_array_elements(v_views) item LOOP
+        EXECUTE format('CREATE OR REPLACE VIEW %s AS %s', v_view.name, v_view.definition);
+    END LOOP;
+    FOR v_grant IN SELECT item ->> 0 AS what, item ->> 1 AS whom, (item ->> 2)::boolean AS further
+                   FROM jsonb_array_elements(v_grants) item LOOP
+        EXECUTE format('GRANT %s ON llm_calls TO %s%s', v_grant.what, v_grant.whom,
+                       CASE WHEN v_grant.further THEN ' WITH GRANT OPTION' ELSE '' END);
+    END LOOP;
+END $do$;
+
+UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
 
 COMMIT;

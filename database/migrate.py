@@ -53,8 +53,8 @@ async def require_current(url: str) -> None:
         )
 
 
-async def migrate(url: str) -> list[str]:
-    """Bring the database to `head`; the revisions applied, oldest first, none when it was there.
+async def migrate(url: str, revision: str = "head") -> list[str]:
+    """Bring the database to `revision`; the revisions applied, oldest first, none when it was there.
 
     Raises StorageError when the database is newer than this program, or another process migrates for too long.
     """
@@ -62,11 +62,11 @@ async def migrate(url: str) -> list[str]:
     def upgrade(connection: Connection) -> list[str]:
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
-        missing = _missing(_current(connection))
+        missing = _missing(_current(connection), revision)
         if missing:
             config = _config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         return missing
 
     return await _run(url, upgrade)
@@ -121,9 +121,9 @@ def _current(connection: Connection) -> str | None:
     return revision
 
 
-def _missing(revision: str | None) -> list[str]:
+def _missing(revision: str | None, wanted: str = "head") -> list[str]:
     scripts = _scripts()
-    return [script.revision for script in scripts.iterate_revisions("head", revision or "base")][::-1]
+    return [script.revision for script in scripts.iterate_revisions(wanted, revision or "base")][::-1]
 
 
 def _scripts() -> ScriptDirectory:

@@ -68,7 +68,7 @@ WITH ended AS MATERIALIZED (
         finished_at timestamptz, http_status smallint, error_class text, error text, route text, kind text,
         agent text, run_id text, cost_source text, cached boolean, rung text, parsed jsonb, notes text[],
         reply_sha256 text, chain uuid, seq bigint, hash text)
-    ON CONFLICT (id) DO NOTHING
+    ON CONFLICT (id, started_at) DO NOTHING
 ), chain AS (
     INSERT INTO llm_audit_chains AS known (chain, worker, last_seq, last_hash)
     SELECT $3::uuid, $4::text, $5::bigint, $6::text WHERE $5 > 0

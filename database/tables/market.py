@@ -1,4 +1,4 @@
-"""Bars, signals, and the queue of work owed to signals."""
+"""Bars, signals, and the queue of work owed to signals; the partitions of bars are made by `database.partitions`."""
 
 from sqlalchemy import (
     BigInteger,
@@ -13,7 +13,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
@@ -22,11 +21,11 @@ from database.tables.base import NOW, TIME, metadata, xid_column
 
 market_data = Table(
     "market_data", metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="Row number, in order of writing."),
-    Column("source", Text, nullable=False, comment="The feed's name for itself: simulated, replay, an exchange."),
-    Column("symbol", Text, nullable=False, comment="The instrument, as the feed names it."),
-    Column("timeframe", Text, nullable=False, comment="Length of the bar: 1m, 5m, 1h, 1d."),
-    Column("open_time", TIME, nullable=False, comment="When the bar opened, UTC."),
+    Column("id", BigInteger, Identity(always=True), nullable=False, comment="Row number, in order of writing."),
+    Column("source", Text, primary_key=True, comment="The feed's name for itself: simulated, replay, an exchange."),
+    Column("symbol", Text, primary_key=True, comment="The instrument, as the feed names it."),
+    Column("timeframe", Text, primary_key=True, comment="Length of the bar: 1m, 5m, 1h, 1d."),
+    Column("open_time", TIME, primary_key=True, comment="When the bar opened, UTC."),
     Column("close_time", TIME, nullable=False, comment="When the bar closed, UTC."),
     Column("open", Numeric, nullable=False, comment="First price, in the quote currency."),
     Column("high", Numeric, nullable=False, comment="Highest price."),
@@ -37,9 +36,9 @@ market_data = Table(
     Column("received_at", TIME, nullable=False, comment="When the loop handled the bar."),
     Column("stored_at", TIME, nullable=False, server_default=NOW, comment="When the row was written."),
     xid_column(),
-    UniqueConstraint("source", "symbol", "timeframe", "open_time"),
     Index(None, "xid", "id"),
     comment="One row per closed bar. Bars of one source, symbol and timeframe are stored in order, each once.",
+    postgresql_partition_by="RANGE (open_time)",
 )  # fmt: skip
 
 signals = Table(

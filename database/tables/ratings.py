@@ -14,7 +14,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
@@ -87,7 +86,7 @@ llm_calls = Table(
     Column("cost_usd", Numeric, comment="Cost as reported, USD; null when not."),
     Column("queue_wait_ms", Double, nullable=False, comment="Time spent waiting for the quota, milliseconds."),
     Column("latency_ms", Double, nullable=False, comment="From sending to the full reply, milliseconds."),
-    Column("started_at", TIME, nullable=False, comment="When it was sent."),
+    Column("started_at", TIME, primary_key=True, comment="When it was sent."),
     Column("finished_at", TIME, nullable=False, comment="When it ended."),
     Column("http_status", SmallInteger, comment="HTTP status, where there was one."),
     Column("error_class", Text, comment="Class of the failure; null when it succeeded."),
@@ -107,8 +106,9 @@ llm_calls = Table(
     Column("seq", BigInteger, comment="Its number in that chain, from 1."),
     Column("hash", Text, comment="Hash over the call before it and its own content."),
     Column("reply_sha256", Text, comment="Hash of the reply, which llm.audit.redact may leave out."),
-    UniqueConstraint("chain", "seq"),
+    Index(None, "chain", "seq"),
     Index(None, "signal_ids", postgresql_using="gin"),
     Index(None, "backend", "finished_at"),
     comment="Every request to a model, failed ones too: the audit trail, and what the quota remembers at start.",
+    postgresql_partition_by="RANGE (started_at)",
 )  # fmt: skip
