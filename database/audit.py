@@ -36,14 +36,15 @@ WITH cut AS MATERIALIZED (
 ), pruned AS (
     UPDATE llm_audit_chains chains SET pruned_seq = last.seq, pruned_hash = last.hash
     FROM (SELECT DISTINCT ON (chain) chain, seq, hash FROM old ORDER BY chain, seq DESC) last
-    WHERE chains.chain = last.chain
+    WHERE chains.chain = last.chain AND chains.pruned_seq < last.seq
 )
 SELECT count(*) FROM old
 """
 PRUNE_UNCHAINED = """
-DELETE FROM llm_calls WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM llm_calls
-    WHERE chain IS NULL AND finished_at < clock_timestamp() - make_interval(days => $1) LIMIT $2))
+DELETE FROM llm_calls call USING (
+    SELECT id, started_at FROM llm_calls
+    WHERE chain IS NULL AND finished_at < clock_timestamp() - make_interval(days => $1) LIMIT $2) old
+WHERE call.id = old.id AND call.started_at = old.started_at
 """
 
 

@@ -148,11 +148,13 @@ async def test_a_whole_chain_may_be_deleted(pool: asyncpg.Pool) -> None:
 
 
 async def test_calls_from_before_there_were_chains_are_deleted_by_age(pool: asyncpg.Pool) -> None:
-    old = [replace(call, finished_at=CLOCK.now() - 3 * DAY) for call in made(3)]
-    await store(ResultWriter(pool, CLOCK, worker="one"), *old)
+    """Only those, also where younger ones stand at the same place of another partition."""
+    old = [replace(call, started_at=CLOCK.now() - 90 * DAY, finished_at=CLOCK.now() - 90 * DAY) for call in made(3)]
+    await store(ResultWriter(pool, CLOCK, worker="one"), *old, *made(4, started_at=CLOCK.now()))
     await pool.execute("UPDATE llm_calls SET chain = NULL, seq = NULL, hash = NULL")
     await pool.execute("DELETE FROM llm_audit_chains")
     assert await prune(pool, keep_days=1) == 3
+    assert await pool.fetchval("SELECT count(*) FROM llm_calls") == 4
 
 
 def test_a_chain_goes_on_only_from_what_was_stored() -> None:
