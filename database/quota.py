@@ -2,7 +2,8 @@
 
 Every ask is one statement, `llm_quota_ask`, under one lock per quota and on the database's clock; only durations cross.
 It carries what became of earlier places, so that the log is as this process knows it, and a place is taken by whoever
-is next in line only. While PostgreSQL is away a process keeps to its share, which overlaps with nobody else's.
+is next in line only. While PostgreSQL is away a process keeps to its share, which overlaps with nobody else's, for the
+time in which nobody else can have a part of it.
 """
 
 import asyncio
@@ -10,11 +11,11 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from database.engine import FAILURES, Connection, Record
 from database.quota_line import QuotaLine, leave, quota_id, tidy
+from database.quota_times import CutOff, ServerTime, Timing
 from database.takeover import worker_name
 from llm_integration.calling.ledger import Forecast, Limits, MemoryLedger, Share, Used
 from llm_integration.calling.window import Entry
@@ -23,23 +24,8 @@ from trading.clock import Clock
 __all__ = ["PostgresLedger", "Timing", "quota_id"]
 log = logging.getLogger(__name__)
 
-ASK = "SELECT * FROM llm_quota_ask($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)"
+ASK = "SELECT * FROM llm_quota_ask($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22)"
 SOONEST_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """`ask_s` is the longest wait for PostgreSQL before the share is used; each process tells of itself every `beat_s`.
-
-    One not heard of for `silent_s` is held to use its share, until `expelled_s` are over. A call that ends untold
-    counts for `call_s` and a window more.
-    """
-
-    call_s: float = 60.0
-    ask_s: float = 1.0
-    beat_s: float = 1.0
-    silent_s: float = 2.0
-    expelled_s: float = 120.0
 
 
 class PostgresLedger:
@@ -53,7 +39,7 @@ class PostgresLedger:
         quota: str,
         limits: Limits,
         *,
-        timing: Timing = Timing(),
+        timing: Timing | None = None,
         member: str | None = None,
     ) -> None:
         self.limits = limits
@@ -61,7 +47,7 @@ class PostgresLedger:
         self._clock = clock
         self._backend = backend
         self._quota = quota
-        self._timing = timing
+        self._timing = timing = timing or Timing()
         self._member = member or worker_name()
         self._own = MemoryLedger(clock, limits, Share(0.0, 0.0))
         self._ids: dict[Entry, UUID] = {}
@@ -71,7 +57,8 @@ class PostgresLedger:
         self._told_at = -math.inf
         self._answer: Record | None = None
         self._answered_at = -math.inf
-        self._sent_at = -math.inf
+        self._cut_off = CutOff(timing, timing.call_s + limits.window_s)
+        self._time: ServerTime | None = None
         self._away = False
         self._line = QuotaLine(url, timing.ask_s)
         self._news = asyncio.Event()
@@ -123,7 +110,8 @@ class PostgresLedger:
         await self.open()
         if not self._away and await self._ask([], [tokens]) is not None:
             return self._wait([tokens])
-        return max(self._share_from(), await self._own.look(tokens))
+        at = max(self._clock.monotonic(), await self._own.look(tokens))
+        return self._cut_off.usable_at(at, alone=self._alone)
 
     def settle(self, entry: Entry, used_tokens: int | None, headers_at: float | None) -> None:
         self._own.settle(entry, used_tokens, headers_at)
@@ -159,7 +147,7 @@ class PostgresLedger:
             return None
         now, answer = self._clock.monotonic(), self._answer
         if self._away:
-            return self._own.room(tokens) if now >= self._share_from() else 0
+            return self._own.room(tokens) if self._cut_off.usable_at(now, alone=self._alone) <= now else 0
         if answer is None or self.blocked_until > now:
             return 0
         by_tokens = None if answer["room_tokens"] is None or not tokens else answer["room_tokens"] // tokens
@@ -180,19 +168,22 @@ class PostgresLedger:
 
         return earliest
 
+    @property
+    def _alone(self) -> bool:
+        """Whether all of the quota is this process's share."""
+        return self._own.share == Share()
+
     async def _take_of_share(self, sizes: Sequence[int]) -> list[Entry] | float:
-        if self._clock.monotonic() < self._share_from():
-            return self._share_from()
+        now = self._clock.monotonic()
+        at = self._cut_off.usable_at(now, alone=self._alone)
+        if at > now:
+            return at
         taken = await self._own.take(sizes)
         if not isinstance(taken, float):
             for entry in taken:
                 self._ids[entry] = uuid4()
                 self._untold[self._ids[entry]] = (entry,)
         return taken
-
-    def _share_from(self) -> float:
-        """From when on the others are sure to leave our share alone."""
-        return self._sent_at + self._timing.silent_s + self._timing.ask_s / 10
 
     def _wait(self, sizes: Sequence[int]) -> float:
         """When to ask again for what was just not to be had."""
@@ -247,8 +238,12 @@ class PostgresLedger:
         async def ask(line: Connection) -> Record | None:
             nonlocal told, refusal, held
             told, refusal, held = dict(self._untold), self._refusal, self._own.share
-            self._sent_at = self._clock.monotonic()
-            return await line.fetchrow(ASK, *self._words(told, refusal, ids, sizes))
+            answer, set_s = await self._send(line, self._words(told, refusal, ids, sizes), None)
+            if answer["granted"] is None:
+                answer, _ = await self._send(line, self._words(told, refusal, ids, sizes), set_s)
+            if answer["granted"] is None:
+                raise TimeoutError("the clock of PostgreSQL jumps, or its answers come too late")
+            return answer
 
         try:
             answer = await self._line.run(ask)
@@ -263,6 +258,24 @@ class PostgresLedger:
             self._refusal = None
         self._adopt(answer)
         return answer
+
+    async def _send(self, line: Connection, words: list[object], set_s: float | None) -> tuple[Record, float | None]:
+        """The answer to one statement, and by how much the server's clock was set since the one before.
+
+        The statement does nothing, and grants null, where that was set or it comes late; `set_s` tells it by how much.
+        """
+        before, sent_at = self._time, self._clock.monotonic()
+        self._cut_off.sent_at = sent_at
+        expected, epoch = (None, None) if before is None else (before.at_least(sent_at), before.epoch)
+        answer = await line.fetchrow(ASK, *words, expected, self._timing.ask_s, epoch, set_s)
+        assert answer is not None
+        done = answer["granted"] is not None
+        if done:
+            self._cut_off.heard_after = sent_at
+        known = answer["epoch"] if done or epoch is None else epoch
+        self._time = ServerTime(answer["now_at"], self._clock.monotonic(), known)
+        ahead_s = 0.0 if expected is None else (answer["now_at"] - expected).total_seconds()
+        return answer, ahead_s if abs(ahead_s) > 2 * self._timing.ask_s else None
 
     def _words(
         self,
@@ -284,7 +297,7 @@ class PostgresLedger:
             refused_s, retry_after_s, list(ids), list(sizes),
             [limits.requests, limits.tokens, limits.short_requests, limits.short_tokens],
             [limits.window_s, limits.short_window_s],
-            timing.call_s + limits.window_s, timing.silent_s, timing.expelled_s,
+            self._cut_off.lease_s, timing.silent_s, timing.expelled_s,
         ]  # fmt: skip
 
     def _adopt(self, answer: Record) -> None:
@@ -305,12 +318,21 @@ class PostgresLedger:
         self._untold.update({number: (entry,) for entry, number in self._ids.items()})
         share, limits = self._own.share, self.limits
         log.warning(
-            "PostgreSQL does not answer; %s keeps to this process's share of its quota: %s requests and %s tokens",
-            self._backend, share.of(limits.requests) if limits.requests else "any number of",
+            "PostgreSQL does not answer; %s keeps to this process's share of its quota%s: %s requests and %s tokens",
+            self._backend, self._share_time(),
+            share.of(limits.requests) if limits.requests else "any number of",
             share.of(limits.tokens) if limits.tokens else "any number of",
             extra={"error": str(error) or type(error).__name__},
         )  # fmt: skip
         self.changed()
+
+    def _share_time(self) -> str:
+        now = self._clock.monotonic()
+        at = self._cut_off.usable_at(now, alone=self._alone)
+        if at == math.inf:
+            return ", none of which is sure to be free before it answers again"
+        free = f"from {at - now:.0f} " if at > now else ""
+        return f", {free}{'to' if free else 'for'} {max(0.0, self._cut_off.ends_at - now):.0f} s from now on"
 
     def _forget(self) -> None:
         """Let go of what counts no more."""

@@ -1,6 +1,6 @@
 """The quota that all processes on one key share. What changes them is `llm_quota_ask`, made by the migration."""
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Identity, SmallInteger, Table, Text, text
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Identity, Integer, SmallInteger, Table, Text, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from database.tables.base import NOW, TIME, metadata
@@ -17,6 +17,8 @@ llm_quotas = Table(
     Column("steps", SmallInteger, nullable=False, server_default=text("0"),
            comment="Tenths taken off the limits after 429s."),
     Column("shrunk_at", TIME, comment="When the last was taken off, or came back; null where none ever was."),
+    Column("epoch", Integer, nullable=False, server_default=text("0"),
+           comment="How often the clock was found set, and the log moved with it."),
     comment="One row per quota: a backend and key that processes share.",
     postgresql_with=BUSY,
 )  # fmt: skip

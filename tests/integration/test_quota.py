@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -32,6 +33,7 @@ from trading.clock import Clock, SystemClock
 
 QUICK = Timing(call_s=30.0, ask_s=5.0, beat_s=0.05, silent_s=0.3, expelled_s=60.0)
 LIMITS = Limits(requests=5)
+CLOCK = SystemClock()
 
 
 class Wrong(SystemClock):
@@ -46,17 +48,18 @@ class Wrong(SystemClock):
 
 @asynccontextmanager
 async def members(
-    *urls: str, limits: Limits = LIMITS, timing: Timing = QUICK, clock: Clock | None = None
+    *urls: str, limits: Limits = LIMITS, timing: Timing = QUICK, clock: Clock | None = None, first: int = 0
 ) -> AsyncIterator[list[PostgresLedger]]:
     """Processes' ledgers of one quota, one for each URL, opened in order."""
     clock = clock or SystemClock()
     ledgers = [
         PostgresLedger(url, clock, "openrouter", "quota", limits, timing=timing, member=f"member {number}")
-        for number, url in enumerate(urls)
+        for number, url in enumerate(urls, first)
     ]
     try:
         for ledger in ledgers:
             await ledger.open()
+        await until(lambda: len(ledgers) == 1 or not any(ledger._own.share == Share() for ledger in ledgers))
         yield ledgers
     finally:
         for ledger in ledgers:
@@ -266,43 +269,142 @@ async def test_the_database_s_log_says_what_a_process_s_own_would(database: str,
             assert ledger.room(tokens) == own.room(tokens)
 
 
+BRIEF = Timing(call_s=0.3, ask_s=0.3, beat_s=0.05, silent_s=0.3, expelled_s=30.0)
+SHORT = Limits(requests=5, window_s=3.0, short_window_s=0.5)
+
+
 async def test_while_postgresql_is_away_each_keeps_to_its_share(database: str) -> None:
-    """Two and three of five; what a process used in the last minute counts, and it is entered afterwards."""
-    async with Proxy(database) as proxy, members(proxy.url, proxy.url) as (one, other):
+    """Two and three of five, once nobody else can have a part of it; all of it is entered afterwards."""
+    async with (
+        Proxy(database) as proxy,
+        members(proxy.url, proxy.url, limits=SHORT, timing=BRIEF) as (one, other),
+    ):
         await settled_shares(database, 2)
         await until(lambda: one._own.share.end == 0.5 and other._own.share.start == 0.5)
-        used = await granted(one)
+        taken = [await granted(one) for _ in range(4)]
         await proxy.cut()
-        limiters = [Limiter(SystemClock(), "openrouter", ledger=ledger) for ledger in (one, other)]
+        cut_at = CLOCK.monotonic()
+        limiters = [Limiter(CLOCK, "openrouter", ledger=ledger) for ledger in (one, other)]
         waiting = [asyncio.create_task(limiter.reserve(1)) for limiter in limiters for _ in range(5)]
-        await until(lambda: sum(task.done() for task in waiting) == 4)
-        await asyncio.sleep(3 * QUICK.silent_s)
-        assert [sum(task.done() for task in part) for part in (waiting[:5], waiting[5:])] == [1, 3]
-        one.settle(used, None, None)
-        await proxy.mend()
-        await until(lambda: one.used().requests == other.used().requests == 5)
-        assert len(await rows(database)) == 5
+        for entry in taken:
+            one.settle(entry, None, None)
+        await until(lambda: sum(task.done() for task in waiting) == 5)
+        assert CLOCK.monotonic() - cut_at > BRIEF.silent_s + BRIEF.call_s + SHORT.window_s - BRIEF.beat_s
+        await asyncio.sleep(0.2)
+        assert [sum(task.done() for task in part) for part in (waiting[:5], waiting[5:])] == [2, 3]
         for limiter in limiters:
             limiter.close()
         await asyncio.gather(*waiting, return_exceptions=True)
+        await proxy.mend()
+        await until(lambda: not one._away and not other._away)
+        assert len(await rows(database)) == 5
 
 
 async def test_those_still_connected_leave_the_share_of_one_cut_off_alone(database: str) -> None:
-    """Until it has been silent for so long that it is held for dead."""
-    timing = Timing(call_s=30.0, ask_s=5.0, beat_s=0.05, silent_s=0.3, expelled_s=1.5)
-    async with Proxy(database) as proxy, members(database, proxy.url, timing=timing) as (one, cut_off):
+    """What they took of it before has left the window when it begins to use it."""
+    async with Proxy(database) as proxy, members(database, proxy.url, limits=SHORT, timing=BRIEF) as (one, cut_off):
         await settled_shares(database, 2)
         await until(lambda: cut_off._own.share.start == 0.5)
+        assert await count_granted(one, 5) == 5
         await proxy.cut()
-        await asyncio.sleep(0.4)
+        await until(lambda: cut_off._away)
+        assert await cut_off.take([1]) > CLOCK.monotonic() + BRIEF.silent_s + BRIEF.call_s
+        limiter = Limiter(CLOCK, "openrouter", ledger=cut_off)
+        await limiter.reserve(1)
+        for entry in list(one._ids):
+            one.settle(entry, None, CLOCK.monotonic() - SHORT.window_s)
+        await until(lambda: not one._untold)
         assert await count_granted(one, 5) == 2
-        taken = await cut_off.take([1])
-        while isinstance(taken, float):
-            await asyncio.sleep(0.05)
-            taken = await cut_off.take([1])
         assert await count_granted(cut_off, 5) == 2
-        await until(lambda: one.room(1) == 3)
-        assert await count_granted(one, 5) == 3
+
+
+async def test_one_cut_off_for_long_begins_no_call_and_its_share_is_free_once_all_have_ended(database: str) -> None:
+    """From then on the others hold it for dead."""
+    timing = Timing(call_s=0.3, ask_s=0.3, beat_s=0.05, silent_s=0.3, expelled_s=1.0)
+    async with Proxy(database) as proxy, members(database, proxy.url, limits=SHORT, timing=timing) as (one, cut_off):
+        await settled_shares(database, 2)
+        await proxy.cut()
+        cut_at = CLOCK.monotonic()
+        await until(lambda: cut_off._away)
+        assert await cut_off.take([1]) == math.inf
+        assert cut_off.room(1) == 0
+        await until(lambda: one.room(1) == 2)
+        await until(lambda: one.room(1) == 5)
+        assert CLOCK.monotonic() - cut_at > timing.expelled_s + timing.call_s + SHORT.window_s - timing.beat_s
+        await proxy.mend()
+        await until(lambda: not cut_off._away)
+        await settled_shares(database, 2)
+
+
+async def test_who_holds_the_whole_goes_on_at_once_and_nobody_is_granted_anything_beside_it(database: str) -> None:
+    """One process alone does not notice that PostgreSQL is away; one that comes waits until it has let go of a part."""
+    async with Proxy(database) as proxy, members(proxy.url) as (alone,):
+        await until(lambda: alone._own.share == Share())
+        await proxy.cut()
+        assert await count_granted(alone, 7) == 5
+        async with members(database, first=1) as (late,):
+            assert await count_granted(late, 3) == 0
+            await proxy.mend()
+            await until(lambda: not alone._away and late._own.share.start == 0.5)
+            assert await count_granted(late, 3) == 0
+            assert len(await rows(database)) == 5
+
+
+async def test_a_statement_that_comes_late_does_nothing(database: str) -> None:
+    """Whoever sent it has given it up, and is held by the others to use its share."""
+    timing = Timing(call_s=30.0, ask_s=0.3, beat_s=30.0, silent_s=0.3)
+    async with members(database, timing=timing) as (ledger,):
+        holder = await connect(database)
+        await holder.execute("BEGIN")
+        await holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('quota', 0))")
+        before = await rows(database, "SELECT heard_at FROM llm_quota_members")
+        await ledger.take([1])
+        await asyncio.sleep(0.2)
+        await holder.close()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'tradent-quota' AND state = 'active'"
+        while await rows(database, waiting):  # noqa: ASYNC110 - what is waited for is in PostgreSQL
+            await asyncio.sleep(0.05)
+        assert await rows(database, "SELECT heard_at FROM llm_quota_members") == before
+        assert await rows(database) == []
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_of_postgresql_that_is_set_frees_no_place_and_holds_none(database: str, hours: int) -> None:
+    """Everything written there moves with it, once, whoever finds it out first."""
+    async with members(database, database) as (one, other):
+        entry = await granted(one)
+        one.settle(entry, None, None)
+        other.refused(await granted(other), 40)
+        await until(lambda: not one._untold and other._refusal is None)
+        assert await count_granted(one, 1) == 0
+        await set_clock(database, one, other, hours=hours)
+        for ledger in (one, other):
+            at = await ledger.take([1])
+            assert isinstance(at, float) and 30 < at - CLOCK.monotonic() < 45
+        (quota,) = await rows(database, "SELECT epoch, heard_at - clock_timestamp() AS ahead FROM llm_quotas")
+        assert quota["epoch"] == 1 and abs(quota["ahead"]) < timedelta(seconds=30)
+        ages = [row["age"] for row in await rows(database, "SELECT clock_timestamp() - reserved_at AS age "
+                                                           "FROM llm_quota_entries")]  # fmt: skip
+        assert len(ages) == 2 and all(timedelta(0) < age < timedelta(seconds=30) for age in ages)
+
+
+async def set_clock(database: str, *ledgers: PostgresLedger, hours: int) -> None:
+    """As if PostgreSQL's clock were set: everything that anybody knows of it stays behind instead."""
+    connection = await connect(database)
+    async with connection.transaction():
+        for ledger in ledgers:
+            await ledger._line._turn.acquire()
+            assert ledger._time is not None
+            ledger._time = replace(ledger._time, shown=ledger._time.shown - timedelta(hours=hours))
+        back = timedelta(hours=hours)
+        await connection.execute("UPDATE llm_quota_members SET heard_at = heard_at - $1::interval", back)
+        await connection.execute("UPDATE llm_quotas SET heard_at = heard_at - $1::interval, "
+                                 "blocked_until = blocked_until - $1, shrunk_at = shrunk_at - $1", back)  # fmt: skip
+        await connection.execute("UPDATE llm_quota_entries SET reserved_at = reserved_at - $1::interval, "
+                                 "counted_at = counted_at - $1, lease_until = lease_until - $1", back)  # fmt: skip
+    await connection.close()
+    for ledger in ledgers:
+        ledger._line._turn.release()
 
 
 async def test_a_silence_of_all_is_held_against_nobody(database: str) -> None:
@@ -321,14 +423,15 @@ async def test_a_silence_of_all_is_held_against_nobody(database: str) -> None:
 
 
 async def test_a_place_whose_answer_was_lost_is_given_back(database: str) -> None:
-    """The database granted it, the process never heard: it is taken back, and the share used instead."""
+    """The database granted it, the process never heard: it is taken back, and one of the share used instead."""
     async with Proxy(database) as proxy, members(proxy.url, timing=Timing(beat_s=30.0, silent_s=0.2)) as (ledger,):
         proxy.swallow_next_answer()
-        at = await ledger.take([7])
-        assert isinstance(at, float)
-        assert [row["tokens"] for row in await rows(database)] == [7]
+        taken = await ledger.take([7])
+        assert not isinstance(taken, float)
+        (lost,) = await rows(database)
         await ledger._come_back()
-        assert await rows(database) == []
+        (entered,) = await rows(database)
+        assert entered["id"] == ledger._ids[taken[0]] != lost["id"]
 
 
 async def test_what_a_crash_of_the_server_lost_is_told_again(database: str) -> None:
