@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0010. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0011. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -1953,5 +1953,21 @@ END $$;
 COMMENT ON FUNCTION llm_quota_ask IS 'Tell what became of places, take new ones or hear when to ask again.';
 
 UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num = '0009';
+
+-- Running upgrade 0010 -> 0011
+
+ALTER TABLE llm_enhancement_tasks ADD COLUMN begun_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN llm_enhancement_tasks.begun_at IS 'When the worker that holds it began to work on it; null while it waits there.';
+
+ALTER TABLE llm_enhancement_tasks ADD COLUMN deaths SMALLINT DEFAULT 0 NOT NULL;
+
+COMMENT ON COLUMN llm_enhancement_tasks.deaths IS 'How often a process that worked on it died, or stopped renewing its lease.';
+
+COMMENT ON COLUMN llm_enhancement_tasks.attempts IS 'How often work on it was begun.';
+
+COMMENT ON COLUMN llm_analysis_results.attempts IS 'How often work on it was begun.';
+
+UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
 
 COMMIT;

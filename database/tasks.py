@@ -1,7 +1,12 @@
 """The queue: tasks claimed, renewed, handed back and completed in PostgreSQL, each fenced by its token.
 
 The token changes with every claim: whoever holds the latest is the one who may end the task, also when its lease
-lapsed meanwhile, as leases do while PostgreSQL is away. It changes too when the task is put off for another attempt.
+lapsed meanwhile, as leases do while PostgreSQL is away. It changes too when the task is put off for another attempt,
+and when it is handed back.
+
+An attempt counts when work on the task begins, not when it is claimed. When a lease lapses over work that has begun,
+that is a death: of all that was under way in the process, one may have killed it. The death that ends a task is one
+that it died alone: a `suspect` is worked on with nothing beside it.
 """
 
 import logging
@@ -12,6 +17,7 @@ from uuid import UUID
 import asyncpg
 
 from database.engine import FAILURES
+from database.grouped import Grouped
 from database.records import decode_signal
 from database.results import ResultWriter
 from llm_integration.model import Call, Claim, Result
@@ -27,15 +33,28 @@ WITH due AS MATERIALIZED (
     LIMIT $1 FOR UPDATE SKIP LOCKED
 ), held AS (
     UPDATE llm_enhancement_tasks task
-    SET status = 'processing', attempts = attempts + 1, token = token + 1, worker = $2,
+    SET status = 'processing', token = token + 1, worker = $2, begun_at = NULL,
         lease_expires_at = clock_timestamp() + $3::interval
     FROM due WHERE task.signal_id = due.signal_id
-    RETURNING task.signal_id, task.token, task.attempts, task.created_at, task.priority, task.run_at
+    RETURNING task.signal_id, task.token, task.attempts - task.deaths + 1 AS attempt, task.deaths, task.created_at,
+              task.priority, task.run_at
 )
-SELECT held.token, held.attempts, held.priority, held.created_at AS task_created_at, s.id, s.source, s.symbol,
-       s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price, s.snapshot::text AS snapshot
+SELECT held.token, held.attempt, held.deaths, held.priority, held.created_at AS task_created_at, s.id, s.source,
+       s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price,
+       s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
+"""
+
+# Not waited for on its way to the disk: what a crash of the server loses of it was not a death of the process.
+BEGIN = """
+WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+UPDATE llm_enhancement_tasks task
+SET status = 'processing', attempts = attempts + (begun_at IS NULL)::int,
+    begun_at = coalesce(begun_at, clock_timestamp()), lease_expires_at = clock_timestamp() + $3::interval
+FROM quick, unnest($1::uuid[], $2::bigint[]) AS ours(signal_id, token)
+WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status IN ('processing', 'pending')
+RETURNING task.signal_id, task.token
 """
 
 UNREADABLE = """
@@ -51,7 +70,8 @@ SELECT signal_id, 'failed', last_error, attempts, finished_at FROM dead
 
 EXTEND = """
 UPDATE llm_enhancement_tasks task
-SET status = 'processing', lease_expires_at = clock_timestamp() + $3::interval
+SET status = 'processing', lease_expires_at = clock_timestamp() + $3::interval,
+    deaths = deaths - (status = 'pending' AND begun_at IS NOT NULL)::int
 FROM unnest($1::uuid[], $2::bigint[]) AS ours(signal_id, token)
 WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status IN ('processing', 'pending')
 RETURNING task.signal_id
@@ -59,26 +79,29 @@ RETURNING task.signal_id
 
 RELEASE = """
 UPDATE llm_enhancement_tasks task
-SET status = 'pending', attempts = greatest(attempts - 1, 0), worker = NULL, lease_expires_at = NULL
+SET status = 'pending', token = task.token + 1, attempts = attempts - (begun_at IS NOT NULL)::int, begun_at = NULL,
+    worker = NULL, lease_expires_at = NULL
 FROM unnest($1::uuid[], $2::bigint[]) AS ours(signal_id, token)
 WHERE task.signal_id = ours.signal_id AND task.token = ours.token AND task.status = 'processing'
 """
 
 RECLAIM = """
 WITH lapsed AS MATERIALIZED (
-    SELECT signal_id, attempts FROM llm_enhancement_tasks
+    SELECT signal_id, begun_at IS NOT NULL AS begun, begun_at IS NOT NULL AND deaths + 1 >= $1 AS over
+    FROM llm_enhancement_tasks
     WHERE status = 'processing' AND lease_expires_at < clock_timestamp()
     LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), back AS (
     UPDATE llm_enhancement_tasks task
-    SET status = 'pending', lease_expires_at = NULL, last_error = 'the worker that held it stopped renewing its lease'
-    FROM lapsed WHERE task.signal_id = lapsed.signal_id AND lapsed.attempts < $1
+    SET status = 'pending', lease_expires_at = NULL, deaths = deaths + lapsed.begun::int,
+        last_error = 'the worker that held it stopped renewing its lease'
+    FROM lapsed WHERE task.signal_id = lapsed.signal_id AND NOT lapsed.over
     RETURNING 1
 ), dead AS (
     UPDATE llm_enhancement_tasks task
-    SET status = 'failed', lease_expires_at = NULL, finished_at = clock_timestamp(),
-        last_error = format('given up after %s claims, none of which ended', task.attempts)
-    FROM lapsed WHERE task.signal_id = lapsed.signal_id AND lapsed.attempts >= $1
+    SET status = 'failed', lease_expires_at = NULL, finished_at = clock_timestamp(), deaths = deaths + 1,
+        last_error = format('given up: %s times the process that worked on it died or stood still', deaths + 1)
+    FROM lapsed WHERE task.signal_id = lapsed.signal_id AND lapsed.over
     RETURNING task.signal_id, task.attempts, task.last_error, task.finished_at
 ), results AS (
     INSERT INTO llm_analysis_results (signal_id, status, error, attempts, finished_at)
@@ -125,7 +148,8 @@ class PostgresTaskQueue:
         self._pool = pool
         self._results = results
         self._worker = worker
-        self._max_attempts = max_attempts
+        self._most_deaths = max(2, max_attempts)
+        self._beginnings = Grouped(self._begin)
 
     async def claim(self, limit: int) -> Sequence[Claim]:
         """Up to `limit` tasks due now, highest priority first, now held by this process.
@@ -144,8 +168,22 @@ class PostgresTaskQueue:
                 log.error(reason, extra={"signal": str(row["id"])})
                 await self._pool.execute(UNREADABLE, row["id"], row["token"], reason)
             else:
-                claims.append(Claim(signal, row["token"], row["attempts"], row["task_created_at"], row["priority"]))
+                suspect = row["deaths"] + 1 >= self._most_deaths
+                claims.append(
+                    Claim(signal, row["token"], row["attempt"], row["task_created_at"], row["priority"], suspect)
+                )
         return claims
+
+    async def begin(self, claims: Sequence[Claim]) -> set[UUID]:
+        """Note that work on these begins, before it does; the signal ids that are still ours. May be repeated."""
+        keys = [(claim.signal.id, claim.token) for claim in claims]
+        ours = await self._beginnings.add(keys)
+        return {signal_id for signal_id, token in keys if (signal_id, token) in ours}
+
+    async def _begin(self, keys: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        ids, tokens = [key[0] for key in keys], [key[1] for key in keys]
+        rows = await self._pool.fetch(BEGIN, ids, tokens, self.lease)
+        return {(row["signal_id"], row["token"]) for row in rows}
 
     async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
         """Store result, calls and final state in one commit; False when the task is somebody else's now."""
@@ -171,11 +209,11 @@ class PostgresTaskQueue:
         await self._pool.execute(RELEASE, *_ids_and_tokens(claims))
 
     async def sweep(self) -> int:
-        """Take back tasks whose lease has lapsed, end those claimed too often and those past their time.
+        """Take back tasks whose lease has lapsed, end those that died too often and those past their time.
 
         Returns how many tasks it touched.
         """
-        row = await self._pool.fetchrow(RECLAIM, self._max_attempts)
+        row = await self._pool.fetchrow(RECLAIM, self._most_deaths)
         expired: int = await self._pool.fetchval(EXPIRE)
         back, dead = (row["back"], row["dead"]) if row is not None else (0, 0)
         if back or dead or expired:

@@ -156,7 +156,7 @@ class LLMConfig(BaseModel):
     max_batch_tokens: int = Field(
         60_000, ge=1000, description="Bound of such a request, in tokens, the reply's bound included."
     )
-    max_retries: int = Field(3, ge=1, le=20, description="Tries of a call, and claims of a task, before it has failed.")
+    max_retries: int = Field(3, ge=1, le=20, description="Tries of a call, attempts at a signal, before it has failed.")
     timeout_seconds: float = Field(60.0, gt=0, description="Limit for one call, in seconds.")
     deadline_seconds: float = Field(
         300.0, gt=0, description="Limit for all calls about a signal in one attempt: waits, retries, fallbacks."

@@ -50,6 +50,7 @@ class SignalMemoryStore:
 
     Held tasks are taken in the order of their priority, then of their age, to which each step of a signal's strength
     adds 30 s, as it does where requests wait for the quota: a strong signal goes first, and no weak one waits for ever.
+    Suspects among them are kept apart, to be taken one by one.
     """
 
     def __init__(self, max_signals: int, clock: Clock) -> None:
@@ -59,6 +60,7 @@ class SignalMemoryStore:
         self._signals: dict[UUID, StoredSignal] = {}
         self._pending: OrderedDict[UUID, None] = OrderedDict()
         self._ready: OrderedDict[UUID, None] = OrderedDict()
+        self._suspects: OrderedDict[UUID, None] = OrderedDict()
         self._places: dict[UUID, _Place] = {}
         self._order: list[_Place] = []
         self._numbers = itertools.count()
@@ -97,7 +99,7 @@ class SignalMemoryStore:
     def room(self) -> int:
         """How many more tasks may be held."""
         with self._lock:
-            return self._max_signals - len(self._ready) - len(self._held)
+            return self._max_signals - len(self._ready) - len(self._suspects) - len(self._held)
 
     def hold(self, claim: Claim) -> bool:
         """This process holds the signal's task now: it is ready to be worked on. False when there is no room."""
@@ -119,6 +121,11 @@ class SignalMemoryStore:
                     taken.append(self._begin(place[-1]))
             return taken
 
+    def take_suspect(self) -> Claim | None:
+        """The suspect that has been held longest, now processing; None where there is none."""
+        with self._lock:
+            return self._begin(next(iter(self._suspects))) if self._suspects else None
+
     def first(self, limit: int) -> list[Claim]:
         """The tasks that `take` would give, left where they are."""
         with self._lock:
@@ -128,13 +135,15 @@ class SignalMemoryStore:
     def take_late(self, created_before: datetime) -> list[Claim]:
         """The held tasks that nobody works on yet and that were created by then, now processing."""
         with self._lock:
-            late = [signal_id for signal_id in self._ready if self._claim_of(signal_id).created_at <= created_before]
+            waiting = [*self._ready, *self._suspects]
+            late = [signal_id for signal_id in waiting if self._claim_of(signal_id).created_at <= created_before]
             return [self._begin(signal_id) for signal_id in late]
 
     def oldest(self) -> datetime | None:
         """When the oldest of the held tasks that nobody works on yet was created; None where there is none."""
         with self._lock:
-            return min((self._claim_of(signal_id).created_at for signal_id in self._ready), default=None)
+            waiting = itertools.chain(self._ready, self._suspects)
+            return min((self._claim_of(signal_id).created_at for signal_id in waiting), default=None)
 
     def update(self, signal_id: UUID, result: Result) -> bool:
         """The signal's result is final; False when the signal is not in memory."""
@@ -167,14 +176,19 @@ class SignalMemoryStore:
                 self._put(StoredSignal(claim.signal, TaskStatus.PENDING, None, None, self._clock.monotonic()))
 
     def waiting(self) -> int:
-        """How many held tasks nobody works on yet."""
+        """How many held tasks nobody works on yet, less the suspects."""
         with self._lock:
             return len(self._ready)
+
+    def suspects(self) -> int:
+        """How many of them are suspects."""
+        with self._lock:
+            return len(self._suspects)
 
     def claims(self, *, ready_only: bool = False) -> Sequence[Claim]:
         """The tasks this process holds."""
         with self._lock:
-            ids = list(self._ready) if ready_only else [*self._held, *self._ready]
+            ids = [*self._ready, *self._suspects, *(() if ready_only else self._held)]
             return [claim for claim in (self._signals[signal_id].claim for signal_id in ids) if claim is not None]
 
     def clean(self, older_than_s: float) -> int:
@@ -195,7 +209,7 @@ class SignalMemoryStore:
         """
         with self._lock:
             processed = sum(self._ended.values())
-            pending = len(self._pending) + len(self._ready)
+            pending = len(self._pending) + len(self._ready) + len(self._suspects)
             return {
                 "in_memory": {
                     "total": len(self._signals), "pending": pending, "processing": len(self._held),
@@ -230,7 +244,9 @@ class SignalMemoryStore:
             return self._finished
         if entry.status is TaskStatus.PROCESSING:
             return self._held
-        return self._pending if entry.claim is None else self._ready
+        if entry.claim is None:
+            return self._pending
+        return self._suspects if entry.claim.suspect else self._ready
 
     def _remove(self, signal_id: UUID) -> None:
         entry = self._signals.pop(signal_id, None)

@@ -120,13 +120,18 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A task this process holds: the signal, its fence token, how often it has been claimed, and its priority."""
+    """A task this process holds: the signal, its fence token, which attempt it would be, and its priority.
+
+    Attempts over which the process died are not among those. A `suspect` was under way at so many deaths of a process
+    that it is to be worked on with nothing beside it.
+    """
 
     signal: Signal
     token: int
     attempt: int
     created_at: datetime
     priority: int = 0
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,10 @@ class TaskQueue(Protocol):
         """Up to `limit` tasks due now, highest priority first, now held by this process."""
         ...
 
+    async def begin(self, claims: Sequence[Claim]) -> set[UUID]:
+        """Note that work on these begins, before it does: the attempt counts; the signal ids that are still ours."""
+        ...
+
     async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
         """Store result, calls and final state in one commit; False when the task is somebody else's now."""
         ...

@@ -24,6 +24,7 @@ __all__ = ["LLMWorker", "OnFinal"]
 log = logging.getLogger(__name__)
 
 AHEAD = 4
+ENDINGS = 4
 SWEEP_S = 5.0
 FINAL_WRITE_S = 2.0
 LONGEST_LOOK_S = 1.0
@@ -33,9 +34,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Batch:
-    """Claims worked on together; `ending` once their outcomes are on the way to the queue."""
+    """Claims worked on together. `late`: their time is over, nothing is asked about them.
+
+    `has_slot`: it counts among those under way; `ending` once its outcomes are on the way to the queue.
+    """
 
     claims: Sequence[Claim]
+    late: bool = False
+    has_slot: bool = False
     ending: bool = False
 
 
@@ -45,6 +51,10 @@ class LLMWorker:
     Claims run ahead of the work by `AHEAD` requests for each that may be under way, of as many signals as `batcher`
     finds necessary; when half of them are used up and the last claim found all it asked for, or somebody pokes, or
     `poll_interval` has passed, it claims again. A signal whose time is over while it waits here expires at once.
+
+    Nothing is begun that the queue does not know as ours, so that a signal which kills the process is known by that;
+    a suspect is worked on alone. Outcomes on their way to the queue occupy no place among the `max_concurrency`; when
+    there are `ENDINGS` times as many of them, the next waits.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class LLMWorker:
         self._claim_wanted = asyncio.Event()
         self._work_there = asyncio.Event()
         self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._endings = asyncio.Semaphore(ENDINGS * config.max_concurrency)
         self._busy: dict[asyncio.Task[None], _Batch] = {}
         self._claiming: asyncio.Task[int | None] | None = None
         self._said: set[str] = set()
@@ -81,7 +92,7 @@ class LLMWorker:
     @property
     def idle(self) -> bool:
         """Whether this process holds no task."""
-        return not self._busy and not self._store.waiting()
+        return not self._busy and not self._store.waiting() and not self._store.suspects()
 
     async def run(self) -> None:
         """Claim and work until cancelled; then `drain` ends it cleanly. A crash of a part ends all, with its cause."""
@@ -135,7 +146,7 @@ class LLMWorker:
                 self.poke()
 
     def _wanted(self) -> int:
-        waiting = self._store.waiting()
+        waiting = self._store.waiting() + self._store.suspects()
         ahead = self._batcher.ahead(AHEAD * self._config.max_concurrency)
         return 0 if waiting > ahead // 2 else max(0, min(ahead - waiting, self._store.room()))
 
@@ -152,19 +163,35 @@ class LLMWorker:
         """Take signals only once there is a slot and room for their request: whatever waits by then may go into it."""
         while True:
             await self._slots.acquire()
+            while self._store.suspects():
+                await self._rate_alone()
             if self._store.waiting():
                 await self._batcher.wait()
             claims = self._batcher.take(self._store)
             self._claim_more()
-            if not claims:
-                self._slots.release()
+            if claims:
+                self._ask(claims, has_slot=True)
+                continue
+            self._slots.release()
+            if not self._store.suspects():
                 self._work_there.clear()
                 await self._work_there.wait()
-                continue
-            task = self._begin(claims)
-            self._batcher.begun(task)
-            task.add_done_callback(self._batcher.ended)
-            task.add_done_callback(lambda _: self._slots.release())
+
+    async def _rate_alone(self) -> None:
+        """Work on a suspect, from beginning to stored outcome, while nothing else is under way here."""
+        await self._batcher.wait()
+        while self._busy:
+            await asyncio.wait(list(self._busy))
+        suspect = self._store.take_suspect()
+        if suspect is not None:
+            log.warning("a signal at which processes died is rated alone", extra={"signal": str(suspect.signal.id)})
+            await asyncio.wait([self._ask([suspect])])
+
+    def _ask(self, claims: Sequence[Claim], *, has_slot: bool = False) -> asyncio.Task[None]:
+        task = self._begin(_Batch(claims, has_slot=has_slot))
+        self._batcher.begun(task)
+        task.add_done_callback(self._batcher.ended)
+        return task
 
     async def _expire_forever(self) -> None:
         """End what is past its time while it waits for a slot or for room: that needs neither."""
@@ -172,14 +199,13 @@ class LLMWorker:
         while ttl:
             late = self._store.take_late(self._clock.now() - ttl)
             if late:
-                self._begin(late)
+                self._begin(_Batch(late, late=True))
             oldest, look_s = self._store.oldest(), LONGEST_LOOK_S
             if oldest is not None:
                 look_s = min(look_s, (oldest + ttl - self._clock.now()).total_seconds())
             await self._clock.sleep(max(look_s, SHORTEST_LOOK_S))
 
-    def _begin(self, claims: Sequence[Claim]) -> asyncio.Task[None]:
-        batch = _Batch(claims)
+    def _begin(self, batch: _Batch) -> asyncio.Task[None]:
         task = asyncio.create_task(self._handle(batch), name="rating")
         self._busy[task] = batch
         task.add_done_callback(self._ended)
@@ -190,15 +216,37 @@ class LLMWorker:
             self._claim_wanted.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._busy.pop(task, None)
+        batch = self._busy.pop(task, None)
+        if batch is not None:
+            self._leave(batch)
         self._claim_more()
+
+    def _leave(self, batch: _Batch) -> None:
+        if batch.has_slot:
+            batch.has_slot = False
+            self._slots.release()
 
     async def _handle(self, batch: _Batch) -> None:
         """One batch from claim to stored outcome; whatever goes wrong stays with its signals."""
-        processed = await self._process(batch.claims)
+        claims = batch.claims if batch.late else await self._begun(batch.claims)
+        if not claims:
+            return
+        processed = await self._process(claims)
         passing("replied")
         batch.ending = True
-        await asyncio.gather(*(self._finisher.finish(item) for item in processed))
+        async with self._endings:
+            self._leave(batch)
+            await asyncio.gather(*(self._finisher.finish(item) for item in processed))
+
+    async def _begun(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Those of them that are still ours, noted as begun; waits while the queue cannot be reached."""
+        while (ours := await self._guarded(partial(self._queue.begin, claims), "beginning work")) is None:
+            await self._clock.sleep(LONGEST_LOOK_S)
+        for claim in claims:
+            if claim.signal.id not in ours:
+                self._store.drop(claim)
+        passing("begun")
+        return [claim for claim in claims if claim.signal.id in ours]
 
     async def _process(self, claims: Sequence[Claim]) -> list[Processed]:
         try:
@@ -210,16 +258,23 @@ class LLMWorker:
             return [(claims[0], crashed(claims[0], error, self._clock.now()), ())]
 
     async def _keep_forever(self) -> None:
-        """Renew our leases before sweeping those of others: after an outage all have lapsed."""
+        """Renew our leases before sweeping those of others: after an outage all have lapsed.
+
+        At the start nothing is ours yet, and what dead processes left is waited for.
+        """
         lease_s = self._queue.lease.total_seconds()
         renewed = self._clock.monotonic()
+        await self._sweep()
         while True:
             await self._clock.sleep(min(SWEEP_S, lease_s / 6) * random.uniform(0.8, 1.0))
             now = self._clock.monotonic()
             if now - renewed >= lease_s / 6 and await self._guarded(self._renew, "renewing leases"):
                 renewed = now
-            if await self._guarded(self._queue.sweep, "sweeping the queue"):
-                self.poke()
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        if await self._guarded(self._queue.sweep, "sweeping the queue"):
+            self.poke()
 
     async def _renew(self) -> bool:
         claims = self._store.claims()

@@ -21,6 +21,8 @@ class Task:
     status: TaskStatus = TaskStatus.PENDING
     run_at: float = 0.0
     attempts: int = 0
+    deaths: int = 0
+    begun: bool = False
     token: int = 0
     lease_until: float = 0.0
     error: str | None = None
@@ -43,7 +45,7 @@ class MemoryQueue:
         self.extended: list[int] = []
         self.refuse: dict[UUID, int] = {}
         self._clock = clock
-        self._max_attempts = max_attempts
+        self._most_deaths = max(2, max_attempts)
 
     def put(self, signals: Iterable[Signal], priority: int = 0) -> None:
         """Tasks due now."""
@@ -66,10 +68,20 @@ class MemoryQueue:
         claims = []
         for task in sorted(due, key=lambda task: (-task.priority, task.run_at))[:limit]:
             task.status, task.lease_until = TaskStatus.PROCESSING, now + self.lease.total_seconds()
-            task.attempts += 1
+            task.begun = False
             task.token += 1
-            claims.append(Claim(task.signal, task.token, task.attempts, task.created_at, task.priority))
+            attempt, suspect = task.attempts - task.deaths + 1, task.deaths + 1 >= self._most_deaths
+            claims.append(Claim(task.signal, task.token, attempt, task.created_at, task.priority, suspect))
         return claims
+
+    async def begin(self, claims: Sequence[Claim]) -> set[UUID]:
+        await self._reach()
+        ours = [task for task in map(self._ours, claims) if task is not None]
+        for task in ours:
+            task.attempts += not task.begun
+            task.begun, task.status = True, TaskStatus.PROCESSING
+            task.lease_until = self._clock.monotonic() + self.lease.total_seconds()
+        return {task.signal.id for task in ours}
 
     async def complete(self, claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
         await self._reach()
@@ -100,6 +112,7 @@ class MemoryQueue:
         self.extended.append(len(claims))
         ours = [task for task in map(self._ours, claims) if task is not None]
         for task in ours:
+            task.deaths -= task.status is TaskStatus.PENDING and task.begun
             task.status = TaskStatus.PROCESSING
             task.lease_until = self._clock.monotonic() + self.lease.total_seconds()
         return {task.signal.id for task in ours}
@@ -110,7 +123,9 @@ class MemoryQueue:
             task = self._ours(claim)
             if task is not None and task.status is TaskStatus.PROCESSING:
                 task.status = TaskStatus.PENDING
-                task.attempts -= 1
+                task.token += 1
+                task.attempts -= task.begun
+                task.begun = False
 
     async def sweep(self) -> int:
         await self._reach()
@@ -120,7 +135,9 @@ class MemoryQueue:
             if task.status is TaskStatus.PROCESSING and task.lease_until < self._clock.monotonic()
         ]
         for task in lapsed:
-            task.status = TaskStatus.FAILED if task.attempts >= self._max_attempts else TaskStatus.PENDING
+            task.deaths += task.begun
+            over = task.begun and task.deaths >= self._most_deaths
+            task.status = TaskStatus.FAILED if over else TaskStatus.PENDING
         return len(lapsed)
 
     async def _reach(self) -> None:

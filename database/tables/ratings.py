@@ -41,7 +41,7 @@ llm_analysis_results = Table(
     Column("prompt_version", Text, comment="Content hash of the prompt."),
     Column("rung", Text, comment="The parser's step that read the reply."),
     Column("repaired", Boolean, nullable=False, server_default=text("false"), comment="True when JSON was mended."),
-    Column("attempts", Integer, nullable=False, comment="Claims it took."),
+    Column("attempts", Integer, nullable=False, comment="How often work on it was begun."),
     Column("call_id", UUID, comment="The call that gave the reply, in llm_calls."),
     Column("prompt_tokens", Integer, comment="Input tokens over all calls; null when any is unknown."),
     Column("completion_tokens", Integer, comment="Output tokens over all calls; null when any is unknown."),

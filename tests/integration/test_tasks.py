@@ -51,6 +51,13 @@ async def put(pool: asyncpg.Pool, count: int, ttl: timedelta | None = None) -> l
     return [signal.id for signal in signals]
 
 
+async def begin(queue: PostgresTaskQueue, limit: int) -> list[Claim]:
+    """Claim, and begin with all of them."""
+    claims = list(await queue.claim(limit))
+    assert await queue.begin(claims) == {claim.signal.id for claim in claims}
+    return claims
+
+
 async def task(pool: asyncpg.Pool, signal_id: UUID) -> dict[str, Any]:
     row = await pool.fetchrow("SELECT * FROM llm_enhancement_tasks WHERE signal_id = $1", signal_id)
     assert row is not None
@@ -127,7 +134,7 @@ async def test_any_order_of_claiming_losing_retrying_and_ending_ends_each_task_o
     ids = await put(pool, 40)
     workers = {name: make_queue(pool, name, lease=timedelta(milliseconds=1)) for name in "ab"}
     for worker in workers.values():
-        worker._max_attempts = 1000
+        worker._most_deaths = 1000
     accepted: Counter[UUID] = Counter()
 
     async def work(name: str, seed: int) -> None:
@@ -136,9 +143,11 @@ async def test_any_order_of_claiming_losing_retrying_and_ending_ends_each_task_o
         while sum(accepted.values()) < len(ids):
             held += await queue.claim(die.randint(1, 5))
             die.shuffle(held)
-            match die.randrange(5):
+            match die.randrange(6):
                 case 0:
                     await queue.sweep()
+                case 4:
+                    await queue.begin(held)
                 case 1 if held:
                     await queue.release([held.pop()])
                 case 2 if held:
@@ -161,7 +170,7 @@ async def test_any_order_of_claiming_losing_retrying_and_ending_ends_each_task_o
 async def test_completing_stores_result_call_and_state_in_one_transaction(pool: asyncpg.Pool) -> None:
     (signal_id,) = await put(pool, 1)
     queue = make_queue(pool)
-    (claim,) = await queue.claim(1)
+    (claim,) = await begin(queue, 1)
     call = make_call(claim)
     result = completed(claim, call_id=call.id)
     assert await queue.complete(claim, result, [call])
@@ -198,10 +207,10 @@ async def test_an_abstention_is_completed_without_a_rating(pool: asyncpg.Pool) -
 async def test_a_result_under_an_old_token_is_discarded_and_its_calls_kept(pool: asyncpg.Pool) -> None:
     await put(pool, 1)
     slow, quick = make_queue(pool, "slow", LAPSED), make_queue(pool, "quick")
-    (old,) = await slow.claim(1)
+    (old,) = await begin(slow, 1)
     assert await quick.sweep() == 1
-    (new,) = await quick.claim(1)
-    assert (new.token, new.attempt) == (old.token + 1, 2)
+    (new,) = await begin(quick, 1)
+    assert (new.token, new.attempt) == (old.token + 1, 1)
     assert not await slow.complete(old, completed(old), [make_call(old)])
     assert await slow.extend([old]) == set()
     assert await quick.complete(new, completed(new), [make_call(new)])
@@ -265,9 +274,9 @@ async def test_what_the_sweep_ended_is_not_taken_for_ours(database: str, pool: a
     await put(pool, 1)
     queue = make_queue(pool, lease=LAPSED)
     for _ in range(2):
-        await queue.claim(1)
+        await begin(queue, 1)
         await queue.sweep()
-    (claim,) = await queue.claim(1)
+    (claim,) = await begin(queue, 1)
     await queue.sweep()
     async with Proxy(database) as proxy:
         through = await create_pool(proxy.url, size=1)
@@ -276,7 +285,7 @@ async def test_what_the_sweep_ended_is_not_taken_for_ours(database: str, pool: a
         failed = completed(claim, status=TaskStatus.FAILED, verdict=None, error="no model answered")
         assert not await make_queue(through).complete(claim, failed, [])
         through.terminate()
-    assert "given up after 3 claims" in (await only(pool, "llm_analysis_results"))["error"]
+    assert "given up: 3 times" in (await only(pool, "llm_analysis_results"))["error"]
 
 
 async def test_completing_waits_while_postgres_is_away_and_says_so_once(
@@ -342,32 +351,95 @@ async def test_figures_that_no_column_holds_are_not_known(pool: asyncpg.Pool) ->
 async def test_a_lapsed_lease_returns_the_task(pool: asyncpg.Pool) -> None:
     (signal_id,) = await put(pool, 1)
     dead, live = make_queue(pool, "dead", LAPSED), make_queue(pool, "live")
-    await dead.claim(1)
+    await begin(dead, 1)
     assert await live.claim(1) == []
     assert await live.sweep() == 1
     state = await task(pool, signal_id)
-    assert (state["status"], state["attempts"]) == ("pending", 1)
+    assert (state["status"], state["attempts"], state["deaths"]) == ("pending", 1, 1)
     assert "stopped renewing" in state["last_error"]
     (claim,) = await live.claim(1)
     assert await live.sweep() == 0
     assert await live.extend([claim]) == {signal_id}
 
 
-async def test_poison_fails_after_exactly_max_attempts_claims(pool: asyncpg.Pool) -> None:
+async def test_poison_fails_after_exactly_max_attempts_deaths_the_last_of_them_alone(pool: asyncpg.Pool) -> None:
     """A task that kills whoever works on it is given up, with a result that says so."""
     (signal_id,) = await put(pool, 1)
     queue = make_queue(pool, lease=LAPSED)
-    for attempt in (1, 2, 3):
-        (claim,) = await queue.claim(1)
-        assert claim.attempt == attempt
+    for suspect in (False, False, True):
+        (claim,) = await begin(queue, 1)
+        assert (claim.attempt, claim.suspect) == (1, suspect)
         assert await queue.sweep() == 1
     assert await queue.claim(1) == []
     assert (await task(pool, signal_id))["status"] == "failed"
     stored = await only(pool, "llm_analysis_results")
     assert (stored["status"], stored["attempts"]) == ("failed", 3)
-    assert "given up after 3 claims" in stored["error"]
+    assert stored["error"] == "given up: 3 times the process that worked on it died or stood still"
     assert stored["processing_ms"] is None  # nobody measured it, and 0 would be a lie
     assert await queue.unfinished() == {}
+
+
+async def test_what_waits_in_a_process_that_dies_has_no_part_in_its_death(pool: asyncpg.Pool) -> None:
+    """A hundred times, as when somebody kills the process again and again."""
+    (signal_id,) = await put(pool, 1)
+    queue = make_queue(pool, lease=LAPSED)
+    for _ in range(100):
+        (claim,) = await queue.claim(1)
+        assert (claim.attempt, claim.suspect) == (1, False)
+        assert await queue.sweep() == 1
+    (claim,) = await begin(make_queue(pool), 1)
+    assert await queue.complete(claim, completed(claim), [])
+    assert (await only(pool, "llm_analysis_results"))["attempts"] == 1
+    assert (await task(pool, signal_id))["deaths"] == 0
+
+
+async def test_attempts_that_ended_do_not_count_as_deaths_nor_deaths_as_attempts(pool: asyncpg.Pool) -> None:
+    """Put off twice for want of a model, then under way when the process died: nothing it did is held against it."""
+    await put(pool, 1)
+    queue = make_queue(pool)
+    for attempt in (1, 2):
+        (claim,) = await begin(queue, 1)
+        assert claim.attempt == attempt
+        assert await queue.retry(claim, timedelta(0), "no model answered", ())
+    queue.lease = LAPSED
+    await begin(queue, 1)
+    assert await queue.sweep() == 1
+    (claim,) = await begin(queue, 1)
+    assert (claim.attempt, claim.suspect) == (3, False)
+
+
+async def test_a_worker_that_was_only_cut_off_takes_its_death_back(pool: asyncpg.Pool) -> None:
+    """Somebody swept while it could not renew its leases."""
+    (signal_id,) = await put(pool, 1)
+    queue = make_queue(pool, lease=LAPSED)
+    claims = await begin(queue, 1)
+    assert await queue.sweep() == 1
+    queue.lease = MINUTE
+    assert await queue.extend(claims) == {signal_id}
+    state = await task(pool, signal_id)
+    assert (state["status"], state["deaths"], state["attempts"]) == ("processing", 0, 1)
+
+
+async def test_beginning_again_after_an_answer_that_was_lost_counts_once(pool: asyncpg.Pool) -> None:
+    (signal_id,) = await put(pool, 1)
+    queue = make_queue(pool)
+    claims = await queue.claim(1)
+    for _ in range(3):
+        assert await queue.begin(claims) == {signal_id}
+    assert (await task(pool, signal_id))["attempts"] == 1
+
+
+async def test_what_was_handed_back_or_taken_by_others_cannot_be_begun(pool: asyncpg.Pool) -> None:
+    """Also by a beginning that arrives after the release."""
+    await put(pool, 2)
+    queue = make_queue(pool, lease=LAPSED)
+    one, two = await queue.claim(2)
+    await queue.release([one])
+    await queue.sweep()
+    assert len(await make_queue(pool, "other").claim(2)) == 2
+    assert await queue.begin([one, two]) == set()
+    states = await pool.fetch("SELECT status, attempts, begun_at FROM llm_enhancement_tasks")
+    assert [tuple(state) for state in states] == [("processing", 0, None)] * 2
 
 
 async def test_overdue_pending_tasks_expire_with_a_result(pool: asyncpg.Pool) -> None:
@@ -381,10 +453,11 @@ async def test_overdue_pending_tasks_expire_with_a_result(pool: asyncpg.Pool) ->
 
 
 async def test_releasing_hands_back_without_counting_the_attempt(pool: asyncpg.Pool) -> None:
+    """Whether work on it had begun or not."""
     (signal_id,) = await put(pool, 1)
     queue = make_queue(pool)
-    for _ in range(5):
-        claims = await queue.claim(1)
+    for turn in range(4):
+        claims = await begin(queue, 1) if turn % 2 else await queue.claim(1)
         assert claims[0].attempt == 1
         await queue.release(claims)
     state = await task(pool, signal_id)
@@ -394,7 +467,7 @@ async def test_releasing_hands_back_without_counting_the_attempt(pool: asyncpg.P
 async def test_a_retried_task_waits_its_delay_and_keeps_attempt_error_and_calls(pool: asyncpg.Pool) -> None:
     (signal_id,) = await put(pool, 1)
     queue = make_queue(pool)
-    (claim,) = await queue.claim(1)
+    (claim,) = await begin(queue, 1)
     assert await queue.retry(claim, MINUTE, "no model answered", [make_call(claim)])
     state = await task(pool, signal_id)
     assert (state["status"], state["attempts"], state["last_error"]) == ("pending", 1, "no model answered")

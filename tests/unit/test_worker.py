@@ -14,8 +14,8 @@ import pytest
 from llm_integration.config import LLMConfig
 from llm_integration.llm_processor import Postponed, Processed
 from llm_integration.memory_store import SignalMemoryStore
-from llm_integration.model import Action, Claim, Result, TaskStatus, Verdict
-from llm_integration.worker import AHEAD, LLMWorker
+from llm_integration.model import Action, Call, Claim, Result, TaskStatus, Verdict
+from llm_integration.worker import AHEAD, ENDINGS, LLMWorker
 from tests.fake_clock import FakeClock, settle
 from tests.marketdata import make_signal
 from tests.memory_queue import MemoryQueue
@@ -318,6 +318,98 @@ async def test_what_is_due_goes_by_priority_however_it_was_claimed() -> None:
         world.processor.gate.set()
         await world.quiet()
     assert world.processor.batches[1] == [urgent.id]
+
+
+async def test_a_suspect_is_worked_on_with_nothing_beside_it() -> None:
+    """Nothing else begins until its outcome is stored."""
+    world = World(max_concurrency=4)
+    first, suspect, later = world.put(3)
+    world.queue.tasks[suspect.id].deaths = 2
+    world.processor.gate.clear()
+    async with world.running():
+        await world.quiet()
+        assert world.processor.batches == [[suspect.id]]
+        world.queue.gate.clear()
+        world.processor.gate.set()
+        await world.quiet()
+        assert world.processor.batches == [[suspect.id]]
+        world.queue.gate.set()
+        await world.quiet()
+    assert world.processor.batches == [[suspect.id], [first.id], [later.id]]
+    assert world.worker.idle
+
+
+async def test_suspects_wait_for_what_is_under_way_and_go_one_by_one() -> None:
+    world = World(max_concurrency=3)
+    world.put(2)
+    world.processor.gate.clear()
+    async with world.running():
+        await world.quiet()
+        suspects = world.put(2, first=10)
+        for signal in suspects:
+            world.queue.tasks[signal.id].deaths = 2
+        world.worker.poke()
+        world.put(4, first=20)
+        await world.quiet()
+        assert len(world.processor.batches) == 2
+        world.processor.gate.set()
+        await world.quiet()
+    assert world.processor.batches[2:4] == [[signal.id] for signal in suspects]
+    assert world.queue.count(TaskStatus.COMPLETED) == 8
+
+
+async def test_what_is_not_ours_any_more_when_its_turn_comes_is_not_asked_about() -> None:
+    world = World(max_concurrency=1)
+    one, two = world.put(2)
+    world.processor.gate.clear()
+    async with world.running():
+        await world.quiet()
+        world.queue.tasks[two.id].token += 1
+        world.processor.gate.set()
+        await world.quiet()
+        assert world.store.get(two.id) is None
+    assert world.processor.batches == [[one.id]]
+
+
+async def test_slow_commits_hold_up_the_next_question_only_when_there_are_many() -> None:
+    """Outcomes on their way occupy no slot, and there is a bound to them."""
+    world = World(max_concurrency=2)
+    world.put(100)
+    stored, complete = asyncio.Event(), world.queue.complete
+
+    async def slowly(claim: Claim, result: Result, calls: Sequence[Call]) -> bool:
+        await stored.wait()
+        return await complete(claim, result, calls)
+
+    world.queue.complete = slowly  # type: ignore[method-assign]
+    async with world.running():
+        await world.quiet()
+        assert len(world.processor.batches) == (ENDINGS + 1) * 2
+        stored.set()
+        await world.quiet()
+    assert world.queue.count(TaskStatus.COMPLETED) == 100
+
+
+async def test_nothing_is_begun_that_the_queue_cannot_note(caplog: pytest.LogCaptureFixture) -> None:
+    """Said once; it begins when the queue is back."""
+    world = World(max_concurrency=1)
+    world.put(3)
+    begin, away = world.queue.begin, True
+
+    async def out_of_reach(claims: Sequence[Claim]) -> set[UUID]:
+        if away:
+            raise ConnectionError("PostgreSQL is away")
+        return await begin(claims)
+
+    world.queue.begin = out_of_reach  # type: ignore[method-assign]
+    async with world.running():
+        await world.clock.advance(30)
+        assert not world.processor.batches
+        away = False
+        await world.clock.advance(2)
+    assert world.queue.count(TaskStatus.COMPLETED) == 3
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("beginning work does not work at present") == 1
 
 
 async def test_it_outlives_an_outage_of_the_queue_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
