@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
     "run": ("watch the market and rate its signals (the default)", commands.run),
     "check": ("look at settings, database, migrations and models, and say what was found", commands.check),
     "status": ("ask the running daemon how it does", commands.status),
-    "export": ("bring the CSV files up to date, or make them again", commands.export),
+    "export": ("bring the CSV files up to date, compare them with the database, or make them again", commands.export),
     "sql": ("open psql on the database, or print its URL", commands.sql),
     "audit": ("see whether the calls that were kept are those that were made", commands.audit),
 }
@@ -98,7 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--paid", action="store_true", help="with --backends: ask those that cost money, too")
     check.add_argument("--json", action="store_true", help="with --backends: what was found as JSON")
     parsers["status"].add_argument("--json", action="store_true", help="the whole answer as JSON")
-    parsers["export"].add_argument("--rebuild", action="store_true", help="make the files again from the database")
+    parsers["export"].add_argument(
+        "action",
+        nargs="?",
+        choices=["verify", "rebuild"],
+        help="verify: compare every row with the database; rebuild: make the files again from it",
+    )
     parsers["audit"].add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
     parsers["audit"].add_argument("--file", type=Path, metavar="FILE", help="an audit file in place of the database")
     parsers["sql"].add_argument("--print", action="store_true", help="only print the URL, password included")

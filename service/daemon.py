@@ -139,6 +139,7 @@ class Daemon:
                 settings.llm.csv_output_directory,
                 PostgresExportSource(room.pool),
                 indicators=settings.llm.indicators_to_include,
+                rotation=settings.llm.csv_rotation,
                 stats=self.vitals,
                 clock=self.clock,
                 poll_interval_s=settings.llm.poll_interval,
