@@ -15,7 +15,7 @@ from service.version import VERSION
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
 EXIT_OK, EXIT_FAILED, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 66, 69, 78, 130
-EXIT_BROKEN_PIPE = 141
+EXIT_BROKEN_PIPE, EXIT_UNFINISHED = 141, commands.EXIT_UNFINISHED
 STATUSES = {SettingsError: EXIT_SETTINGS, FeedError: EXIT_NO_INPUT, StorageError: EXIT_UNAVAILABLE}
 COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
     "run": ("watch the market and rate its signals (the default)", commands.run),
@@ -30,8 +30,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the command line says, and return the exit status.
 
-    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 78 wrong settings,
-    130 interrupted, 141 nobody reads on.
+    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 75 stopped with
+    something left that the next start goes on with, 78 wrong settings, 130 interrupted, 141 nobody reads on.
     """
     parser = _parser()
     given = parser.parse_args(_with_default(arguments))

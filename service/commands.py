@@ -25,11 +25,11 @@ from trading.errors import StorageError, TradentError
 
 log = logging.getLogger(__name__)
 
-EXIT_FAULT = 70
+EXIT_FAULT, EXIT_UNFINISHED = 70, 75
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
-    """Run the daemon until it is stopped, or idle."""
+    """Run the daemon until it is stopped, or idle; 75 where a stop left something to the next start."""
     require_rules(settings)
     formatter = set_up_logging(settings.service.log_level, secrets_of(settings))
     daemon = Daemon(settings, Role(given.role), until_idle=given.until_idle, may_migrate=not given.no_migrate)
@@ -45,7 +45,7 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
     except Exception as fault:
         log.critical("ended by a fault of the program; please report it with these lines", exc_info=fault)
         return EXIT_FAULT
-    return 0
+    return EXIT_UNFINISHED if daemon.left_behind else 0
 
 
 def check(settings: Settings, given: argparse.Namespace) -> int:

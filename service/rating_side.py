@@ -115,13 +115,16 @@ class RatingSide:
         chores = [Chore("prices", note_prices), *call_chores(self._room.pool, self._config.audit.keep_days)]
         await keep_house(self._clock, chores)
 
-    async def drain(self, grace_s: float) -> None:
-        """Claim no more; give what is under way `grace_s` to end, and hand the rest back."""
+    async def drain(self, grace_s: float) -> bool:
+        """Claim no more; give what is under way `grace_s` to end, and hand the rest back; False where the queue could
+        not be told of all of it.
+        """
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         if not await self.worker.drain(grace_s):
             log.warning("signals under way were handed back to the queue")
+        return not self.worker.untold
 
     async def close(self) -> None:
         """Let go of connections and helper processes."""

@@ -84,16 +84,20 @@ class TradingSide:
             group.create_task(self._keep_house(), name="bar-housekeeper"),
         ]
 
-    async def drain(self, grace_s: float) -> None:
-        """Stop watching, and bring what was seen into PostgreSQL, for at most `grace_s`; the rest stays journalled."""
+    async def drain(self, grace_s: float) -> bool:
+        """Stop watching, and bring what was seen into PostgreSQL, for at most `grace_s`; False where some stays in the
+        journal.
+        """
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        if not await self.recorder.drain(grace_s):
+        shipped = await self.recorder.drain(grace_s)
+        if not shipped:
             log.warning(
                 "bars and signals stay in the journal until the next start",
                 extra={"bytes": self.journal.pending_bytes},
             )
+        return shipped
 
     def close(self) -> None:
         """Make the journal durable; after `drain`."""
