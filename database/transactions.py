@@ -47,7 +47,7 @@ async def adopt_restored_rows(pool: asyncpg.Pool) -> bool:
     except FAILURES as error:
         raise StorageError(
             "rows of this database come from another server (a restored dump), and PostgreSQL did not let their "
-            f"transactions be numbered on: {error or type(error).__name__}; start once as the owner of the tables"
+            f"transactions be numbered on: {str(error) or type(error).__name__}; start once as the owner of the tables"
         ) from error
     log.info("the database was restored from another server; its transactions are numbered on", extra={"by": ahead})
     return True

@@ -72,7 +72,7 @@ async def fetch_status(host: str, port: int) -> bytes:
             return await got.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         nobody = isinstance(error, aiohttp.ClientConnectorError)
-        why = "" if nobody else f" ({error or type(error).__name__})"
+        why = "" if nobody else f" ({str(error) or type(error).__name__})"
         raise TradentError(
             f"no daemon answers at {address}{why}; start one with `run`, or name its settings with --config"
         ) from None

@@ -19,8 +19,6 @@ from trading.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 2.0
-
 
 @dataclass(frozen=True, slots=True)
 class StoreRoom:
@@ -56,7 +54,7 @@ async def open_store_room(settings: DatabaseSettings, *, may_migrate: bool) -> A
             pool = await create_pool(url, settings)
         except FAILURES as error:
             raise StorageError(
-                f"the database at {redacted(url)} cannot be used: {error or type(error).__name__}; "
+                f"the database at {redacted(url)} cannot be used: {str(error) or type(error).__name__}; "
                 "check that the server runs and that database.url is right"
             ) from error
         try:
@@ -94,6 +92,6 @@ def without_password(url: str) -> tuple[str, str | None]:
 async def _close(pool: asyncpg.Pool) -> None:
     """Close a pool, at once where it does not go gently."""
     try:
-        await asyncio.wait_for(pool.close(), CLOSE_S)
+        await asyncio.wait_for(pool.close(), 5.0)
     except TimeoutError:
         pool.terminate()

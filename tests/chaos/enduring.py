@@ -1,0 +1,88 @@
+"""One daemon under load, to whose PostgreSQL one thing after another happens, until all is well again."""
+
+import asyncio
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from tests.chaos.market import finish, market
+from tests.chaos.model_server import KEYS, model_server
+from tests.chaos.stage import Row, Stage
+from tests.chaos.watching import Watch
+from tests.daemon import Daemon, Look, Process
+
+Trouble = Callable[[], AbstractAsyncContextManager[object]]
+HASTE = {"connect_timeout_seconds": 1, "acquire_timeout_seconds": 1, "command_timeout_seconds": 1}
+SAID = re.compile(r" (?:WARNING|ERROR|CRITICAL) +(\S+) +([^:;=]+)")
+MOST_SUBMIT_MS = 1.0
+MOST_TIMES_SAID = 2
+"""A cause may end and come again within one trouble."""
+
+
+async def endure(
+    stage: Stage,
+    fault: str,
+    url: str,
+    troubles: Mapping[str, Trouble],
+    *,
+    way: str | None = None,
+    lasting_s: float = 2.0,
+    bars_a_second: float = 100.0,
+    settings: Mapping[str, Any] | None = None,
+    each_said_once: bool = True,
+) -> Row:
+    """Let each trouble last, and wait for the next rating after it; then compare.
+
+    `way` is how the daemon reaches the database at `url`. `settings` of the database go on top. A trouble is one cause,
+    so a line that it brings again and again is wrong, unless `each_said_once` is False.
+    """
+    notes, wrong, kept = [], [], 0
+    with model_server(stage.seed, share=0.1) as base_url:
+        async with Watch(url) as watch:
+            whole = market(way or url, base_url, seed=stage.seed, bars_a_second=bars_a_second)
+            whole["database"] |= {**({} if stage.full else HASTE), **(settings or {})}
+            daemon, began = Daemon(stage.folder, whole, KEYS), time.monotonic()
+            async with daemon.start() as running, watch.on(running):
+                await watch.rating(0)
+                watch.recoveries_s.clear()
+                for name, trouble in troubles.items():
+                    before = len(running.log)
+                    async with trouble():
+                        await asyncio.sleep(lasting_s)
+                        kept = max(kept, (await watch.ask(running)).get("recorder", {}).get("journal_bytes", 0))
+                    recovery_s = await watch.rating(await _newest(watch))
+                    notes.append(f"{name} {recovery_s:.1f} s")
+                    if each_said_once:
+                        wrong += [f"{name}: {what}" for what in said_too_often(running.log[before:])]
+                wrong += await stop(running)
+            found = await finish(daemon, Look(url), began)
+    bound = whole["database"].get("journal_max_mib", 1024) << 20
+    notes.append(f"the journal held {kept >> 10} KiB of {bound >> 10}")
+    wrong += ["the journal went beyond its bound"] if kept > bound else []
+    if stage.full and (watch.submit_p99_ms or 0.0) >= MOST_SUBMIT_MS:
+        wrong.append(f"handing a bar over took {watch.submit_p99_ms:.2f} ms")
+    return Row.of(fault, len(troubles), found, watch, notes="recovered after " + ", ".join(notes), wrong=wrong)
+
+
+async def stop(running: Process) -> list[str]:
+    """End it; what was wrong about how it ended."""
+    running.send(signal.SIGTERM)
+    status = await running.ended(30)
+    return [f"the daemon ended with {status}"] if status else []
+
+
+def said_too_often(log: str) -> list[str]:
+    """The warnings that came again and again."""
+    said = Counter(SAID.findall(log))
+    return [f"said {count} times: {' '.join(words)}" for words, count in said.items() if count > MOST_TIMES_SAID]
+
+
+async def _newest(watch: Watch) -> int:
+    async with asyncio.timeout(60):
+        while (newest := await watch.newest()) < 0:  # noqa: ASYNC110 - what is waited for is in PostgreSQL
+            await asyncio.sleep(0.1)
+    return newest
