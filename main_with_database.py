@@ -3,10 +3,12 @@
 import sys
 
 from service.cli import run_command
+from service.streams import mend_streams
 
 
 def main() -> None:
     """Entry point of `tradent` and of `python main_with_database.py`."""
+    mend_streams()
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -1,8 +1,7 @@
 """The command line: `run`, `check`, `status`, `export`, `sql`, `audit`, `version`."""
 
 import argparse
-import contextlib
-import os
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from service import commands
 from service.daemon import Role
 from service.safe_text import escaped
 from service.settings import Settings
+from service.streams import silence
 from service.version import VERSION
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
@@ -37,8 +37,6 @@ def run_command(arguments: Sequence[str]) -> int:
     given = parser.parse_args(_with_default(arguments))
     if given.command == "check" and (given.paid or given.json) and not given.backends:
         parser.error("--paid and --json belong to check --backends")
-    with contextlib.suppress(FileNotFoundError):  # the working directory may have been deleted
-        sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
     try:
         status = _do(given)
         sys.stdout.flush()
@@ -48,8 +46,14 @@ def run_command(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be said goes nowhere
+        silence(sys.stdout)
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        silence(sys.stdout)
+        sys.stderr.write(f"the output cannot be written: {error.strerror}\n")
+        return EXIT_FAILED
     return status
 
 
@@ -57,6 +61,10 @@ def _do(given: argparse.Namespace) -> int:
     if given.command == "version":
         sys.stdout.write(f"tradent {VERSION}\n")
         return EXIT_OK
+    try:
+        sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
+    except FileNotFoundError:
+        raise SettingsError(["the working directory has been deleted; change into one that is there"]) from None
     return COMMANDS[given.command][1](Settings.load(given.config, given.set), given)
 
 
@@ -82,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tradent {VERSION}")
     commands_of = parser.add_subparsers(dest="command", required=True, metavar="command")
     parsers = {
-        name: commands_of.add_parser(name, parents=[shared], help=about, description=about.capitalize() + ".")
+        name: commands_of.add_parser(name, parents=[shared], help=about, description=f"{about[:1].upper()}{about[1:]}.")
         for name, (about, _) in COMMANDS.items()
     }
     commands_of.add_parser("version", help="print the version")

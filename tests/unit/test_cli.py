@@ -183,6 +183,9 @@ def test_an_argument_nobody_knows_is_told_with_usage(folder: Path, arguments: li
 
 def test_options_alone_mean_run(folder: Path, capsys: Told) -> None:
     """`--config FILE` without a command is `run --config FILE`, also where the file is called like a command."""
+    with pytest.raises(SystemExit):
+        run_command(["runn"])
+    assert "invalid choice: 'runn' (choose from" in capsys.readouterr().err
     assert run_command(["--config", "status"]) == 78
     assert capsys.readouterr().err.startswith("status: there is no such file")
 
