@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import orjson
 
+from database.partitions import LONG_S, AnyConnection
 from llm_integration.audit_chain import Link, first_link, next_link, redacted
 
 REMEMBERED = 4096
@@ -21,14 +22,15 @@ ORPHANS = """
 SELECT count(*) FROM llm_calls WHERE chain IS NOT NULL AND chain NOT IN (SELECT chain FROM llm_audit_chains)
 """
 # A chain is cut before its first call that is young enough: what is left of it is whole.
-PRUNE = """
-WITH cut AS MATERIALIZED (
+CUT = """cut AS MATERIALIZED (
     SELECT chains.chain, coalesce(
         (SELECT min(seq) FROM llm_calls young
          WHERE young.chain = chains.chain AND young.finished_at >= clock_timestamp() - make_interval(days => $1)) - 1,
         chains.last_seq) AS seq
     FROM llm_audit_chains chains WHERE chains.pruned_seq < chains.last_seq
-), old AS MATERIALIZED (
+)"""
+PRUNE = f"""
+WITH {CUT}, old AS MATERIALIZED (
     SELECT call.chain, call.seq, call.hash FROM cut JOIN llm_calls call USING (chain)
     WHERE call.seq <= cut.seq ORDER BY call.chain, call.seq LIMIT $2
 ), deleted AS (
@@ -45,6 +47,20 @@ DELETE FROM llm_calls call USING (
     SELECT id, started_at FROM llm_calls
     WHERE chain IS NULL AND finished_at < clock_timestamp() - make_interval(days => $1) LIMIT $2) old
 WHERE call.id = old.id AND call.started_at = old.started_at
+"""
+PRUNE_TABLES = f"""
+WITH {CUT}, old AS MATERIALIZED (
+    {{tables}}
+), kept AS (
+    SELECT FROM old WHERE finished_at >= clock_timestamp() - make_interval(days => $1)
+    UNION ALL
+    SELECT FROM old JOIN cut USING (chain) WHERE old.seq > cut.seq
+), pruned AS (
+    UPDATE llm_audit_chains chains SET pruned_seq = last.seq, pruned_hash = last.hash
+    FROM (SELECT DISTINCT ON (chain) chain, seq, hash FROM old ORDER BY chain, seq DESC) last
+    WHERE chains.chain = last.chain AND chains.pruned_seq < last.seq AND NOT EXISTS (SELECT FROM kept)
+)
+SELECT NOT EXISTS (SELECT FROM kept)
 """
 
 
@@ -138,6 +154,16 @@ async def prune(pool: asyncpg.Pool, keep_days: int) -> int:
         deleted += chained + unchained
         if chained < DELETED_AT_ONCE and unchained < DELETED_AT_ONCE:
             return deleted
+
+
+async def pruned_with(connection: AnyConnection, tables: Sequence[str], keep_days: int) -> bool:
+    """Note in the chains that all calls in `tables`, partitions of `llm_calls`, are gone; False when one has to stay.
+
+    It has to while it is young, or stands behind a young one in its chain.
+    """
+    calls = " UNION ALL ".join(f"SELECT chain, seq, hash, finished_at FROM {table}" for table in tables)
+    noted: bool = await connection.fetchval(PRUNE_TABLES.format(tables=calls), keep_days, timeout=LONG_S)
+    return noted
 
 
 def _record(row: asyncpg.Record) -> dict[str, Any]:

@@ -22,6 +22,17 @@ SELECT s.*, (SELECT max(open_time) FROM market_data m
 FROM streams s
 """
 
+# Every stream there is, for a query of its own to go on from: WITH RECURSIVE ...
+STREAMS = """
+streams AS (
+    (SELECT source, symbol, timeframe FROM market_data ORDER BY source, symbol, timeframe LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM streams, LATERAL (
+        SELECT m.source, m.symbol, m.timeframe FROM market_data m
+        WHERE (m.source, m.symbol, m.timeframe) > (streams.source, streams.symbol, streams.timeframe)
+        ORDER BY m.source, m.symbol, m.timeframe LIMIT 1) AS next
+)"""
+
 RECENT = """
 SELECT open_time, open::float8, high::float8, low::float8, close::float8, volume::float8
 FROM market_data WHERE (source, symbol, timeframe) = ($1, $2, $3)

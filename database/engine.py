@@ -1,5 +1,6 @@
 """How the rest talks to PostgreSQL: a pool with a limit on every wait, and which errors pass by themselves."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -25,6 +26,7 @@ FAILURES: tuple[type[Exception], ...] = (
     OSError,
 )
 """What any use of PostgreSQL may raise; `connection_lost` and `worth_retrying` say what it means."""
+RELEASE_S = 1.0
 SERVER_SETTINGS = {"jit": "off", "TimeZone": "UTC"}
 
 _LOST = (
@@ -63,7 +65,7 @@ class PooledConnection(Connection):
 
 
 class Pool(AnyPool):
-    """A pool whose `acquire` waits `acquire_timeout_s` where the caller names no limit."""
+    """A pool whose `acquire` waits `acquire_timeout_s` where the caller names no limit, and `release` `RELEASE_S`."""
 
     __slots__ = ("_acquire_timeout_s",)
 
@@ -73,6 +75,13 @@ class Pool(AnyPool):
 
     def acquire(self, *, timeout: float | None = None) -> "PoolAcquireContext[Record]":
         return super().acquire(timeout=self._acquire_timeout_s if timeout is None else timeout)
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:
+        """As asyncpg's, but where a statement was given up and the server does not say that it has let go of it, the
+        connection is cut rather than waited for: what gave it up is being ended itself.
+        """
+        with contextlib.suppress(TimeoutError):
+            await super().release(connection, timeout=RELEASE_S if timeout is None else timeout)
 
 
 async def create_pool(

@@ -36,6 +36,12 @@ class DatabaseSettings(BaseModel):
     connect_timeout_seconds: float = Field(10.0, gt=0, description="Limit for making one connection.")
     acquire_timeout_seconds: float = Field(30.0, gt=0, description="Limit for waiting on a free connection.")
     command_timeout_seconds: float = Field(30.0, gt=0, description="Limit for one statement.")
+    keep_bars_days: int = Field(
+        0,
+        ge=0,
+        description="Bars older than so many days are dropped, by whole months, once the CSV files have them; 0 keeps "
+        "them for ever. The newest of each stream stay.",
+    )
     start_timeout_seconds: float = Field(
         600.0, gt=0, description="How long the embedded PostgreSQL may take to start; recovery after a crash is slow."
     )

@@ -190,6 +190,9 @@ class LLMConfig(BaseModel):
     memory_retention_minutes: float = Field(60, ge=0, description="How long finished signals stay in memory.")
     cleanup_interval_minutes: float = Field(30, gt=0, description="How often memory is cleaned of them.")
     csv_output_directory: Path = Field(Path("output/llm_enhanced/"), description="Where the CSV files go.")
+    csv_rotation: Literal["daily", "never"] = Field(
+        "daily", description="`daily`: the rows of a day that is over are packed into a file of their own."
+    )
     batch_export_interval_seconds: float = Field(60, gt=0, description="How often the summary is written.")
     backends: dict[str, BackendSettings] = Field(default_factory=dict, description="Settings per backend, by name.")
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -24,6 +24,14 @@ MAX_BACKOFF_S = 60.0
 HELD_BACK_S = 60.0
 
 
+class FileFacts(NamedTuple):
+    """Rows and bytes of a file, and how many were closed before it."""
+
+    rows: int
+    bytes: int
+    closed: int
+
+
 def no_stats() -> Mapping[str, object]:
     """Nothing to add to the summary."""
     return {}
@@ -32,8 +40,9 @@ def no_stats() -> Mapping[str, object]:
 class LLMCSVExporter:
     """Writes `llm_signals.csv`, `llm_strategy_results.csv` and `llm_processing_summary.json` in `directory`.
 
-    The CSV files follow the database and can be rebuilt from it; `indicators` are their last columns. `stats` gives
-    the summary's content. While nothing pokes it, the exporter looks every `poll_interval_s`; pokes that come within
+    The CSV files follow the database and can be rebuilt from it; `indicators` are their last columns. With `rotation`
+    "daily" the rows of each day are packed into a file of their own once one of a later day is due. `stats` gives the
+    summary's content. While nothing pokes it, the exporter looks every `poll_interval_s`; pokes that come within
     `settle_s` of the last export count as one. What stops an export (a full disk, PostgreSQL away, another process in
     the same directory) is logged once per cause and tried again; nothing is lost or doubled by it.
     """
@@ -44,6 +53,7 @@ class LLMCSVExporter:
         source: ExportSource,
         *,
         indicators: Sequence[str] = (),
+        rotation: Literal["daily", "never"] = "daily",
         stats: Callable[[], Mapping[str, object]] = no_stats,
         clock: Clock | None = None,
         poll_interval_s: float = 1.0,
@@ -53,6 +63,7 @@ class LLMCSVExporter:
         self.directory = Path(directory)
         self._source = source
         self._layouts = (signals_layout(indicators), bars_layout(indicators))
+        self._daily = rotation == "daily"
         self._stats = stats
         self._clock = clock or SystemClock()
         self._poll_interval_s = poll_interval_s
@@ -72,9 +83,9 @@ class LLMCSVExporter:
         return next(iter(self._troubles.values()), None)
 
     @property
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Rows and bytes of each file, by its name, as far as they are known to be whole."""
-        return {each.layout.file: (each.rows, each.bytes) for each in self._followers}
+    def files(self) -> dict[str, FileFacts]:
+        """What is in each file, by its name, as far as is known."""
+        return {each.layout.file: FileFacts(each.rows, each.bytes, each.closed) for each in self._followers}
 
     def poke(self) -> None:
         """Something was committed: look soon. Costs nothing; call it as often as you like, from the event loop."""
@@ -132,11 +143,13 @@ class LLMCSVExporter:
                 return False
             await self._clock.sleep(0.02)
 
-    async def rebuild(self) -> None:
-        """Write both files again from the database. Raises ExportError and StorageError."""
+    async def rebuild(self) -> Sequence[str]:
+        """Write all files again from the database, closed ones too; what was left as it is, in words.
+
+        Raises ExportError and StorageError.
+        """
         async with self._busy:
-            for follower in await self._open():
-                await follower.rebuild()
+            return [note for follower in await self._open() for note in await follower.rebuild()]
 
     async def write_summary(self) -> None:
         """Write `llm_processing_summary.json`. Raises ExportError."""
@@ -147,8 +160,8 @@ class LLMCSVExporter:
             await in_thread(lambda: replace_file(self.directory / SUMMARY_FILE, data))
 
     def stats(self) -> dict[str, object]:
-        """Rows and bytes of each file, and what stops the export."""
-        files = {name: {"rows": rows, "bytes": size} for name, (rows, size) in self.files.items()}
+        """Rows and bytes of each file, how many were closed before it, and what stops the export."""
+        files = {name: facts._asdict() for name, facts in self.files.items()}
         return {"directory": str(self.directory), "files": files, "trouble": self.trouble}
 
     def close(self) -> None:
@@ -166,7 +179,7 @@ class LLMCSVExporter:
             await self._source.check()
             self._held = held = await in_thread(partial(HeldDirectory, self.directory))
             self._followers = tuple(
-                CsvFollower(self._source, layout, self.directory, held.export_id, self._clock)
+                CsvFollower(self._source, layout, self.directory, held.export_id, self._clock, daily=self._daily)
                 for layout in self._layouts
             )
             self._level_with = 0

@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
 
+from llm_integration.csv_rows import BOM
 from trading.errors import TradentError
 
 if sys.platform == "win32":
@@ -21,6 +23,7 @@ else:
 
 T = TypeVar("T")
 ID_FILE = ".tradent-export"
+PIECE = 1 << 20
 _LOCK_AT = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -96,21 +99,14 @@ class HeldDirectory:
         os.close(self._fd)
 
     def _lock(self) -> None:
-        try:
-            if sys.platform == "win32":
-                os.lseek(self._fd, _LOCK_AT, os.SEEK_SET)
-                msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-                raise
-            lines = self._content().splitlines()
-            holder = lines[1] if len(lines) > 1 else "another process"
-            raise DirectoryHeld(
-                f"{self.directory} is being written by {holder}; end that process or set llm.csv_output_directory "
-                "to a directory of its own"
-            ) from None
+        if _locked(self._fd):
+            return
+        lines = self._content().splitlines()
+        holder = lines[1] if len(lines) > 1 else "another process"
+        raise DirectoryHeld(
+            f"{self.directory} is being written by {holder}; end that process or set llm.csv_output_directory "
+            "to a directory of its own"
+        )
 
     def _content(self) -> str:
         os.lseek(self._fd, 0, os.SEEK_SET)
@@ -135,18 +131,45 @@ class HeldDirectory:
         return export_id
 
 
-class Appender:
-    """Adds to the end of a file that is `offset` bytes long. Raises ExportError where it is not, or is gone."""
+def _locked(fd: int) -> bool:
+    """Whether the lock was to be had."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(fd, _LOCK_AT, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            raise
+        return False
+    return True
 
-    def __init__(self, path: Path, offset: int) -> None:
+
+def is_held(directory: Path) -> bool:
+    """Whether a process writes the CSV files of the directory now."""
+    with explained(directory), (directory / ID_FILE).open("rb") as file:
+        return not _locked(file.fileno())
+
+
+class Appender:
+    """Adds to the end of a file that is `offset` bytes long, has `crc`, and was left with `stamp` if one is known.
+
+    Raises ExportError where it is not so, or is gone.
+    """
+
+    def __init__(self, path: Path, offset: int, crc: int, stamp: str | None = None) -> None:
         self.offset = offset
+        self.crc = crc
         self._path = path
         self._start = offset
         with explained(path):
             self._fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-        if (size := os.lseek(self._fd, 0, os.SEEK_END)) != offset:
+        there = os.fstat(self._fd)
+        if there.st_size != offset or stamp not in (None, _stamp(there)):
             os.close(self._fd)
-            raise ExportError(f"{path} has {size} bytes where {offset} were written; is another program changing it?")
+            raise ExportError(f"{path} is not as it was left; another program changed it just now")
+        os.lseek(self._fd, 0, os.SEEK_END)
 
     def write(self, data: bytes) -> None:
         """Append `data` whole, or take back what was appended since the start and raise ExportError."""
@@ -159,6 +182,7 @@ class Appender:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     view = view[written:]
                     self.offset += written
+            self.crc = zlib.crc32(data, self.crc)
         except ExportError:
             with suppress(OSError):
                 os.ftruncate(self._fd, self._start)
@@ -173,39 +197,50 @@ class Appender:
         os.close(self._fd)
 
 
-def is_whole(path: Path, head: bytes, offset: int) -> bool:
-    """Whether the file begins with `head` and its first `offset` bytes end a row; it may be longer."""
+def stamp_of(path: Path) -> str | None:
+    """What a file looks like from outside: changes whenever another program saves it. None where there is none."""
     try:
-        with explained(path), path.open("rb") as file:
-            if file.read(len(head)) != head:
-                return False
-            file.seek(offset - 2)
-            return file.read(2) == b"\r\n"
-    except ExportError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return False
-        raise
+        return _stamp(path.stat())
+    except OSError:
+        return None
 
 
-def cut_back(path: Path, offset: int) -> int:
-    """Cut the file to `offset` bytes; how many were cut off."""
+def _stamp(there: os.stat_result) -> str:
+    return f"{there.st_ino}:{there.st_size}:{there.st_mtime_ns}"
+
+
+def content_of(path: Path, offset: int) -> tuple[int, int, int]:
+    """How many of the first `offset` bytes there are, their CRC-32, and how many come after them."""
+    crc = length = 0
+    with explained(path), path.open("rb") as file:
+        while piece := file.read(min(PIECE, offset - length)):
+            crc = zlib.crc32(piece, crc)
+            length += len(piece)
+        return length, crc, file.seek(0, os.SEEK_END) - length
+
+
+def is_same_file(stamp: str | None, path: Path) -> bool:
+    """Whether the file is the one that was left with `stamp`, changed or not, and not another in its place."""
+    return stamp is None or (stamp_of(path) or "").partition(":")[0] == stamp.partition(":")[0]
+
+
+def cut_back(path: Path, offset: int) -> None:
+    """Cut the file to `offset` bytes."""
     with explained(path), path.open("rb+") as file:
-        surplus = file.seek(0, os.SEEK_END) - offset
-        if surplus > 0:
-            file.truncate(offset)
-            os.fsync(file.fileno())
-    return surplus
+        file.truncate(offset)
+        os.fsync(file.fileno())
 
 
-def set_aside(path: Path, now: datetime, head: bytes = b"") -> Path | None:
+def set_aside(path: Path, now: datetime) -> Path | None:
     """Give the file a name with the time in it, so that it is kept; its new name.
 
-    None where there is none, or it holds no more than (a part of) `head`.
+    None where there is none, or it holds no row.
     """
     with explained(path):
         try:
             with path.open("rb") as file:
-                if head.startswith(file.read(len(head) + 1)):
+                first = file.read(PIECE)
+                if BOM.startswith(first[:3]) and not first.partition(b"\r\n")[2]:
                     return None
         except FileNotFoundError:
             return None

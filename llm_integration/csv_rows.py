@@ -1,10 +1,12 @@
 """The columns of the two CSV files, and how a row becomes a line that a spreadsheet reads as it was meant."""
 
+import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -163,3 +165,15 @@ def signals_layout(indicators: Iterable[str]) -> Layout:
 def bars_layout(indicators: Iterable[str]) -> Layout:
     """`llm_strategy_results.csv`: one row per bar."""
     return Layout(BARS_FILE, BAR_COLUMNS, tuple(dict.fromkeys(indicators)))
+
+
+def layout_of(file: str, header: str) -> Layout | None:
+    """The layout of a file that was written under `header`; None where this version cannot know it."""
+    columns = SIGNAL_COLUMNS if file == SIGNALS_FILE else BAR_COLUMNS
+    (names,) = csv.reader([header])
+    known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1][0], zip(names, columns, strict=False)))
+    fixed = names[:known]
+    plain = [name.removeprefix("indicator_") for name in names]
+    indicators = [short if short in fixed else name for name, short in zip(names, plain, strict=True)][known:]
+    layout = Layout(file, columns[:known], tuple(indicators))
+    return layout if layout.header == header else None

@@ -55,6 +55,7 @@ class LLMWorker:
     Nothing is begun that the queue does not know as ours, so that a signal which kills the process is known by that;
     a suspect is worked on alone. Outcomes on their way to the queue occupy no place among the `max_concurrency`; when
     there are `ENDINGS` times as many of them, the next waits.
+    `untold` counts those of which the queue did not learn in the end that this process gave them up.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class LLMWorker:
         self._busy: dict[asyncio.Task[None], _Batch] = {}
         self._claiming: asyncio.Task[int | None] | None = None
         self._said: set[str] = set()
+        self.untold = 0
 
     def poke(self) -> None:
         """There may be new tasks: look at once."""
@@ -123,6 +125,7 @@ class LLMWorker:
             await asyncio.wait(list(self._busy), timeout=FINAL_WRITE_S)
         await self._hand_back([claim for batch in unfinished for claim in batch.claims])
         unwritten = list(self._busy)
+        self.untold += sum(len(batch.claims) for batch in self._busy.values())
         for task in unwritten:
             task.cancel()
         return not unfinished and not unwritten
@@ -292,12 +295,14 @@ class LLMWorker:
             log.info("memory cleaned", extra={"removed": removed, "stats": self._store.get_stats()})
 
     async def _hand_back(self, claims: Sequence[Claim]) -> None:
-        async def release() -> None:
+        async def release() -> bool:
             async with asyncio.timeout(FINAL_WRITE_S):
                 await self._queue.release(claims)
+            return True
 
         if claims:
-            await self._guarded(release, "handing tasks back")
+            if not await self._guarded(release, "handing tasks back"):
+                self.untold += len(claims)
             for claim in claims:
                 self._store.drop(claim)
 

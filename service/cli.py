@@ -15,13 +15,13 @@ from service.version import VERSION
 from trading.errors import FeedError, SettingsError, StorageError, TradentError
 
 EXIT_OK, EXIT_FAILED, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 66, 69, 78, 130
-EXIT_BROKEN_PIPE = 141
+EXIT_BROKEN_PIPE, EXIT_UNFINISHED = 141, commands.EXIT_UNFINISHED
 STATUSES = {SettingsError: EXIT_SETTINGS, FeedError: EXIT_NO_INPUT, StorageError: EXIT_UNAVAILABLE}
 COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] = {
     "run": ("watch the market and rate its signals (the default)", commands.run),
     "check": ("look at settings, database, migrations and models, and say what was found", commands.check),
     "status": ("ask the running daemon how it does", commands.status),
-    "export": ("bring the CSV files up to date, or make them again", commands.export),
+    "export": ("bring the CSV files up to date, compare them with the database, or make them again", commands.export),
     "sql": ("open psql on the database, or print its URL", commands.sql),
     "audit": ("see whether the calls that were kept are those that were made", commands.audit),
 }
@@ -30,8 +30,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the command line says, and return the exit status.
 
-    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 78 wrong settings,
-    130 interrupted, 141 nobody reads on.
+    0 done, 1 failed, 2 usage, 66 no bars to be had, 69 no database, 70 a fault of the program, 75 stopped with
+    something left that the next start goes on with, 78 wrong settings, 130 interrupted, 141 nobody reads on.
     """
     parser = _parser()
     given = parser.parse_args(_with_default(arguments))
@@ -106,7 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--paid", action="store_true", help="with --backends: ask those that cost money, too")
     check.add_argument("--json", action="store_true", help="with --backends: what was found as JSON")
     parsers["status"].add_argument("--json", action="store_true", help="the whole answer as JSON")
-    parsers["export"].add_argument("--rebuild", action="store_true", help="make the files again from the database")
+    parsers["export"].add_argument(
+        "action",
+        nargs="?",
+        choices=["verify", "rebuild"],
+        help="verify: compare every row with the database; rebuild: make the files again from it",
+    )
     parsers["audit"].add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
     parsers["audit"].add_argument("--file", type=Path, metavar="FILE", help="an audit file in place of the database")
     parsers["sql"].add_argument("--print", action="store_true", help="only print the URL, password included")

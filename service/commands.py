@@ -9,18 +9,14 @@ import sys
 
 from database.embedded import EmbeddedPostgres
 from database.embedded_process import find_programs
-from database.engine import create_pool
-from database.exports import PostgresExportSource
-from database.migrate import require_current
 from llm_integration.calling.compose import key_names
-from llm_integration.csv_exporter import LLMCSVExporter
-from llm_integration.csv_files import DirectoryHeld
 from llm_integration.settings_sources import secret
 from service import view
 from service.audit_command import verify_trail
 from service.check import check_backends, check_everything
 from service.daemon import Daemon, Role
 from service.ending import stop_signals
+from service.export_command import export_files
 from service.logs import RecentLines, set_up_logging
 from service.settings import Settings, require_rules
 from service.status import fetch_status
@@ -29,11 +25,11 @@ from trading.errors import StorageError, TradentError
 
 log = logging.getLogger(__name__)
 
-EXIT_FAULT = 70
+EXIT_FAULT, EXIT_UNFINISHED = 70, 75
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
-    """Run the daemon until it is stopped, or idle."""
+    """Run the daemon until it is stopped, or idle; 75 where a stop left something to the next start."""
     require_rules(settings)
     formatter = set_up_logging(settings.service.log_level, secrets_of(settings))
     daemon = Daemon(settings, Role(given.role), until_idle=given.until_idle, may_migrate=not given.no_migrate)
@@ -49,7 +45,7 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
     except Exception as fault:
         log.critical("ended by a fault of the program; please report it with these lines", exc_info=fault)
         return EXIT_FAULT
-    return 0
+    return EXIT_UNFINISHED if daemon.left_behind else 0
 
 
 def check(settings: Settings, given: argparse.Namespace) -> int:
@@ -71,10 +67,9 @@ def status(settings: Settings, given: argparse.Namespace) -> int:
 
 
 def export(settings: Settings, given: argparse.Namespace) -> int:
-    """Bring the CSV files up to date with the database, or make them again."""
+    """Bring the CSV files level with the database, compare the two, or make the files again."""
     set_up_logging("WARNING", secrets_of(settings))
-    asyncio.run(_export(settings, rebuild=given.rebuild))
-    return 0
+    return export_files(settings, given.action)
 
 
 def sql(settings: Settings, given: argparse.Namespace) -> int:
@@ -94,29 +89,6 @@ def secrets_of(settings: Settings) -> list[str]:
     keys = [secret(name) for name in key_names(settings.llm).values()]
     password = None if settings.database.embedded else without_password(settings.database.url)[1]
     return [value for value in (*keys, password) if value]
-
-
-async def _export(settings: Settings, *, rebuild: bool) -> None:
-    async with reach_database(settings.database) as url:
-        await require_current(url)
-        pool = await create_pool(url, settings.database)
-        exporter = LLMCSVExporter(
-            settings.llm.csv_output_directory,
-            PostgresExportSource(pool),
-            indicators=settings.llm.indicators_to_include,
-        )
-        try:
-            if rebuild:
-                await exporter.rebuild()
-            try:
-                await exporter.drain()
-            except DirectoryHeld as held:
-                sys.stdout.write(f"nothing to do, they are kept up to date: {held}\n")
-            for name, (rows, size) in exporter.files.items():
-                sys.stdout.write(f"{exporter.directory / name}: {rows} rows, {size} bytes\n")
-        finally:
-            exporter.close()
-            await pool.close()
 
 
 async def _sql(settings: Settings, *, only_print: bool) -> int:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -44,7 +44,8 @@ class Role(StrEnum):
 class Daemon:
     """One process, from start to end.
 
-    `until_idle` ends it by itself once a finite feed is through and every task is final.
+    `until_idle` ends it by itself once a finite feed is through and every task is final. `left_behind` is true where it
+    ended before all it had under way was in PostgreSQL, final or handed back; nothing of it is lost.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Daemon:
         self.room: StoreRoom | None = None
         self.unfinished: Mapping[str, int] = {}
         self.queue_unseen = False
+        self.left_behind = False
         self.tally = Tally()
         self.before_sudden_end: Callable[[], None] = lambda: None
         self._rating_log = RatingLog()
@@ -76,6 +78,7 @@ class Daemon:
         self._may_migrate = may_migrate
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
+        self._drained = False
 
     def vitals(self) -> dict[str, Any]:
         """How the daemon does, as `status` and the live view show it."""
@@ -139,6 +142,7 @@ class Daemon:
                 settings.llm.csv_output_directory,
                 PostgresExportSource(room.pool),
                 indicators=settings.llm.indicators_to_include,
+                rotation=settings.llm.csv_rotation,
                 stats=self.vitals,
                 clock=self.clock,
                 poll_interval_s=settings.llm.poll_interval,
@@ -198,14 +202,23 @@ class Daemon:
 
     async def _drain(self, deadline: float) -> None:
         """Bring what is under way to an end, or hand it back. What PostgreSQL does not take in time stays as it is."""
-        left_s = deadline - self.clock.monotonic()
+
+        def left_s() -> float:
+            return deadline - self.clock.monotonic()
+
+        if self.trading is not None:
+            await self._within(left_s(), self.trading.drain(max(0.5, min(5.0, left_s() - LAST_STEPS_S))))
+        if self.rating is not None:
+            await self._within(left_s(), self.rating.drain(max(0.0, left_s() - LAST_STEPS_S)))
+        self._drained = True
+
+    async def _within(self, limit_s: float, draining: Awaitable[bool]) -> None:
+        """Wait for a part to be drained, and note where it was not."""
         try:
-            async with asyncio.timeout(max(LAST_STEPS_S, left_s)):
-                if self.trading is not None:
-                    await self.trading.drain(max(0.5, min(5.0, left_s - LAST_STEPS_S)))
-                if self.rating is not None:
-                    await self.rating.drain(max(0.0, deadline - self.clock.monotonic() - LAST_STEPS_S))
+            async with asyncio.timeout(max(LAST_STEPS_S, limit_s)):
+                self.left_behind |= not await draining
         except TimeoutError:
+            self.left_behind = True
             log.warning("the grace period is over; what is under way is taken up at the next start")
 
     async def _close(self) -> None:
@@ -215,9 +228,10 @@ class Daemon:
         if self.status is not None:
             await self.status.stop()
         if self.rating is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_STEPS_S):
-                    await self.rating.drain(0.0)
+            if not self._drained:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_STEPS_S):
+                        await self.rating.drain(0.0)
             try:
                 async with asyncio.timeout(CLOSE_S):
                     await self.rating.close()

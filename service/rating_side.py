@@ -5,9 +5,7 @@ import logging
 from collections.abc import Sequence
 from uuid import uuid4
 
-from database.audit import prune
 from database.calls import calls_since
-from database.engine import FAILURES
 from database.last_verdicts import LastVerdicts
 from database.listen import listen_forever
 from database.money import PostgresSpendingLedger, keep_prices
@@ -34,13 +32,12 @@ from llm_integration.response_parser import LLMResponseParser
 from llm_integration.selective import SelectiveGate
 from llm_integration.settings_sources import secret
 from llm_integration.worker import LLMWorker
+from service.housekeeping import Chore, call_chores, keep_house
 from service.prompts import signal_formatter
 from service.store_room import StoreRoom
 from trading.clock import Clock
 
 log = logging.getLogger(__name__)
-
-HOUR_S = 3600.0
 
 
 class RatingSide:
@@ -108,27 +105,26 @@ class RatingSide:
         await self.worker.run()
 
     async def _keep_house(self) -> None:
-        """Note what models cost, and delete calls that are older than they are to be kept, every hour."""
+        """Note what models cost, see that calls have partitions to go to, and drop those that are old enough."""
         await self._checked.wait()
-        while True:
-            try:
-                prices = self.caller.prices()
-                await keep_prices(self._room.pool, prices, reference_model(self._config.models, prices))
-                if self._config.audit.keep_days:
-                    deleted = await prune(self._room.pool, self._config.audit.keep_days)
-                    if deleted:
-                        log.info("old calls were deleted", extra={"count": deleted})
-            except FAILURES as error:
-                log.warning("prices and old calls wait", extra={"error": str(error) or type(error).__name__})
-            await self._clock.sleep(HOUR_S)
 
-    async def drain(self, grace_s: float) -> None:
-        """Claim no more; give what is under way `grace_s` to end, and hand the rest back."""
+        async def note_prices() -> None:
+            prices = self.caller.prices()
+            await keep_prices(self._room.pool, prices, reference_model(self._config.models, prices))
+
+        chores = [Chore("prices", note_prices), *call_chores(self._room.pool, self._config.audit.keep_days)]
+        await keep_house(self._clock, chores)
+
+    async def drain(self, grace_s: float) -> bool:
+        """Claim no more; give what is under way `grace_s` to end, and hand the rest back; False where the queue could
+        not be told of all of it.
+        """
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         if not await self.worker.drain(grace_s):
             log.warning("signals under way were handed back to the queue")
+        return not self.worker.untold
 
     async def close(self) -> None:
         """Let go of connections and helper processes."""

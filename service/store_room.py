@@ -19,6 +19,8 @@ from trading.errors import StorageError
 
 log = logging.getLogger(__name__)
 
+CLOSE_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class StoreRoom:
@@ -92,6 +94,6 @@ def without_password(url: str) -> tuple[str, str | None]:
 async def _close(pool: asyncpg.Pool) -> None:
     """Close a pool, at once where it does not go gently."""
     try:
-        await asyncio.wait_for(pool.close(), 5.0)
+        await asyncio.wait_for(pool.close(), CLOSE_S)
     except TimeoutError:
         pool.terminate()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from database.bars import last_open_times, recent_bars
 from database.journal import Journal
 from database.recorder import Recorder
+from service.housekeeping import bar_chores, keep_house
 from service.prompts import shown_indicators
 from service.settings import Settings
 from service.store_room import StoreRoom
@@ -80,22 +81,34 @@ class TradingSide:
         self._running = [
             group.create_task(self._watch(), name="trading-loop"),
             group.create_task(self.recorder.run(), name="recorder"),
+            group.create_task(self._keep_house(), name="bar-housekeeper"),
         ]
 
-    async def drain(self, grace_s: float) -> None:
-        """Stop watching, and bring what was seen into PostgreSQL, for at most `grace_s`; the rest stays journalled."""
+    async def drain(self, grace_s: float) -> bool:
+        """Stop watching, and bring what was seen into PostgreSQL, for at most `grace_s`; False where some stays in the
+        journal.
+        """
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        if not await self.recorder.drain(grace_s):
+        shipped = await self.recorder.drain(grace_s)
+        if not shipped:
             log.warning(
                 "bars and signals stay in the journal until the next start",
                 extra={"bytes": self.journal.pending_bytes},
             )
+        return shipped
 
     def close(self) -> None:
         """Make the journal durable; after `drain`."""
         self.journal.close()
+
+    async def _keep_house(self) -> None:
+        """See that bars have partitions to go to, and drop those that are old enough."""
+        if self.loop is None:
+            raise AssertionError("prepare() comes before start()")
+        keep_days = self._settings.database.keep_bars_days
+        await keep_house(self._clock, bar_chores(self._room.pool, keep_days, self.loop.needed_bars))
 
     async def _watch(self) -> None:
         if self.loop is None:

@@ -114,6 +114,11 @@ class Process:
         return self._running.pid
 
     @property
+    def status(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self._running.returncode
+
+    @property
     def out(self) -> str:
         """What it has written to stdout so far."""
         return self._out.read_text(encoding="utf-8")

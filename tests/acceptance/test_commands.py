@@ -39,7 +39,7 @@ async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path) -> 
         assert await Look(out.strip()).value("SELECT count(*) > 0 FROM signals")
         status, out, _ = await daemon.do("export")
         assert (status, f"written by process {running.pid}" in out) == (0, True)
-        status, _, log = await daemon.do("export", "--rebuild")
+        status, _, log = await daemon.do("export", "rebuild")
         assert (status, f"written by process {running.pid}" in log) == (1, True)
         running.send(signal.SIGTERM)
         assert await running.ended() == 0
@@ -59,7 +59,7 @@ async def test_everything_can_be_asked_when_none_runs(own_folder: Path) -> None:
     assert len(before) == 2
     for path in daemon.csv.glob("*.csv"):
         path.unlink()
-    status, out, _ = await daemon.do("export", "--rebuild")
+    status, out, _ = await daemon.do("export", "rebuild")
     assert (status, "llm_strategy_results.csv: 120 rows" in out) == (0, True)
     assert {path.name: path.read_bytes() for path in daemon.csv.glob("*.csv")} == before
     status, _, log = await daemon.do("status", "--set", f"service.port={free_port()}")

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from tests.chaos.expected import Found, compare, expected
-from tests.chaos.model_server import NAME
+from tests.chaos.model_server import NAMES
 from tests.daemon import Daemon, Look
 
 SYMBOLS = tuple(f"SIM{number}" for number in range(8))
@@ -24,7 +24,7 @@ def market(url: str, base_url: str | None = None, *, seed: int = 1, bars_a_secon
     given up for having been tried often.
     """
     asking = {} if base_url is None else {
-        "model": f"openrouter/{NAME}", "fallback_models": ["rules/baseline"], "cache_ttl_seconds": 0,
+        "model": f"openrouter/{NAMES[0]}", "fallback_models": ["rules/baseline"], "cache_ttl_seconds": 0,
         "backends": {"openrouter": {"base_url": base_url, "requests_per_minute": 0, "tokens_per_minute": 0}},
         "batch_size": 20, "max_concurrency": 8, "timeout_seconds": 3, "deadline_seconds": 20,
     }  # fmt: skip
@@ -41,14 +41,14 @@ def market(url: str, base_url: str | None = None, *, seed: int = 1, bars_a_secon
 
 
 async def finish(daemon: Daemon, look: Look, began: float, bars: int = 0) -> Found:
-    """Let the daemon bring everything to its end, and compare.
-
-    The market is endless: every symbol is brought to where it can have come at most since `began`, monotonic seconds,
-    and to at least `bars`.
-    """
-    a_second = daemon.settings["trading"]["feed"]["speed"] / 60
-    await through(daemon, max(bars, int((time.monotonic() - began) * a_second) + 1))
+    """Let the daemon bring everything to its end, at least `bars` of each symbol, and compare."""
+    await through(daemon, max(bars, most_bars(daemon, began)))
     return await compare(daemon, look, await expected(daemon))
+
+
+def most_bars(daemon: Daemon, began: float) -> int:
+    """How far each symbol of an endless market can have come since `began`, monotonic seconds."""
+    return int((time.monotonic() - began) * daemon.settings["trading"]["feed"]["speed"] / 60) + 1
 
 
 async def through(daemon: Daemon, bars: int) -> None:

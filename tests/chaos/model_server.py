@@ -17,31 +17,37 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from tests.mischief import FAULTS, LASTING, Mischief
-from tests.servers import Answer, Hang, Json, OpenRouterServer, Step, Stream
+from tests.servers import Answer, Hang, Json, OpenRouterServer, Step, Stream, rate_all
 from trading.clock import SystemClock
 
-NAME = "chaos/model"
+NAMES = ("chaos/model", "chaos/second", "chaos/third", "chaos/fourth")
+FREE = {"prompt": "0", "completion": "0"}
+FOR_EVER = 1 << 60
 KEYS = {"OPENROUTER_API_KEY": "sk-or-chaos"}
 
 
 class ChaosServer(OpenRouterServer):
-    """Answers `share` of all chats with one of the faults. GET /asked tells how many chats there were."""
+    """Answers `share` of all chats with one of the faults; after `good_until` chats some refuse the key for good.
 
-    def __init__(self, seed: int, share: float, hang_s: float, lasting: bool) -> None:
+    GET /asked tells how many chats there were.
+    """
+
+    def __init__(self, seed: int, share: float, hang_s: float, good_until: int) -> None:
         self.asked = self.failed = 0
-        kinds = (*FAULTS, *LASTING) if lasting else FAULTS
-        mischief = Mischief(random.Random(seed), share, SystemClock(), kinds)
+        chance = random.Random(seed)
+        passing = Mischief(chance, share, SystemClock(), FAULTS)
+        lasting = Mischief(chance, share, SystemClock(), (*FAULTS, *LASTING))
         self._hang_s = hang_s
 
         def answer(body: Json) -> Step:
+            mischief = passing if self.asked < good_until else lasting
             step = mischief(body)
             mischief.arrivals.clear()
             self.asked += 1
-            whole = isinstance(step, Answer) and step.status == 200 and isinstance(step.body, dict)
-            self.failed += not (whole and step.body.get("choices"))  # type: ignore[union-attr]
+            self.failed += step != rate_all(body)
             return step
 
-        super().__init__(default=answer, models=[{"id": NAME, "pricing": {"prompt": "0", "completion": "0"}}])
+        super().__init__(default=answer, models=[{"id": name, "pricing": FREE} for name in NAMES])
         self.requests = type(self.requests)(maxlen=10)
 
     def beside(self, path: str) -> Answer:
@@ -60,9 +66,9 @@ class ChaosServer(OpenRouterServer):
 
 
 @contextmanager
-def model_server(seed: int, *, share: float = 0.0, hang_s: float = 5.0, lasting: bool = False) -> Iterator[str]:
+def model_server(seed: int, *, share: float = 0.0, hang_s: float = 5.0, good_until: int = FOR_EVER) -> Iterator[str]:
     """The base_url of a running server."""
-    words = [f"--seed={seed}", f"--share={share}", f"--hang={hang_s}", *(["--lasting"] if lasting else [])]
+    words = [f"--seed={seed}", f"--share={share}", f"--hang={hang_s}", f"--good-until={good_until}"]
     command = [sys.executable, "-m", "tests.chaos.model_server", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -73,14 +79,14 @@ def model_server(seed: int, *, share: float = 0.0, hang_s: float = 5.0, lasting:
 
 
 def asked(base_url: str) -> tuple[int, int]:
-    """How many chats there were, and how many of them got no good answer."""
+    """How many chats there were, and how many of them went wrong."""
     with urllib.request.urlopen(f"{base_url}/asked", timeout=10) as answer:
         told = json.load(answer)
     return told["asked"], told["failed"]
 
 
 async def _serve(given: argparse.Namespace) -> None:
-    async with ChaosServer(given.seed, given.share, given.hang, given.lasting) as server:
+    async with ChaosServer(given.seed, given.share, given.hang, given.good_until) as server:
         sys.stdout.write(server.base_url + "\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
@@ -92,7 +98,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.0, help="of chats that go wrong")
     parser.add_argument("--hang", type=float, default=5.0, help="seconds after which what hangs lets go")
-    parser.add_argument("--lasting", action="store_true", help="refused keys and missing models, too")
+    parser.add_argument("--good-until", type=int, default=FOR_EVER, help="chats before keys may be refused, too")
     asyncio.run(_serve(parser.parse_args()))
 
 

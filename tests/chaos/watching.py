@@ -27,10 +27,10 @@ class Watch:
     """
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.submit_p99_ms: float | None = None
         self.recoveries_s: list[float] = []
         self.vitals: dict[str, Any] = {}
-        self._url = url
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -59,7 +59,7 @@ class Watch:
         try:
             async with asyncio.timeout(5):
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect(self._url)
+                    self._connection = await connect(self.url)
                 return await self._connection.fetchval("SELECT coalesce(max(id), 0) FROM llm_analysis_results")
         except FAILURES:
             await self._hang_up()

@@ -272,3 +272,20 @@ async def test_an_error_that_sqlalchemy_wrapped_is_judged_by_what_is_inside(data
             await connection.execute(text("SELECT 1 / 0"))
         assert not connection_lost(mistake.value)
     await engine.dispose()
+
+
+@posix
+async def test_a_statement_given_up_on_a_frozen_server_holds_nobody_up(pool: Pool) -> None:
+    """Its cancellation ends though the server never confirms it; the pool goes on with another connection."""
+    async with pool.acquire() as connection:
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+    work = asyncio.create_task(pool.fetchval("SELECT pg_sleep(600)"))
+    await asyncio.sleep(0.2)
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        work.cancel()
+        await asyncio.wait([work], timeout=20)
+        assert work.cancelled()
+        assert await pool.fetchval("SELECT 1") == 1
+    finally:
+        os.kill(backend, signal.SIGCONT)

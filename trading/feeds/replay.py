@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _BREATH = 20
+_NAMED = 20
 
 
 class Options(FileOptions):
@@ -90,9 +91,13 @@ def _report(readings: Sequence["Reading"], options: Options) -> None:
     """One line for each file, and one for all whose times are of no zone. Raises FeedError when no bar is left."""
     for reading in readings:
         left_out = ", ".join(f"{count} {cause}" for cause, count in sorted(reading.refused.items())) or "none"
-        log.info(
-            "%s: %d rows, left out: %s, put in order: %d; %s", reading.path, reading.rows, left_out, reading.reordered,
-            ", ".join(f"{table.stream.symbol} {table.stream.timeframe} {len(table)}" for table in reading.tables),
+        held = [f"{table.stream.symbol} {table.stream.timeframe} {len(table)}" for table in reading.tables]
+        if len(held) > _NAMED:
+            held[_NAMED:] = [f"and {len(held) - _NAMED} more"]
+        log.log(
+            logging.WARNING if "unreadable" in reading.refused else logging.INFO,
+            "%s: %d rows, left out: %s, put in order: %d; %s",
+            reading.path, reading.rows, left_out, reading.reordered, ", ".join(held),
         )  # fmt: skip
     naive = [reading.path for reading in readings if reading.assumed_utc]
     if naive:

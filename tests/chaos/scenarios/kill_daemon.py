@@ -17,7 +17,7 @@ async def run(stage: Stage) -> Row:
     """Every other life ends at any moment after its start, the others once signals are being rated."""
     url, kills = await stage.database(), stage.scale(2, 100)
     with model_server(stage.seed, share=0.1) as base_url:
-        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(400, 600))
+        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
         daemon = Daemon(stage.folder, settings, KEYS)
         began = time.monotonic()
         async with Watch(url) as watch:

@@ -12,9 +12,11 @@ def read_arrow(member: Member) -> RawTable:
     """The columns of a Parquet or Feather file. Raises UnreadableFile."""
     source = pa.BufferReader(member.data)
     try:
-        table = parquet.read_table(source) if member.kind is Kind.PARQUET else feather.read_table(source)
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableFile(f"{member.label}: not a whole {member.kind.value} file: {error}") from error
+        table = parquet.ParquetFile(source).read() if member.kind is Kind.PARQUET else feather.read_table(source)
+        table.validate(full=True)  # what points outside its buffers ends the process when it is looked at
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise UnreadableFile(f"{member.label}: not a whole {member.kind.value} file: {why}") from error
     if table.num_rows == 0:
         raise UnreadableFile(f"{member.label}: there are no rows in it")
     columns, names = [], []

@@ -38,49 +38,63 @@ class _Found:
 
     hints: Hints
     rows: list[Any]
+    broken: int = 0
 
 
 def read_json(member: Member) -> list[RawTable]:
     """The tables of rows in a JSON document, or in one document a line. Raises UnreadableFile."""
     found: dict[tuple[str | None, int | None, type], _Found] = {}
-    for document in _documents(member):
-        for item in _walk(document, Hints(), ()):
-            key = (item.hints.symbol, item.hints.timeframe_s, type(item.rows[0]))
-            if key in found:
-                found[key].rows.extend(item.rows)
-            else:
-                found[key] = item
+    try:
+        documents, broken = _documents(member)
+        for document in documents:
+            for item in _walk(document, Hints(), ()):
+                key = (item.hints.symbol, item.hints.timeframe_s, type(item.rows[0]))
+                if key in found:
+                    found[key].rows.extend(item.rows)
+                    found[key].broken += item.broken
+                else:
+                    found[key] = item
+    except RecursionError:
+        raise UnreadableFile(f"{member.label}: is nested too deeply to hold bars") from None
     if not found:
         raise UnreadableFile(f"{member.label}: there are no rows of open, high, low and close in it")
+    next(iter(found.values())).broken += broken
     return [_table(item) for item in found.values()]
 
 
-def _documents(member: Member) -> Iterator[Any]:
+def _documents(member: Member) -> tuple[list[Any], int]:
+    """The document, or those there are one a line, and how many lines hold none, as the last of a file that grows."""
     text = member.data.decode("utf-8-sig", "replace")
     try:
         document = json.loads(text)
     except ValueError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
-        try:
-            documents = [json.loads(line) for line in lines]
-        except ValueError:
+        lines = [line for line in text.split("\n") if line.strip()]
+        documents = [document for line in lines if (document := _document(line)) is not None]
+        if len(lines) < 2 or 2 * len(documents) <= len(lines):
             raise UnreadableFile(f"{member.label}: not JSON, nor a JSON document a line: {error}") from error
-        yield from documents
-        return
+        return documents, len(lines) - len(documents)
     if document in ([], {}):
         raise UnreadableFile(f"{member.label}: the document is empty, there are no bars in it")
-    yield document
+    return [document], 0
+
+
+def _document(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _walk(node: Any, hints: Hints, path: tuple[str, ...]) -> Iterator[_Found]:
     if isinstance(node, list):
-        if node and all(isinstance(row, list) and len(row) >= 5 and not _nested(row) for row in node):
-            yield _Found(_named(hints, path), node)
-        elif node and all(isinstance(row, Mapping) and _is_record(row) for row in node):
-            yield from _records(node, hints, path)
+        if rows := _most(node, [row for row in node if isinstance(row, list) and len(row) >= 5 and not _nested(row)]):
+            yield _Found(_named(hints, path), rows, len(node) - len(rows))
+        elif records := _most(node, [row for row in node if isinstance(row, Mapping) and _is_record(row)]):
+            yield from _records(records, hints, path, len(node) - len(records))
         else:
             for part in node:
-                yield from _walk(part, hints, path)
+                if isinstance(part, list | Mapping):
+                    yield from _walk(part, hints, path)
     elif isinstance(node, Mapping):
         hints = _hints_of(node, hints)
         if _is_record(node):
@@ -94,14 +108,21 @@ def _walk(node: Any, hints: Hints, path: tuple[str, ...]) -> Iterator[_Found]:
                 yield from _walk(part, hints, (*path, str(key)))
 
 
+def _most(node: Sequence[Any], rows: list[Any]) -> list[Any]:
+    """The rows where they are most of what a list holds, else none."""
+    return rows if 2 * len(rows) > len(node) else []
+
+
 def _nested(row: Sequence[Any]) -> bool:
     return any(isinstance(cell, list | Mapping) for cell in row)
 
 
-def _records(rows: Sequence[Mapping[str, Any]], hints: Hints, path: tuple[str, ...]) -> Iterator[_Found]:
+def _records(
+    rows: Sequence[Mapping[str, Any]], hints: Hints, path: tuple[str, ...], broken: int = 0
+) -> Iterator[_Found]:
     """Records with their nested parts laid flat; those of an exchange's message say their own symbol and interval."""
     flat = [_flat(row) for row in rows]
-    yield _Found(_named(_hints_of(rows[0], hints), path), flat)
+    yield _Found(_named(_hints_of(rows[0], hints), path), flat, broken)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,12 +147,10 @@ def _is_record(node: Mapping[str, Any]) -> bool:
 
 def _columns(node: Mapping[str, Any]) -> list[Any] | None:
     """Rows of a mapping of equally long lists, {"t": [...], "o": [...]}, or of pandas' split and columns forms."""
-    if isinstance(node.get("columns"), list) and isinstance(node.get("data"), list):
-        index = node.get("index", range(len(node["data"])))
-        return [
-            dict(zip(["", *node["columns"]], [at, *row], strict=False))
-            for at, row in zip(index, node["data"], strict=False)
-        ]
+    if isinstance(node.get("columns"), list) and _all(node.get("data"), list):
+        names, data = ["", *map(str, node["columns"])], node["data"]
+        index = node["index"] if _all(node.get("index"), int | float | str) else range(len(data))
+        return [dict(zip(names, [at, *row], strict=False)) for at, row in zip(index, data, strict=False)] or None
     lists = {key: value for key, value in node.items() if isinstance(value, list) and value and not _nested(value)}
     if header_fit([str(key) for key in lists]):
         length = max(len(value) for value in lists.values())
@@ -142,9 +161,15 @@ def _columns(node: Mapping[str, Any]) -> list[Any] | None:
         index = list(next(iter(keyed.values())))
         return [{"": at} | {key: value.get(at) for key, value in keyed.items()} for at in index]
     if isinstance(node.get("timestamp"), list) and isinstance(node.get("indicators"), Mapping):
-        quotes = node["indicators"].get("quote") or [{}]
-        return _columns({"timestamp": node["timestamp"], **quotes[0]})
+        quotes = node["indicators"].get("quote")
+        if _all(quotes, Mapping) and "timestamp" not in quotes[0]:
+            return _columns({"timestamp": node["timestamp"], **quotes[0]})
     return None
+
+
+def _all(values: Any, kind: Any) -> bool:
+    """Whether it is a list, not empty, of values of one kind."""
+    return isinstance(values, list) and bool(values) and all(isinstance(value, kind) for value in values)
 
 
 def _keyed(node: Mapping[str, Any]) -> list[Any] | None:
@@ -206,11 +231,12 @@ def _table(found: _Found) -> RawTable:
     if isinstance(rows[0], Mapping):
         names = tuple(dict.fromkeys(key for row in rows for key in row))
         hints = replace(found.hints, names=())
-        return RawTable(names, [[row.get(name) for row in rows] for name in names], len(rows), hints)
+        return RawTable(names, [[row.get(name) for row in rows] for name in names], len(rows), hints, found.broken)
     width = max(set(map(len, rows)), key=list(map(len, rows)).count)
     whole = [row for row in rows if len(row) == width]
     names = found.hints.names if len(found.hints.names) == width else ()
     hints = replace(found.hints, names=names)
     return RawTable(
-        None, [list(column) for column in zip(*whole, strict=True)], len(whole), hints, len(rows) - len(whole)
-    )
+        None, [list(column) for column in zip(*whole, strict=True)], len(whole), hints,
+        len(rows) - len(whole) + found.broken,
+    )  # fmt: skip

@@ -19,8 +19,8 @@ def duration_s(text: object, *, bare_minutes: bool = False) -> int | None:
     None where it is none; a month (1M) has no fixed length.
     """
     name = str(text).strip()
-    if bare_minutes and name.isdigit():
-        return int(name) * 60
+    if bare_minutes and name.isdecimal() and len(name) <= 5:
+        return int(name) * 60 or None
     if name.lower() in _WORDS:
         return _WORDS[name.lower()]
     match = _COUNTED.fullmatch(name)

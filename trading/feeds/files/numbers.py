@@ -40,6 +40,8 @@ def _parse(cell: Any, decimal: str) -> float | None:
     """A cell's figure, NaN when nothing is written, None when something else is."""
     if cell is None:
         return math.nan
+    if isinstance(cell, bool):
+        return None
     text: Any = cell
     scale = 0.0
     if isinstance(cell, str):
@@ -49,8 +51,8 @@ def _parse(cell: Any, decimal: str) -> float | None:
         scale = _MULTIPLES.get(text[-1:].upper(), 0.0)
         text = _ungrouped(text[:-1] if scale else text, decimal)
     try:
-        return float(text) * (scale or 1.0)
-    except (TypeError, ValueError):
+        return None if "_" in str(text) else float(text) * (scale or 1.0)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -83,7 +85,7 @@ def read_figures(raw: RawTable, column: int, decimal: str) -> Figures:
 
 def _cast(column: Any) -> NDArray[np.float64] | None:
     """The quick way: an Arrow column of plain figures. None when it holds anything else."""
-    if isinstance(column, list):
+    if isinstance(column, list) or pa.types.is_boolean(column.type):
         return None
     try:
         if pa.types.is_string(column.type):

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 CHUNK = 8_192
+_NO_VALUE = (OverflowError, ValueError, KeyError)  # times out of every calendar, of zones that there are not
 SAMPLE = 400
 
 
@@ -54,5 +55,16 @@ def as_list(values: Any, start: int, count: int) -> list[Any]:
     """Part of a column, be it a list or an Arrow array."""
     if isinstance(values, list):
         return values[start : start + count]
-    part: list[Any] = values.slice(start, count).to_pylist()
-    return part
+    part = values.slice(start, count)
+    try:
+        cells: list[Any] = part.to_pylist()
+    except _NO_VALUE:
+        return [_cell(scalar) for scalar in part]
+    return cells
+
+
+def _cell(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except _NO_VALUE:
+        return None

@@ -1,6 +1,7 @@
 """From a file on disk to tables of bars, with every row accounted for."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +21,17 @@ from trading.feeds.files.lean import lean_hints
 from trading.feeds.files.names import from_name
 from trading.feeds.files.numbers import decimal_sign, read_figures
 from trading.feeds.files.options import FileOptions
-from trading.feeds.files.raw import RawTable
+from trading.feeds.files.raw import RawTable, as_list
 from trading.feeds.files.steps import bar_seconds, refuse_ticks, still_open
 from trading.feeds.files.text import read_text
 from trading.feeds.files.times import NO_TIME, Micros, Times, read_times
 from trading.model import Bar, Stream, timeframe_of, timeframe_seconds
 
+_NAMELESS = -1
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
+_LONGEST_SYMBOL = 255
+_NO_SYMBOL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -117,16 +121,20 @@ def _read_table(raw: RawTable, member: Member, options: FileOptions) -> Reading:
     prices = [read_figures(raw, place, sign).values for place in places]
     scale = options.price_scale if options.price_scale is not None else raw.hints.price_scale
     if scale is not None:
-        prices = [np.round(price * scale, 12) for price in prices]
+        with np.errstate(over="ignore"):  # what becomes infinite is no price, and refused as such
+            prices = [np.round(price * scale, 12) for price in prices]
     volume = np.full(raw.rows, np.nan)
     readable = (times.utc != NO_TIME) & ~np.isnan(np.stack(prices)).any(axis=0)
+    if roles.symbol is not None:
+        readable &= groups != _NAMELESS
     if roles.volume is not None:
         figures = read_figures(raw, roles.volume, sign)
         volume, readable = figures.values, readable & ~figures.broken
     unreadable = raw.rows - int(np.count_nonzero(readable)) + raw.broken
     if 2 * unreadable > raw.rows + raw.broken:
         raise UnreadableFile(
-            f"{label}: {unreadable} of {raw.rows + raw.broken} rows hold no time or no price, the first "
+            f"{label}: {unreadable} of {raw.rows + raw.broken} rows hold no time or no price"
+            f"{' or no symbol' if roles.symbol is not None else ''}, the first "
             f"{_first_unreadable(raw, readable)!r}; say which column is which with columns"
         )
     refused = Counter({"unreadable": unreadable}) if unreadable else Counter()
@@ -147,9 +155,7 @@ def _read_table(raw: RawTable, member: Member, options: FileOptions) -> Reading:
 
 def _first_unreadable(raw: RawTable, readable: NDArray[np.bool_]) -> Sequence[object]:
     row = int(np.argmin(readable)) if len(readable) else 0
-    return (
-        [column[row] if isinstance(column, list) else column[row].as_py() for column in raw.columns] if raw.rows else []
-    )
+    return [as_list(column, row, 1)[0] for column in raw.columns] if raw.rows else []
 
 
 def _symbols(raw: RawTable, roles: Roles, member: Member, options: FileOptions) -> tuple[list[str], Rows]:
@@ -158,15 +164,23 @@ def _symbols(raw: RawTable, roles: Roles, member: Member, options: FileOptions) 
     """
     fallback = raw.hints.symbol or roles.ticker or from_name(member.title)[0]
     if roles.symbol is None:
+        if options.symbol is None and not _is_symbol(fallback):
+            raise UnreadableFile(f"{member.label}: {fallback[:40]!r} cannot be what bars are called; set symbol")
         return [fallback], np.zeros(0, dtype=np.int64)
     codes: dict[str, int] = {}
     groups = np.empty(raw.rows, dtype=np.int64)
     row = 0
     for cells in raw.cells(roles.symbol):
         for cell in cells:
-            groups[row] = codes.setdefault(("" if cell is None else str(cell).strip()) or fallback, len(codes))
+            name = ("" if cell is None else str(cell).strip()) or fallback
+            groups[row] = codes.setdefault(name, len(codes)) if name in codes or _is_symbol(name) else _NAMELESS
             row += 1
     return list(codes), groups
+
+
+def _is_symbol(name: str) -> bool:
+    """Whether a name can be kept and shown: of one line, and not endless."""
+    return len(name) <= _LONGEST_SYMBOL and not _NO_SYMBOL.search(name)
 
 
 def _chosen(symbols: Sequence[str], options: FileOptions) -> dict[str, str]:

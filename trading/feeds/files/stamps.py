@@ -27,6 +27,7 @@ FORMS = {
     "year, name": re.compile(rf"(?P<year>\d{{4}})[-/ ]{_MONTH}[-/ ](?P<b>\d{{1,2}}){_REST}"),
 }
 EPOCH_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+_FARTHEST_US = 16 * 3_600_000_000
 _TIME_OF_DAY = re.compile(rf"{_CLOCK}{_ZONE}")
 
 
@@ -58,8 +59,10 @@ def read_stamp(form: re.Pattern[str], text: str) -> Stamp | None:
         month = _MONTHS.index(name[:3].lower()) + 1
     else:
         month = int(parts["a"])
-    clock_us = _clock(parts)
-    return None if clock_us is None else Stamp(year, month, int(parts["b"]), clock_us, _offset(parts))
+    clock_us, offset_us = _clock(parts), _offset(parts)
+    if clock_us is None or (offset_us is not None and abs(offset_us) > _FARTHEST_US):
+        return None
+    return Stamp(year, month, int(parts["b"]), clock_us, offset_us)
 
 
 def time_of_day(text: str) -> bool:

@@ -11,6 +11,7 @@ from trading.feeds.files.times import Micros
 from trading.model import timeframe_of, timeframe_seconds
 
 _LONGEST_S = 28 * 86_400
+_LONGEST_TOLD_S = 366 * 86_400
 _LEAST_SHARE = 0.2
 _RARE_PHASE = 0.2
 _HALF_HOUR_S = 1800
@@ -45,6 +46,8 @@ def bar_seconds(
     step_us, share = _commonest_us(utc)
     if options.timeframe is not None:
         told = timeframe_seconds(options.timeframe)
+        if told > _LONGEST_TOLD_S:
+            raise UnreadableFile(f"{label}: timeframe is {options.timeframe}, longer than a year; set a shorter one")
         if step_us and step_us < told * 900_000 and share >= 0.5:
             raise UnreadableFile(
                 f"{label}: rows are {step_us / 1e6:g} s apart, timeframe is {options.timeframe}; bars are not put "
@@ -53,6 +56,8 @@ def bar_seconds(
         return told
     known = hinted_s or span_s
     if known is not None:
+        if known > _LONGEST_TOLD_S:
+            raise UnreadableFile(f"{label}: says that a bar is {known} s long, longer than a year; set timeframe")
         return known
     if not step_us:
         if named_s is not None:

@@ -15,13 +15,14 @@ from trading.feeds.files.raw import Hints, RawTable
 _DELIMITERS = ";\t|,"
 _HEAD_LINES = 40
 _PART = 1 << 20
+_MOST_COLUMNS = 2_000
 _TICKER_ROWS = {"ticker", "price", "date", "datetime", "timestamp"}
 
 
 def read_text(member: Member) -> RawTable:
     """The rows of a text file: delimiter, encoding, title lines and header are found. Raises UnreadableFile."""
     data = _decode(member)
-    lines = data[:_PART].decode("utf-8", "replace").splitlines()[:_HEAD_LINES]
+    lines = _lines(data)
     if not any(map(str.strip, lines)):
         raise UnreadableFile(f"{member.label}: the file is empty")
     delimiter = _delimiter(lines)
@@ -29,9 +30,25 @@ def read_text(member: Member) -> RawTable:
         raise UnreadableFile(
             f"{member.label}: the lines are not split by comma, semicolon, tab or bar: {lines[0][:80]!r}"
         )
-    rows = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
+    rows = [_cells(line, delimiter) for line in lines]
+    if (most := max(map(len, rows))) > _MOST_COLUMNS:
+        raise UnreadableFile(f"{member.label}: there are no rows of bars in it: a line has {most} cells")
     skip, names, hints = _header(rows)
     return _columns(member, data, delimiter, skip, names, hints)
+
+
+def _lines(data: bytes) -> list[str]:
+    """The first lines. Only what ends a row later on ends one here."""
+    lines = data[:_PART].decode("utf-8", "replace").split("\n", _HEAD_LINES)[:_HEAD_LINES]
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of one line; a line with a cell too long to be one has none."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _decode(member: Member) -> bytes:
@@ -59,7 +76,7 @@ def _delimiter(lines: list[str]) -> str | None:
     """The sign that splits most lines into the same, largest number of cells; five at least are wanted."""
     best: tuple[int, int, str] | None = None
     for sign in _DELIMITERS:
-        widths = [len(next(csv.reader([line], delimiter=sign), [])) for line in lines if line.strip()]
+        widths = [len(_cells(line, sign)) for line in lines if line.strip()]
         width = max(set(widths), key=lambda count: (widths.count(count), count), default=1)
         if width > 1 and (best is None or (widths.count(width), width) > best[:2]):
             best = (widths.count(width), width, sign)
@@ -119,6 +136,8 @@ def _columns(
     body, broken = _closed_quotes(data[begin:])
     first = _usual(head, delimiter)
     width = len(first)
+    if not width:
+        raise UnreadableFile(f"{member.label}: there are no rows of cells in it")
     if names is not None and width == len(names) + 1:
         # A last delimiter, or an index that the header leaves out: rows have a cell more than the header.
         names = (*names, "") if not first[-1].strip() else ("", *names)
@@ -143,7 +162,7 @@ def _columns(
             ),
         )
     except pa.ArrowException as error:
-        raise UnreadableFile(f"{member.label}: the rows cannot be parted: {error}") from error
+        raise UnreadableFile(f"{member.label}: the rows cannot be parted: {' '.join(str(error).split())}") from error
     if table.num_rows == 0:
         raise UnreadableFile(f"{member.label}: no row has the {width} columns that most have")
     return RawTable(names, table.columns, table.num_rows, hints, broken)
@@ -151,8 +170,9 @@ def _columns(
 
 def _usual(head: bytes, delimiter: str) -> list[str]:
     """The first row that has as many cells as most have."""
-    lines = head.decode("utf-8", "replace").splitlines()[:_HEAD_LINES]
-    rows = [row for line in lines if (row := next(csv.reader([line], delimiter=delimiter), []))]
+    rows = [row for line in _lines(head) if (row := _cells(line, delimiter))]
+    if not rows:
+        return []
     widths = [len(row) for row in rows]
     usual = max(widths, key=widths.count)
     return next(row for row in rows if len(row) == usual)

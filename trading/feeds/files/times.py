@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ NO_TIME = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - wall clock, of no zone
 _DAMAGED = 0.05
 _LATEST_US = 2**53
+_FIRST_US, _LAST_US = -62_000_000_000_000_000, 190_000_000_000_000_000  # the years 5 and 7990
+_UNIT_US = {"day": DAY_US, "s": 1_000_000, "ms": 1_000, "us": 1}
 _EXCEL = _EPOCH - timedelta(days=25_569)
 
 
@@ -66,6 +68,7 @@ def _placed(
     wall: Micros, offsets: Micros | None, raw: RawTable, groups: Micros | None, options: FileOptions, label: str
 ) -> Times:
     """Wall clock times set against UTC: by their own offsets, the zone that was told, or the one the file names."""
+    wall = _possible(wall)
     known = wall != NO_TIME
     if offsets is not None:
         said = offsets != NO_TIME
@@ -76,7 +79,7 @@ def _placed(
         if share > _DAMAGED:
             raise UnreadableFile(f"{label}: some times say their offset from UTC and some do not; make them alike")
         wall = np.where(said, NO_TIME, wall)
-    zone = options.zone or (ZoneInfo(raw.hints.timezone) if raw.hints.timezone else None)
+    zone = options.zone or _zone_of(raw.hints.timezone, label)
     if zone is None:
         return Times(wall, wall, assumed_utc=True)
     if groups is None:
@@ -86,6 +89,21 @@ def _placed(
         rows = np.flatnonzero(groups == group)
         utc[rows] = localise(wall[rows], zone)
     return Times(utc, wall)
+
+
+def _possible(micros: Micros) -> Micros:
+    """Times that a calendar has, a bar's length and any zone on either side; NO_TIME for the rest."""
+    return np.where((micros > _FIRST_US) & (micros < _LAST_US), micros, NO_TIME)
+
+
+def _zone_of(name: str | None, label: str) -> ZoneInfo | None:
+    """The zone that the file names."""
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UnreadableFile(
+            f"{label}: its time zone is said to be {name!r:.60}; set timezone to one there is"
+        ) from None
 
 
 def localise(wall: Micros, zone: ZoneInfo) -> Micros:
@@ -135,10 +153,14 @@ def _typed(column: Any) -> tuple[Micros, Micros | None] | None:
     if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
         return None
     zoned = pa.types.is_timestamp(column.type) and column.type.tz is not None
-    if pa.types.is_date(column.type):
-        column = pc.cast(column, pa.timestamp("us"))
-    micros = pc.cast(pc.cast(column, pa.timestamp("us", column.type.tz), safe=False), pa.int64())
-    wall: Micros = np.asarray(pc.fill_null(micros, NO_TIME).to_numpy(), dtype=np.int64)
+    counted = pc.cast(column, pa.int32()) if pa.types.is_date32(column.type) else column
+    counts = np.asarray(pc.fill_null(pc.cast(counted, pa.int64()), NO_TIME).to_numpy(), dtype=np.int64)
+    unit = "day" if pa.types.is_date32(column.type) else getattr(column.type, "unit", "ms")
+    if unit == "ns":
+        wall: Micros = np.where(counts == NO_TIME, NO_TIME, counts // 1_000)
+    else:
+        possible = (counts > _FIRST_US // _UNIT_US[unit]) & (counts < _LAST_US // _UNIT_US[unit])
+        wall = np.where(possible, np.where(possible, counts, 0) * _UNIT_US[unit], NO_TIME)
     return wall, np.zeros(len(wall), dtype=np.int64) if zoned else None
 
 

@@ -1,0 +1,58 @@
+"""kill -9 at every moment that has a name: after the journal append, around each commit, before the CSV's mark."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+from tests.chaos.market import finish, market
+from tests.chaos.model_server import KEYS, model_server
+from tests.chaos.stage import Row, Stage
+from tests.chaos.watching import Watch
+from tests.daemon import PROGRAM, Daemon, Look
+
+PASSING = re.compile(r'\bpassing\("([a-z-]+)"\)')
+SHORT = ("shipped", "replied", "csv-written")
+MET_S = 20.0
+
+
+async def run(stage: Stage) -> Row:
+    """One life for each, on one market; in the full form at the first, third and twentieth passing."""
+    url, began = await stage.database(), time.monotonic()
+    points = [(point, nth) for nth in (1, 3, 20) for point in fault_points()]
+    if not stage.full:
+        points = [(point, 2) for point in SHORT]
+    unmet = []
+    with model_server(stage.seed, share=0.1) as base_url:
+        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
+        async with Watch(url) as watch:
+            for point, nth in points:
+                if not await _dies_at(Daemon(stage.folder, settings, {**KEYS, "FAULT_AT": f"{point}:{nth}"}), point):
+                    unmet.append(f"{point}:{nth}")
+            daemon = Daemon(stage.folder, settings, KEYS)
+            found = await finish(daemon, Look(url), began)
+    notes = f"{len(fault_points())} points" + (f", not met: {', '.join(unmet)}" if unmet else "")
+    wrong = [f"{SHORT} were not all met"] if unmet and not stage.full else []
+    return Row.of("kill -9 at every named moment", len(points) - len(unmet), found, watch, notes, wrong)
+
+
+def fault_points() -> list[str]:
+    """The moments that the program names."""
+    files = [file for part in ("trading", "llm_integration", "database", "service") for file in _files(part)]
+    return sorted({point for file in files for point in PASSING.findall(file.read_text(encoding="utf-8"))})
+
+
+def _files(part: str) -> list[Path]:
+    return list((PROGRAM.parent / part).rglob("*.py"))
+
+
+async def _dies_at(daemon: Daemon, point: str) -> bool:
+    """Whether it came to that moment; then it has died of it."""
+    async with daemon.start() as running:
+        try:
+            status = await running.ended(MET_S)
+        except TimeoutError:
+            return False
+        assert status == -signal.SIGKILL, f"at {point} it ended with {status}:\n{running.log[-2000:]}"
+        assert f"fault point {point}" in running.log
+    return True
