@@ -1,5 +1,6 @@
 """The files of the embedded PostgreSQL that we write: its settings, who may log in, its password, its owner's lock."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -165,9 +166,10 @@ class OwnerLock:
             ) from None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.release)
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
         self._handle = handle
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
 
     def holder(self) -> str:
         """The process id that holds it, or did last; "unknown" where none is told."""

@@ -1,7 +1,7 @@
 """What the journal's files hold: frames `magic, length, crc32, payload`, how they are read back, what damage costs."""
 
+import errno
 import logging
-import os
 import re
 import struct
 import zlib
@@ -16,22 +16,29 @@ log = logging.getLogger(__name__)
 FRAME = struct.Struct("<4sII")
 MAGIC = b"TRF1"
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 256 * 1024
 SUFFIX = ".journal"
+UNFINISHED = ".new"
 SET_ASIDE = "set-aside"
+KEPT_ASIDE = 10_000
 _NAME = re.compile(r"\d{12}")
-datasync = getattr(os, "fdatasync", os.fsync)
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """A run of frames: `length` bytes in the file at `path`, or in `memory` while the disk takes nothing."""
+    """A run of frames: `length` bytes in the file at `path`, or in `memory` while the disk takes nothing.
+
+    `torn`: the file may hold a part of a frame behind that.
+    """
 
     number: int
     path: Path
     length: int = 0
     memory: bytearray | None = None
     dropped: bool = False
+    torn: bool = False
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes at `offset`, none behind `length`. Raises OSError."""
@@ -58,13 +65,18 @@ def frame(payload: bytes) -> bytes:
 
 
 def frames(segment: Segment, offset: int) -> Iterator[tuple[bytes | Damage, int]]:
-    """What stands from `offset` to the segment's end: each payload, or stretch of damage, and where it ends."""
+    """What stands from `offset` to the segment's end: each payload, or stretch of damage, and where it ends.
+
+    Raises OSError where it cannot be read just now, as without a free file descriptor.
+    """
     while offset < segment.length:
         try:
             data = segment.read(offset, CHUNK_BYTES)
             if _frame_end(data, 0) is None:
                 data = segment.read(offset, segment.length - offset)
         except OSError as error:
+            if error.errno in _PASSING:
+                raise
             yield Damage(None, f"{segment.path.name} cannot be read: {error.strerror}"), segment.length
             return
         start = 0
@@ -81,8 +93,13 @@ def frames(segment: Segment, offset: int) -> Iterator[tuple[bytes | Damage, int]
 
 
 def left_segments(directory: Path) -> list[Segment]:
-    """The segments in `directory`, in order; empty ones are removed, files of other names left alone."""
+    """The segments in `directory`, in order; empty ones and unfinished copies of what was in memory are removed, files
+    of other names left alone.
+    """
     found = []
+    for path in directory.glob(f"*{SUFFIX}{UNFINISHED}"):
+        if _NAME.fullmatch(path.name.removesuffix(SUFFIX + UNFINISHED)):
+            path.unlink()
     for path in directory.glob(f"*{SUFFIX}"):
         if not _NAME.fullmatch(path.stem) or not path.is_file():
             log.warning(
@@ -97,61 +114,37 @@ def left_segments(directory: Path) -> list[Segment]:
     return sorted(found, key=lambda segment: segment.number)
 
 
-def create(path: Path) -> int:
-    """A new, empty file, open for writing. Raises OSError."""
-    return os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o600)
+def set_aside(directory: Path, data: bytes, kind: str) -> tuple[Path, str]:
+    """Keep what cannot be used, out of the way; the same bytes are kept once.
 
-
-def write_all(fd: int, data: bytes | bytearray) -> None:
-    """All of `data`. Raises OSError, also where the disk takes only a part."""
-    view = memoryview(data)
-    while view:
-        written = os.write(fd, view)
-        if not written:
-            raise OSError(28, "No space left on device")
-        view = view[written:]
-
-
-def sync_directory(directory: Path) -> None:
-    """Make new file names durable, where the system can."""
-    try:
-        fd = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        log.error("the journal's directory cannot be synced", extra={"error": error.strerror})
-    finally:
-        os.close(fd)
-
-
-def set_aside(directory: Path, data: bytes, kind: str, reason: str) -> None:
-    """Keep what cannot be used, out of the way, and say why; the same bytes are kept once."""
+    Returns where, and why it could not be done, "" where it was. The folder is bounded.
+    """
     folder = directory / SET_ASIDE
     file = folder / f"{kind}-{zlib.crc32(data):08x}-{len(data)}.bin"
     try:
         folder.mkdir(exist_ok=True)
+        if sum(1 for _ in folder.iterdir()) >= KEPT_ASIDE:
+            return file, f"it is not kept, as {folder} holds {KEPT_ASIDE} files already: look at them, and empty it"
         file.write_bytes(data)
     except OSError as error:
-        reason = f"{reason}; and it could not be set aside: {error.strerror}"
-    log.error("a journal record was set aside", extra={"file": str(file), "reason": reason})
+        return file, f"it could not be kept: {error.strerror}"
+    return file, ""
 
 
-def set_file_aside(segment: Segment, reason: str) -> None:
-    """Move a segment that cannot be read out of the way of the others."""
+def set_file_aside(segment: Segment) -> tuple[Path, str]:
+    """Move a segment that cannot be read out of the way of the others; returns as `set_aside` does."""
     file = segment.path.parent / SET_ASIDE / f"unreadable-{segment.path.name}"
     try:
         file.parent.mkdir(exist_ok=True)
         segment.path.rename(file)
     except OSError as error:
-        reason = f"{reason}; and it could not be set aside: {error.strerror}"
-    log.error("a journal segment was set aside", extra={"file": str(file), "reason": reason})
+        return file, f"it could not be kept: {error.strerror}"
+    return file, ""
 
 
 def require_writable(directory: Path, error: OSError) -> None:
     """Raise StorageError unless `error` is one that passes: a full disk, a met quota."""
-    if error.errno not in (28, 122):
+    if error.errno not in _FULL:
         raise StorageError(
             f"the journal directory {directory} cannot be used: {error.strerror}; "
             "make it writable, or name another as database.journal_directory"

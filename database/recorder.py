@@ -10,7 +10,7 @@ import asyncpg
 
 from database.engine import FAILURES, worth_retrying
 from database.journal import Journal
-from database.records import encode_record, refused_for_content, split_records
+from database.records import encode_record, received_at, refused_for_content, split_records
 from trading.clock import Clock
 from trading.errors import TradentError
 from trading.fault_points import passing
@@ -126,9 +126,10 @@ class Recorder:
         self._on_shipped = on_shipped
         self._work = asyncio.Event()
         self._room = asyncio.Event()
-        self._said: set[bool] = set()
+        self._said: set[str] = set()
         self._began = clock.now()
         self._began_s = clock.monotonic()
+        self._oldest: datetime | None = None
 
     def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
         """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
@@ -137,10 +138,28 @@ class Recorder:
         self._work.set()
 
     async def room(self) -> None:
-        """Wait until the journal is less than half full; for feeds that can be held up."""
-        while not self._journal.has_room:
+        """Wait until the journal has plenty of room; for feeds that can be held up."""
+        while not self.has_room:
             self._room.clear()
             await self._room.wait()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a feed that can be held up need not be."""
+        return self._journal.has_room
+
+    @property
+    def oldest_s(self) -> float:
+        """How old the oldest record is that is not committed; 0 where all are."""
+        if self._oldest is None or self.idle:
+            return 0.0
+        return max(0.0, (self._now() - self._oldest).total_seconds())
+
+    @property
+    def away_s(self) -> float:
+        """For how long PostgreSQL has taken nothing; 0 where it does."""
+        since = self.shipped.waiting_since
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     @property
     def idle(self) -> bool:
@@ -171,11 +190,18 @@ class Recorder:
 
     async def _ship_next(self) -> None:
         backlog = self._journal.pending_bytes > 1_000_000
-        payloads, position = self._journal.read(BACKLOG_BATCH if backlog else BATCH)
+        try:
+            payloads, position = self._journal.read(BACKLOG_BATCH if backlog else BATCH)
+        except OSError as error:
+            self._say("read", "the journal cannot be read just now", error)
+            await self._clock.sleep(RETRY_S[-1])
+            return
+        self._said.discard("read")
         if payloads:
+            self._oldest = received_at(payloads[0])
             await self._ship(payloads)
         self._journal.commit(position)
-        if self._journal.has_room:
+        if self.has_room:
             self._room.set()
 
     async def _ship(self, payloads: list[bytes]) -> None:
@@ -226,18 +252,19 @@ class Recorder:
     def _say_away(self, error: BaseException) -> None:
         if self.shipped.waiting_since is None:
             self.shipped.waiting_since = self._clock.monotonic()
-        away = worth_retrying(error)
-        if away not in self._said:
-            self._said.add(away)
-            log.log(
-                logging.WARNING if away else logging.ERROR,
-                "PostgreSQL %s; bars and signals wait in the journal",
-                "cannot be reached" if away else "does not take the statement",
-                extra={"error": str(error) or type(error).__name__},
-            )
+        if worth_retrying(error):
+            self._say("away", "PostgreSQL cannot be reached; bars and signals wait in the journal", error)
+        else:
+            message = "PostgreSQL does not take the statement; bars and signals wait in the journal"
+            self._say("statement", message, error, logging.ERROR)
+
+    def _say(self, cause: str, message: str, error: BaseException, level: int = logging.WARNING) -> None:
+        if cause not in self._said:
+            self._said.add(cause)
+            log.log(level, message, extra={"error": str(error) or type(error).__name__})
 
     def _say_back(self) -> None:
-        self._said.clear()
+        self._said -= {"away", "statement"}
         since, self.shipped.waiting_since = self.shipped.waiting_since, None
         if since is not None:
             log.info("PostgreSQL is back", extra={"away_s": round(self._clock.monotonic() - since, 1)})

@@ -44,6 +44,16 @@ def split_records(records: Iterable[bytes]) -> tuple[str, str, int, int]:
     return json_array(bars), json_array(signals), len(bars), len(signals)
 
 
+def received_at(record: bytes) -> datetime | None:
+    """When a record was made, on the clock it was stamped with; None where it does not say."""
+    first, _, rest = record.partition(b"\n")
+    try:
+        line = orjson.loads(rest.partition(b"\n")[0] if first == b"null" else first)
+        return datetime.fromisoformat(line.get("received_at") or line["created_at"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def decode_signal(row: Mapping[str, Any]) -> Signal:
     """A signal from its row in `signals`, the snapshot given as JSON text.
 

@@ -50,6 +50,11 @@ class TimedRecorder:
         finally:
             self.times.took(perf_counter() - began)
 
+    @property
+    def has_room(self) -> bool:
+        """As the recorder's own."""
+        return self._recorder.has_room
+
     async def room(self) -> None:
         """As the recorder's own."""
         await self._recorder.room()

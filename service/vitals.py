@@ -92,7 +92,9 @@ def _recorder(daemon: Daemon) -> dict[str, Any]:
         "late": shipped.late,
         "refused": shipped.refused,
         "journal_bytes": trading.journal.pending_bytes,
-        "journal": asdict(trading.journal.counts),
+        "oldest_s": round(trading.recorder.oldest_s, 1),
+        "away_s": round(trading.recorder.away_s, 1),
+        "journal": {**asdict(trading.journal.counts), **asdict(trading.journal.state)},
         "submit_p99_ms": trading.timed.times.p99_ms,
         "submit_max_ms": trading.timed.times.max_ms,
     }

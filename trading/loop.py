@@ -33,6 +33,11 @@ class BarTaker(Protocol):
         """Take them without waiting. Raises JournalFull."""
         ...
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is plenty of room."""
+        ...
+
     async def room(self) -> None:
         """Wait until there is plenty of room; for feeds that can be held up."""
         ...
@@ -127,9 +132,12 @@ class TradingLoop:
             self._recorder.submit(bar, indicators, signals)
         except JournalFull as error:
             self.counts.dropped += 1
-            self._say_once("journal", "a bar and its signals were dropped", str(error))
+            where = f"{bar.symbol} {bar.timeframe}, bar of {bar.open_time.isoformat()}"
+            self._say_once("journal", "bars and their signals are dropped, the first of them here", f"{error}; {where}")
             return
-        self._said.discard("journal")
+        if "journal" in self._said and self._recorder.has_room:
+            self._said.discard("journal")
+            log.info("no bar is dropped any more", extra={"dropped_since_start": self.counts.dropped})
         if self._store is not None:
             for signal in signals:
                 self._store.add(signal)
