@@ -6,6 +6,7 @@ The exit status is 1 when anything was lost, doubled or otherwise wrong; the row
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ async def main(arguments: Sequence[str]) -> int:
     unknown = sorted(set(given.scenario) - set(names()))
     if unknown:
         parser.error(f"there is no scenario {', '.join(unknown)}; there are {', '.join(names())}")
+    main_task = asyncio.current_task()
+    assert main_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)  # so that no server is left behind
     say(HEAD)
     failed = []
     async with Server() as server:
