@@ -51,10 +51,10 @@ def most_bars(daemon: Daemon, began: float) -> int:
     return int((time.monotonic() - began) * daemon.settings["trading"]["feed"]["speed"] / 60) + 1
 
 
-async def through(daemon: Daemon, bars: int) -> None:
+async def through(daemon: Daemon, bars: int, *arguments: str) -> None:
     """A run of so many bars of each symbol, counted from the first ever, until all is rated."""
     feed = {**daemon.settings["trading"]["feed"], "bars": bars, "speed": "max"}
     daemon.write({**daemon.settings, "trading": {**daemon.settings["trading"], "feed": feed}})
-    async with daemon.start("--until-idle") as running:
+    async with daemon.start("--until-idle", *arguments) as running:
         status = await running.ended(600)
         assert status == 0, f"the last run ended with {status}:\n{running.log[-3000:]}"

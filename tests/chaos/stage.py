@@ -84,6 +84,11 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(scenarios.__path__))
 
 
+def is_slow(name: str) -> bool:
+    """Whether its short form, too, is too long for every day."""
+    return bool(getattr(importlib.import_module(f"{scenarios.__name__}.{name}"), "SLOW", False))
+
+
 async def play(name: str, stage: Stage) -> Row:
     """Run a scenario; one that fails or takes too long is a row that says so."""
     run: Scenario = importlib.import_module(f"{scenarios.__name__}.{name}").run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.stage import Stage, names, play
+from tests.chaos.stage import Stage, is_slow, names, play
 from tests.postgres import make_folder
 
 SEED = 1
@@ -20,7 +20,9 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if is_slow(name) else []) for name in names()]
+)
 async def test_nothing_is_lost_or_doubled(name: str, postgres_url: str, folder: Path) -> None:
     """Figures are for the full form: a machine that runs tests may be slow."""
     row = await play(name, Stage(folder, SEED, False, postgres_url))

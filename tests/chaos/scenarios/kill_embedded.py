@@ -13,6 +13,8 @@ from tests.chaos.stage import Row, Stage
 from tests.chaos.watching import Watch
 from tests.daemon import Daemon, Look
 
+SLOW = True
+
 
 async def run(stage: Stage) -> Row:
     """Each life loses its PostgreSQL twice: first alone, then dying together with it."""
