@@ -27,7 +27,8 @@ FAILURES: tuple[type[Exception], ...] = (
 )
 """What any use of PostgreSQL may raise; `connection_lost` and `worth_retrying` say what it means."""
 RELEASE_S = 1.0
-SERVER_SETTINGS = {"jit": "off", "TimeZone": "UTC"}
+SERVER_SETTINGS = {"jit": "off", "TimeZone": "UTC", "plan_cache_mode": "force_custom_plan"}
+"""Plans are made at each execution: one that is kept was made while tables were small, and reads them whole later."""
 
 _LOST = (
     OSError,

@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0011. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0012. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -1969,5 +1969,11 @@ COMMENT ON COLUMN llm_enhancement_tasks.attempts IS 'How often work on it was be
 COMMENT ON COLUMN llm_analysis_results.attempts IS 'How often work on it was begun.';
 
 UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
+
+-- Running upgrade 0011 -> 0012
+
+CREATE INDEX ix_llm_enhancement_tasks_expiring ON llm_enhancement_tasks (expires_at) WHERE status = 'pending' AND expires_at IS NOT NULL;
+
+UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
 
 COMMIT;

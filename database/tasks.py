@@ -25,12 +25,21 @@ from trading.fault_points import passing
 
 log = logging.getLogger(__name__)
 
+# Level by level of priority, so that what is not due yet is never passed over, however much of it there is.
 CLAIM = """
-WITH due AS MATERIALIZED (
-    SELECT signal_id FROM llm_enhancement_tasks
-    WHERE status = 'pending' AND run_at <= statement_timestamp()
-    ORDER BY priority DESC, run_at, signal_id
-    LIMIT $1 FOR UPDATE SKIP LOCKED
+WITH RECURSIVE levels AS (
+    (SELECT priority FROM llm_enhancement_tasks WHERE status = 'pending' ORDER BY priority DESC LIMIT 1)
+    UNION ALL
+    SELECT (SELECT task.priority FROM llm_enhancement_tasks task
+            WHERE task.status = 'pending' AND task.priority < levels.priority ORDER BY task.priority DESC LIMIT 1)
+    FROM levels WHERE levels.priority IS NOT NULL
+), due AS MATERIALIZED (
+    SELECT of_level.signal_id FROM levels CROSS JOIN LATERAL (
+        SELECT task.signal_id FROM llm_enhancement_tasks task
+        WHERE task.status = 'pending' AND task.priority = levels.priority AND task.run_at <= statement_timestamp()
+        ORDER BY task.run_at, task.signal_id
+        LIMIT $1 FOR UPDATE SKIP LOCKED) of_level
+    LIMIT $1
 ), held AS (
     UPDATE llm_enhancement_tasks task
     SET status = 'processing', token = token + 1, worker = $2, begun_at = NULL,
@@ -113,8 +122,8 @@ SELECT (SELECT count(*) FROM back) AS back, (SELECT count(*) FROM dead) AS dead
 EXPIRE = """
 WITH late AS MATERIALIZED (
     SELECT signal_id FROM llm_enhancement_tasks
-    WHERE status = 'pending' AND expires_at < clock_timestamp()
-    LIMIT 1000 FOR UPDATE SKIP LOCKED
+    WHERE status = 'pending' AND expires_at < statement_timestamp()
+    ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), gone AS (
     UPDATE llm_enhancement_tasks task
     SET status = 'expired', finished_at = clock_timestamp(), last_error = 'not rated within llm.signal_ttl_seconds'
@@ -127,7 +136,16 @@ WITH late AS MATERIALIZED (
 SELECT count(*) FROM gone
 """
 
-COUNTS = "SELECT status, count(*) FROM llm_enhancement_tasks WHERE status IN ('pending', 'processing') GROUP BY status"
+COUNTS = """
+SELECT 'pending' AS status, CASE WHEN count(*) < $1 THEN count(*) ELSE greatest(count(*), (
+    SELECT reltuples FROM pg_class WHERE oid = to_regclass('ix_llm_enhancement_tasks_pending'))::bigint) END AS count
+FROM (SELECT FROM llm_enhancement_tasks WHERE status = 'pending'
+      ORDER BY priority DESC, run_at, signal_id LIMIT $1) waiting
+UNION ALL
+SELECT 'processing', count(*)
+FROM (SELECT FROM llm_enhancement_tasks WHERE status = 'processing' ORDER BY signal_id LIMIT $1) held
+"""
+COUNTED = 1000
 
 
 class PostgresTaskQueue:
@@ -221,8 +239,11 @@ class PostgresTaskQueue:
         return int(back + dead + expired)
 
     async def unfinished(self) -> dict[str, int]:
-        """How many tasks are pending and processing, all workers together."""
-        return {row["status"]: row["count"] for row in await self._pool.fetch(COUNTS)}
+        """How many tasks are pending and processing, all workers together.
+
+        From `COUNTED` on it is what PostgreSQL estimated last, or that many.
+        """
+        return {row["status"]: row["count"] for row in await self._pool.fetch(COUNTS, COUNTED) if row["count"]}
 
 
 def _ids_and_tokens(claims: Sequence[Claim]) -> tuple[list[UUID], list[int]]:

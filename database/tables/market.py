@@ -86,6 +86,8 @@ llm_enhancement_tasks = Table(
     CheckConstraint("status IN ('pending','processing','completed','failed','expired','skipped')", name="status"),
     Index("ix_llm_enhancement_tasks_pending", text("priority DESC"), "run_at", "signal_id",
           postgresql_where=text("status = 'pending'")),
+    Index("ix_llm_enhancement_tasks_expiring", "expires_at",
+          postgresql_where=text("status = 'pending' AND expires_at IS NOT NULL")),
     Index("ix_llm_enhancement_tasks_processing", "signal_id", postgresql_where=text("status = 'processing'")),
     comment="The queue: the work owed to each signal.",
     postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.02",
