@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from database.engine import connection_lost, create_engine, database_error
 from database.settings import DatabaseSettings, redacted
 from trading.errors import StorageError
+from trading.fault_points import passing
 
 T = TypeVar("T")
 LOCK_KEY = 0x7472_6164_656E_74
@@ -67,6 +68,7 @@ async def migrate(url: str, revision: str = "head") -> list[str]:
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+            passing("migrated")
         return missing
 
     return await _run(url, upgrade)

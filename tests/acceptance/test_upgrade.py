@@ -1,0 +1,50 @@
+"""A database of the version before, taken over by this one: one that dies in the middle leaves it as it was."""
+
+import signal
+from pathlib import Path
+
+from database import migrate
+from tests.acceptance.world import FAST, finished, require_agreement, settings
+from tests.daemon import Daemon, Look
+
+BEFORE = "0008"
+FEED = {**FAST, "symbols": ["SIMBTC", "SIMETH"]}
+ROWS = "SELECT count(*), md5(string_agg(m::text, '' ORDER BY id)) FROM market_data m WHERE open_time < '{}'"
+WAITING = (
+    "SELECT count(*) > 0 FROM pg_locks JOIN pg_database d ON d.oid = database "
+    "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+)
+
+
+async def test_files_and_bars_go_on_after_an_upgrade_that_was_killed_in_the_middle(
+    database: str, tmp_path: Path
+) -> None:
+    """One process is killed while it migrates and another waits for it: that one does it, and nothing is changed."""
+    look = Look(database)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    daemon = Daemon(tmp_path / "one", settings(database, {**FEED, "bars": 80}))
+    await finished(daemon)
+    await migrate.downgrade(database, BEFORE)
+    rows = ROWS.format(await look.value("SELECT max(open_time) + interval '1 s' FROM market_data"))
+    before = await look.rows(rows), {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")}
+    assert len(before[1]) == 2
+
+    dying = Daemon(tmp_path / "other", daemon.settings, {"FAULT_AT": "migrated:1:SIGSTOP"})
+    daemon.write({**daemon.settings, "trading": {"feed": {**FEED, "bars": 160}}})
+    async with dying.start() as frozen:
+        await frozen.said("fault point migrated")
+        async with daemon.start("--until-idle") as running:
+            await look.until(WAITING)
+            frozen.send(signal.SIGKILL)
+            assert await running.ended() == 0
+
+    assert await migrate.current(database) == migrate.head()
+    assert await look.rows(rows) == before[0]
+    await require_agreement(daemon, look, bars=320)
+    after = {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")}
+    for name, content in before[1].items():
+        assert after[name].startswith(content) and len(after[name]) > len(content)
+    status, _, said = await daemon.do("export", "--rebuild")
+    assert status == 0, said
+    assert {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")} == after
