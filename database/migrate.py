@@ -115,12 +115,17 @@ async def _run(url: str, work: Callable[[Connection], T]) -> T:
 
 def _current(connection: Connection) -> str | None:
     revision = MigrationContext.configure(connection).get_current_revision()
-    if revision is not None and revision not in {script.revision for script in _scripts().walk_revisions()}:
+    if revision is not None and not is_known(revision):
         raise StorageError(
             f"the database is at revision {revision}, which this program does not know (its newest is {head()}): "
             "it was made by a newer version; run that version, or restore a backup"
         )
     return revision
+
+
+def is_known(revision: str) -> bool:
+    """Whether this program knows the revision."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def _missing(revision: str | None, wanted: str = "head") -> list[str]:

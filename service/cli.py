@@ -1,4 +1,4 @@
-"""The command line: `run`, `check`, `status`, `export`, `sql`, `audit`, `version`."""
+"""The command line: `run`, `check`, `status`, `export`, `sql`, `audit`, `backup`, `restore`, `version`."""
 
 import argparse
 import errno
@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Settings, argparse.Namespace], int]]] =
     "export": ("bring the CSV files up to date, compare them with the database, or make them again", commands.export),
     "sql": ("open psql on the database, or print its URL", commands.sql),
     "audit": ("see whether the calls that were kept are those that were made", commands.audit),
+    "backup": ("write everything in PostgreSQL to a file, beside a running daemon too", commands.backup),
+    "restore": ("bring such a file into an empty database", commands.restore),
 }
 
 
@@ -114,5 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parsers["audit"].add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
     parsers["audit"].add_argument("--file", type=Path, metavar="FILE", help="an audit file in place of the database")
+    parsers["backup"].add_argument(
+        "file", type=Path, metavar="FILE", help="the file to write; it must not be there yet"
+    )
+    parsers["restore"].add_argument("file", type=Path, metavar="FILE", help="a file that `backup` or pg_dump wrote")
+    parsers["sql"].add_argument("--programs", action="store_true", help="only print where psql and pg_dump lie")
     parsers["sql"].add_argument("--print", action="store_true", help="only print the URL, password included")
     return parser

