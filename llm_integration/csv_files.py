@@ -240,7 +240,7 @@ def set_aside(path: Path, now: datetime) -> Path | None:
         try:
             with path.open("rb") as file:
                 first = file.read(PIECE)
-                if BOM.startswith(first[:3]) and not first.partition(b"\r\n")[2]:
+                if BOM.startswith(first[:3]) and len(first.splitlines()) < 2:
                     return None
         except FileNotFoundError:
             return None

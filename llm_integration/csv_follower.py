@@ -4,11 +4,12 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from llm_integration.csv_closing import closed_name, pack, put
+from llm_integration.csv_closing import closed_name, pack, put, unpacked
 from llm_integration.csv_files import (
     ID_FILE,
     Appender,
@@ -140,6 +141,7 @@ class CsvFollower:
             return await self._begin()
         if mark.stamp is None or await in_thread(lambda: stamp_of(self.path)) != mark.stamp:
             mark = await self._compare(mark, running=running)
+        await self._take_back(mark)
         if mark.header == self.layout.header:
             return mark
         return await (self._close if mark.row_count else self._begin)(mark)
@@ -216,11 +218,8 @@ class CsvFollower:
 
         The packed file is on the disk and read back before the mark moves, and the plain one goes last.
         """
-        file, now = self.layout.file, self._clock.now()
-        earlier = await self._source.closed_files(self._export_id, file)
-        day = mark.position.day or now.date()
-        name = closed_name(file, day, sum(1 for closed in earlier if closed.day == day))
-        packed = self.path.with_name(name)
+        file = self.layout.file
+        day, packed = await self._next_closed(mark)
         draft = draft_of(packed)
         try:
             if not await in_thread(lambda: pack(self.path, draft, mark.byte_offset, mark.crc or 0)):
@@ -233,7 +232,7 @@ class CsvFollower:
             await in_thread(lambda: remove(draft))
         passing("csv-closing-named")
         crc = mark.crc or 0
-        closed = ClosedFile(mark.closed + 1, name, day, mark.header, mark.byte_offset, mark.row_count, crc)
+        closed = ClosedFile(mark.closed + 1, packed.name, day, mark.header, mark.byte_offset, mark.row_count, crc)
         new = replace(_empty(self.layout, closed.number), position=mark.position)
         self._own(await self._source.close(self._export_id, file, mark, new, closed))
         passing("csv-closing-marked")
@@ -241,6 +240,20 @@ class CsvFollower:
         passing("csv-closed")
         log.info("a CSV file is closed", extra={"file": str(packed), "rows": mark.row_count})
         return replace(new, stamp=await in_thread(lambda: stamp_of(self.path)))
+
+    async def _next_closed(self, mark: Mark) -> tuple[date, Path]:
+        """The day of the file that stands at `mark`, and what it will be when it is closed."""
+        day = mark.position.day or self._clock.now().date()
+        earlier = await self._source.closed_files(self._export_id, self.layout.file)
+        before = sum(1 for closed in earlier if closed.day == day)
+        return day, self.path.with_name(closed_name(self.layout.file, day, before))
+
+    async def _take_back(self, mark: Mark) -> None:
+        """Remove what a crash left packed and not noted: the file may go on before it is closed again."""
+        _, packed = await self._next_closed(mark)
+        holds = await in_thread(lambda: unpacked(packed)) if mark.row_count else None
+        if holds is not None and holds == (mark.byte_offset, mark.crc):
+            await in_thread(lambda: remove(packed))
 
     async def _remake(self, closed: ClosedFile, after: Position, until: Position) -> Sequence[str]:
         """Make one closed file again, where the database still holds all of it; what else there is to say."""

@@ -253,6 +253,22 @@ async def test_a_crash_at_any_step_of_closing_loses_and_doubles_nothing(
     assert not list(market.directory.glob(".*.new"))
 
 
+async def test_what_a_crash_left_packed_is_taken_back_where_the_file_goes_on(market: World) -> None:
+    """The columns change, the process dies, and they are as before when it starts again."""
+    await days(market, 1)
+    exporter = market.exporter()
+    await exporter.drain()
+    exporter.close()
+    exporter = market.exporter(indicators=("rsi",))
+    with crash_at("csv-closing-named"), pytest.raises(Crash):
+        await exporter.drain()
+    exporter.close()
+    assert len(market.closed(SIGNALS)) == 1
+    await market.exporter().drain()
+    assert market.closed(SIGNALS) == []
+    assert len(market.read(SIGNALS)) == 3
+
+
 class Life:
     """A database, an exporter and everything that may happen to its files; `after` looks at what came of it."""
 
