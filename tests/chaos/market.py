@@ -1,12 +1,15 @@
 """The market the scenarios are played on, and how they end: everything through, then compared."""
 
-import time
+import re
+from datetime import datetime
 from typing import Any
 
 from tests.chaos.expected import Found, compare, expected
 from tests.chaos.model_server import NAMES
 from tests.daemon import Daemon, Look
+from trading.feeds.simulated import ACCELERATED_START
 
+OPEN_TIME = re.compile(rb'"open_time":"([^"]+)"')
 SYMBOLS = tuple(f"SIM{number}" for number in range(8))
 STRATEGIES = (
     {"type": "ma_cross", "fast": 1, "slow": 2},
@@ -40,15 +43,20 @@ def market(url: str, base_url: str | None = None, *, seed: int = 1, bars_a_secon
     }
 
 
-async def finish(daemon: Daemon, look: Look, began: float, bars: int = 0) -> Found:
+async def finish(daemon: Daemon, look: Look, bars: int = 0) -> Found:
     """Let the daemon bring everything to its end, at least `bars` of each symbol, and compare."""
-    await through(daemon, max(bars, most_bars(daemon, began)))
+    await through(daemon, max(bars, await bars_so_far(daemon, look)))
     return await compare(daemon, look, await expected(daemon))
 
 
-def most_bars(daemon: Daemon, began: float) -> int:
-    """How far each symbol of an endless market can have come since `began`, monotonic seconds."""
-    return int((time.monotonic() - began) * daemon.settings["trading"]["feed"]["speed"] / 60) + 1
+async def bars_so_far(daemon: Daemon, look: Look) -> int:
+    """How far an endless market has come: to the newest bar in the database, or in the journal of a dead daemon."""
+    times = await look.rows("SELECT max(open_time)::text FROM market_data")
+    newest = [row[0] for row in times if row[0]]
+    for segment in (daemon.folder / "journal").glob("*"):
+        newest += [found.decode() for found in OPEN_TIME.findall(segment.read_bytes())]
+    passed = max(map(datetime.fromisoformat, newest), default=ACCELERATED_START) - ACCELERATED_START
+    return int(passed.total_seconds() / 60) + 1
 
 
 async def through(daemon: Daemon, bars: int, *arguments: str) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 from pathlib import Path
 
 from tests.chaos.market import finish, market
@@ -18,19 +17,19 @@ MET_S = 20.0
 
 async def run(stage: Stage) -> Row:
     """One life for each, on one market; in the full form at the first, third and twentieth passing."""
-    url, began = await stage.database(), time.monotonic()
+    url = await stage.database()
     points = [(point, nth) for nth in (1, 3, 20) for point in fault_points()]
     if not stage.full:
         points = [(point, 2) for point in SHORT]
     unmet = []
     with model_server(stage.seed, share=0.1) as base_url:
-        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
+        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
         async with Watch(url) as watch:
             for point, nth in points:
                 if not await _dies_at(Daemon(stage.folder, settings, {**KEYS, "FAULT_AT": f"{point}:{nth}"}), point):
                     unmet.append(f"{point}:{nth}")
             daemon = Daemon(stage.folder, settings, KEYS)
-            found = await finish(daemon, Look(url), began)
+            found = await finish(daemon, Look(url))
     notes = f"{len(fault_points())} points" + (f", not met: {', '.join(unmet)}" if unmet else "")
     wrong = [f"{SHORT} were not all met"] if unmet and not stage.full else []
     return Row.of("kill -9 at every named moment", len(points) - len(unmet), found, watch, notes, wrong)

@@ -17,13 +17,12 @@ async def run(stage: Stage) -> Row:
     """Every other life ends at any moment after its start, the others once signals are being rated."""
     url, kills = await stage.database(), stage.scale(2, 100)
     with model_server(stage.seed, share=0.1) as base_url:
-        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
+        settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
         daemon = Daemon(stage.folder, settings, KEYS)
-        began = time.monotonic()
         async with Watch(url) as watch:
             for number in range(kills):
                 await _live_and_die(daemon, watch, stage.chance.uniform(0, 1), rated=number % 2 == 0)
-            found = await finish(daemon, Look(url), began, bars=stage.scale(0, 8000))
+            found = await finish(daemon, Look(url), bars=stage.scale(0, 8000))
     return Row.of("kill -9 of the daemon", kills, found, watch)
 
 

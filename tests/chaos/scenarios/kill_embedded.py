@@ -6,7 +6,7 @@ import time
 
 from database.embedded import EmbeddedPostgres
 from tests.chaos.expected import compare, expected
-from tests.chaos.market import market, most_bars, through
+from tests.chaos.market import bars_so_far, market, through
 from tests.chaos.model_server import KEYS, model_server
 from tests.chaos.server import kill_postgres
 from tests.chaos.stage import Row, Stage
@@ -21,13 +21,15 @@ async def run(stage: Stage) -> Row:
     lives = stage.scale(1, 6)
     server = EmbeddedPostgres(stage.folder / "output" / "database")
     with model_server(stage.seed, share=0.1) as base_url:
-        settings = market("embedded", base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
-        daemon, began = Daemon(stage.folder, settings, KEYS), time.monotonic()
+        settings = market("embedded", base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
+        daemon = Daemon(stage.folder, settings, KEYS)
         try:
             async with Watch("") as watch:
                 for _ in range(lives):
                     await _live_and_die(stage, server, daemon, watch)
-            await through(daemon, most_bars(daemon, began))
+            bars = await bars_so_far(daemon, Look(await server.start()))
+            await server.stop()
+            await through(daemon, bars)
             found = await compare(daemon, Look(await server.start()), await expected(daemon))
         finally:
             await server.start()

@@ -2,13 +2,12 @@
 
 import asyncio
 import signal
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from service.cli import EXIT_UNAVAILABLE
 from tests.chaos.expected import Found, compare, expected
-from tests.chaos.market import market, most_bars, through
+from tests.chaos.market import bars_so_far, market, through
 from tests.chaos.model_server import KEYS, model_server
 from tests.chaos.server import Server
 from tests.chaos.stage import Row, Stage
@@ -53,14 +52,13 @@ async def run(stage: Stage) -> Row:
     kills = stage.scale(4, 60)
     with model_server(stage.seed, share=0.1) as base_url:
         async with Server() as server, Watch(url := await server.fresh()) as watch:
-            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
-            began = time.monotonic()
+            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
             daemons = []
             for number in range(len(ROLES)):
                 (folder := stage.folder / str(number)).mkdir()
                 daemons.append(Daemon(folder, settings, KEYS))
             await _kill_at_random(stage, server, daemons, watch, kills)
-            await through(daemons[0], most_bars(daemons[0], began), "--role", "trader")
+            await through(daemons[0], await bars_so_far(daemons[0], Look(url)), "--role", "trader")
             founds = []
             for daemon in daemons[1:]:
                 await through(daemon, 1, "--role", "worker")

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 
 from tests.chaos.market import finish, market
 from tests.chaos.model_server import KEYS, model_server
@@ -17,8 +16,8 @@ async def run(stage: Stage) -> Row:
     kills, chance = stage.scale(2, 20), stage.chance
     with model_server(stage.seed, share=0.1) as base_url:
         async with Server() as server, Watch(url := await server.fresh()) as watch:
-            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 600))
-            daemon, began = Daemon(stage.folder, settings, KEYS), time.monotonic()
+            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
+            daemon = Daemon(stage.folder, settings, KEYS)
             async with daemon.start() as running, watch.on(running):
                 await watch.rating(0)
                 watch.recoveries_s.clear()
@@ -30,6 +29,6 @@ async def run(stage: Stage) -> Row:
                     await watch.rating(await watch.newest())
                 running.send(signal.SIGTERM)
                 status = await running.ended(30)
-            found = await finish(daemon, Look(url), began)
+            found = await finish(daemon, Look(url))
     wrong = [f"the daemon ended with {status}"] if status else []
     return Row.of("kill -9 of PostgreSQL under load", kills, found, watch, wrong=wrong)

@@ -172,10 +172,10 @@ async def run(stage: Stage) -> Row:
     wrong: list[str] = []
     with model_server(stage.seed, share=0.1) as base_url, quick.model_server() as hanging:
         async with Server() as server, Watch(url := await server.fresh()) as watch:
-            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(40, 400))
+            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(150, 400))
             settings["service"] = {"shutdown_grace_seconds": GRACE_S}
-            place, began = Place(stage, server, url, watch, settings, f"{hanging}/hanging/v1", wrong), time.monotonic()
+            place = Place(stage, server, url, watch, settings, f"{hanging}/hanging/v1", wrong)
             for way in ways:
                 await way(place)
-            found = await finish(place.daemon(), Look(url), began)
+            found = await finish(place.daemon(), Look(url))
     return Row.of("SIGTERM at the worst of moments", len(ways), found, watch, f"{len(WAYS)} ways", wrong)
