@@ -88,10 +88,13 @@ class StrictServer:
 
 
 @contextmanager
-def strict_server(**options: object) -> Iterator[str]:
-    """The base_url of a running server; `options` as on the command line, `late_by` for `--late-by`."""
+def strict_server(*before: str, **options: object) -> Iterator[str]:
+    """The base_url of a running server; `options` as on the command line, `late_by` for `--late-by`.
+
+    `before` are words that go before the command, which run it elsewhere.
+    """
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "bench.strict_server", *words]
+    command = [*before, sys.executable, "-m", "bench.strict_server", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -115,8 +118,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     app.router.add_get("/api/v1/{path:.*}", server.beside)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
-    sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]}/api/v1\n")
+    await web.TCPSite(runner, arguments.host, arguments.port).start()
+    sys.stdout.write(f"http://{arguments.host}:{runner.addresses[0][1]}/api/v1\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
@@ -131,6 +134,7 @@ def main() -> None:
     parser.add_argument("--late", type=float, default=0.01, help="share of requests that are held up")
     parser.add_argument("--late-by", type=float, default=1.5, help="seconds, at most")
     parser.add_argument("--model", default="bench/model", help="the model that there is")
+    parser.add_argument("--host", default="127.0.0.1", help="the address it listens on")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--seed", type=int, default=1, help="of what is late")
     asyncio.run(_serve(parser.parse_args()))

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,10 +30,20 @@ Row = dict[str, str]
 
 
 class Daemon:
-    """A folder with settings in it. `settings` goes over small defaults: few waits, any free port, rated by rules."""
+    """A folder with settings in it. `settings` goes over small defaults: few waits, any free port, rated by rules.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> None:
+    `before` are words that go before the command, which run it elsewhere.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
+        self._before = before
         self.csv = folder / "output" / "llm_enhanced"
         self.environment = dict(environment or {})
         defaults = {
@@ -49,7 +59,7 @@ class Daemon:
 
     def start(self, *arguments: str, command: str = "run") -> "Process":
         """The program, in this folder."""
-        return Process([command, *arguments], self.folder, self.environment)
+        return Process([command, *arguments], self.folder, self.environment, before=self._before)
 
     async def do(self, command: str, *arguments: str, text: str = "") -> tuple[int, str, str]:
         """Exit status, stdout and stderr of a command that ends by itself."""
@@ -78,8 +88,16 @@ class Daemon:
 class Process:
     """One run of the program; ends with the block at the latest."""
 
-    def __init__(self, arguments: list[str], folder: Path, environment: Mapping[str, str], text: str = "") -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        text: str = "",
+        before: Sequence[str] = (),
+    ) -> None:
         self._arguments = arguments
+        self._before = before
         self._folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         self._environment = {**kept, **environment}
@@ -92,7 +110,7 @@ class Process:
     async def __aenter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, str(PROGRAM), *self._arguments,
+                *self._before, sys.executable, str(PROGRAM), *self._arguments,
                 cwd=self._folder, env=self._environment, stdin=asyncio.subprocess.PIPE, stdout=out, stderr=err,
             )  # fmt: skip
         if self._process.stdin is not None:
