@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html, and API_runtime_ConverseStream.html
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -104,7 +105,7 @@ class Backend:
             return _read(received, str)
         except NotAChat:
             reader = ConverseStream()
-            for line in raw.splitlines():
+            for line in raw.split("\n"):
                 for name, payload in object_in(line).items():
                     reader.take(name, payload)
             return reader.reply(received, str)
@@ -212,7 +213,7 @@ class ConverseStream:
             raise _failure(frame.headers.get(":exception-type", ""), payload)
         name = frame.headers.get(":event-type", "")
         event = object_in(payload)
-        self._came.append(orjson.dumps({name: event}).decode())
+        self._came.append(f"{{{json.dumps(name)}:{' '.join(payload.split(chr(10)))}}}")
         return self.take(name, event)
 
 

@@ -92,7 +92,7 @@ class _PullReader(LineReader):
 
     def __init__(self) -> None:
         super().__init__()
-        self._layers: dict[object, tuple[int, int]] = {}
+        self._layers: dict[str, tuple[int, int]] = {}
         self._status = ""
         self._lines_read = 0
 
@@ -127,8 +127,9 @@ class _PullReader(LineReader):
         self._lines_read += 1
         before = self._status, self.completed
         self._status = status
-        if total is not None and body.get("digest"):
-            self._layers[body["digest"]] = total, min(_size(body.get("completed")) or 0, total)
+        digest = body.get("digest")
+        if total is not None and isinstance(digest, str):
+            self._layers[digest] = total, min(_size(body.get("completed")) or 0, total)
         self.done = status == "success" or self._lines_read >= _LINES_A_REQUEST
         return line if (self._status, self.completed) != before else ""
 

@@ -2,6 +2,7 @@
 
 import glob
 import gzip
+import lzma
 import os
 import zipfile
 import zlib
@@ -33,6 +34,10 @@ LARGEST_BYTES = 2 << 30
 _MOST_PACKED = 200  # times; prices and times of day pack to a tenth, a thirtieth at best
 _ALWAYS_UNPACKED = 64 << 20
 _PIECE = 1 << 24
+_DAMAGED = (
+    zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
+    ValueError,
+)  # fmt: skip
 
 
 class Kind(StrEnum):
@@ -116,7 +121,7 @@ def open_members(path: Path) -> Iterator[Member]:
             yield from _zipped(path, data)
         else:
             yield _member(path, path.name, data, alone=True)
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise UnreadableFile(
             f"{path}: cannot be unpacked: {error}; unpack it and set path to what is inside"
         ) from error
