@@ -25,8 +25,7 @@ def small_disk(folder: Path, mib: int) -> Iterator[bool]:
 def fill(folder: Path) -> Path:
     """Write a file until the disk is full; delete it to have room again."""
     filler = folder / "filler"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-            file.flush()
     return filler

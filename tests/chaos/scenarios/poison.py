@@ -10,6 +10,7 @@ from tests.chaos.stage import Row, Stage
 from tests.chaos.watching import Watch
 from tests.daemon import PROGRAM, Daemon, Look
 
+SLOW = True
 RETRIES = 3
 DEADLY = """
 import os, signal

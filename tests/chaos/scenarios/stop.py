@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import model_server as quick
+from service.cli import EXIT_UNAVAILABLE
 from service.cli import EXIT_UNFINISHED as UNFINISHED
 from tests.chaos.disks import fill, small_disk
-from tests.chaos.market import finish, market
+from tests.chaos.market import finish, market, through
 from tests.chaos.model_server import KEYS, model_server
 from tests.chaos.server import Server
 from tests.chaos.stage import Row, Stage
@@ -121,6 +122,23 @@ async def during_start(place: Place) -> None:
     await place.nothing_held("during the start")
 
 
+async def during_start_frozen(place: Place) -> None:
+    """In a start that waits for a frozen PostgreSQL."""
+    place.server.send(signal.SIGSTOP)
+    try:
+        async with place.daemon().start() as running:
+            await asyncio.sleep(4.0)
+            began = time.monotonic()
+            running.send(signal.SIGTERM)
+            status = await running.ended(GRACE_S + SLOW_MACHINE_S)
+            if status not in (0, -signal.SIGTERM, EXIT_UNAVAILABLE):
+                place.wrong.append(f"during the start, frozen: it ended with {status}")
+            if place.stage.full and time.monotonic() - began > GRACE_S + SPARE_S:
+                place.wrong.append(f"during the start, frozen: it took {time.monotonic() - began:.1f} s to end")
+    finally:
+        place.server.send(signal.SIGCONT)
+
+
 async def while_shipping(place: Place) -> None:
     """While a backlog of the journal goes to PostgreSQL."""
     feed = {**place.settings["trading"]["feed"], "speed": 60 * 4000 / 8}
@@ -143,9 +161,9 @@ async def while_shipping(place: Place) -> None:
 
 
 async def full_disk(place: Place) -> None:
-    """While the disk of journal and CSV files is full."""
+    """While the disk of journal and CSV files is full; once it has room again, all that was on it is brought home."""
     disk = place.stage.folder / "disk"
-    with small_disk(disk, 4) as mounted:
+    with small_disk(disk, 32) as mounted:
         if not mounted:
             return
         settings = {
@@ -153,17 +171,22 @@ async def full_disk(place: Place) -> None:
             "database": {"url": place.url, "journal_directory": str(disk / "journal")},
             "llm": {**place.settings["llm"], "csv_output_directory": str(disk / "csv")},
         }
-        async with Daemon(place.stage.folder, settings, KEYS).start() as running, place.watch.on(running):
+        daemon = Daemon(place.stage.folder, settings, KEYS)
+        async with daemon.start() as running, place.watch.on(running):
             await place.watch.rating(await place.watch.newest())
-            fill(disk)
+            filler = fill(disk)
             await asyncio.sleep(2.0)
             await place.stopped(running, what="with a full disk")
+        filler.unlink()
+        await through(daemon, 1)
     await place.nothing_held("with a full disk")
 
 
 Way = Callable[[Place], Awaitable[None]]
 SHORT: tuple[Way, ...] = (hanging_model, frozen_postgres)
-WAYS: tuple[Way, ...] = (under_load, hanging_model, frozen_postgres, twice, during_start, while_shipping, full_disk)
+WAYS: tuple[Way, ...] = (
+    under_load, hanging_model, frozen_postgres, twice, during_start, during_start_frozen, while_shipping, full_disk,
+)  # fmt: skip
 
 
 async def run(stage: Stage) -> Row:
