@@ -13,10 +13,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from database.engine import connection_lost, create_engine, database_error
+from database.fitness import require_empty, require_fit
 from database.settings import DatabaseSettings, redacted
 from trading.errors import StorageError
 from trading.fault_points import passing
@@ -94,21 +96,35 @@ def upgrade_script() -> str:
 
 
 async def _run(url: str, work: Callable[[Connection], T]) -> T:
-    """`work` in one transaction. Errors of a lost connection pass through, others become StorageError."""
+    """`work` in one transaction. Errors of a lost connection pass through as asyncpg's, others become StorageError."""
     engine = create_engine(url, UNHURRIED)
+
+    def with_care(connection: Connection) -> T:
+        require_fit(connection)
+        return work(connection)
+
     try:
         async with engine.begin() as connection:
-            return await connection.run_sync(work)
+            return await connection.run_sync(with_care)
     except DBAPIError as error:
-        if connection_lost(error):
-            raise
         cause = database_error(error)
+        if connection_lost(error):
+            raise cause from error
         if isinstance(cause, asyncpg.LockNotAvailableError):
             raise StorageError(
                 f"another process has been migrating the database at {redacted(url)} for over {LOCK_TIMEOUT}; "
                 "wait for it, or end it"
             ) from error
-        raise StorageError(f"the schema of {redacted(url)} could not be read or changed: {cause}") from error
+        lacking = isinstance(cause, asyncpg.InsufficientPrivilegeError)
+        what_to_do = "; let this account own the database, or GRANT it what is missing" if lacking else ""
+        raise StorageError(
+            f"the schema of {redacted(url)} could not be read or changed: {cause}{what_to_do}"
+        ) from error
+    except CommandError as error:
+        raise StorageError(
+            f"the table alembic_version of {redacted(url)} is not as this program leaves it: {error}; "
+            "put it right, or restore a backup"
+        ) from error
     finally:
         await engine.dispose()
 
@@ -120,6 +136,8 @@ def _current(connection: Connection) -> str | None:
             f"the database is at revision {revision}, which this program does not know (its newest is {head()}): "
             "it was made by a newer version; run that version, or restore a backup"
         )
+    if revision is None:
+        require_empty(connection)
     return revision
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 _USER_SECRET = re.compile(r"^([\w+]+://[^:/@?#]*:).*@", re.DOTALL)
 _QUERY_SECRET = re.compile(r"([?&](?:password|passfile|sslpassword)=)[^&#]*", re.IGNORECASE)
 _HOSTS = re.compile(r"(?:(?:\[[^\]]*\]|[^:,\[\]]*)(?::\d{1,5})?)(?:,(?:\[[^\]]*\]|[^:,\[\]]*)(?::\d{1,5})?)*")
+_PORTS = re.compile(r":(\d{1,9})(?=,|$)")
 SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
@@ -53,6 +54,8 @@ class DatabaseSettings(BaseModel):
             return url
         if not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
             raise ValueError('expected "embedded" or postgresql://user:password@host:port/name')
+        if any(int(port) > 65_535 for port in _PORTS.findall(urlsplit(url).netloc.rpartition("@")[2])):
+            raise ValueError("its port is beyond 65535")
         if "#" in url or not _HOSTS.fullmatch(urlsplit(url).netloc.rpartition("@")[2]):
             raise ValueError(
                 "the host and port cannot be told apart from the rest; "
