@@ -10,10 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from database.audit import CallChain
 from database.engine import FAILURES, worth_retrying
+from database.filing import Filing
 from database.records import json_array, json_line, refused_for_content
 from llm_integration.audit_chain import Link
 from llm_integration.audit_file import AuditFile, call_record
@@ -107,7 +107,8 @@ class ResultWriter:
     """Group commit: endings that arrive while one commit is under way go together in the next.
 
     A call is kept even when its result is fenced off: it was made, and paid for. Calls are chained by hash as they are
-    stored; `redact` is `llm.audit.redact`, `worker` this process, `file` where stored calls are written to as well.
+    stored; `redact` is `llm.audit.redact`, `worker` this process, `file` where they are written to as well, at once
+    and also while PostgreSQL is away.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class ResultWriter:
         self._clock = clock
         self._worker = worker
         self._chain = CallChain(redact)
-        self._file = file
+        self._filing = None if file is None else Filing(file, redact)
         self._waiting: list[_Ending] = []
         self._writing: asyncio.Task[None] | None = None
         self._said = False
@@ -146,10 +147,16 @@ class ResultWriter:
     async def _end(self, claim: Claim, row: bytes, calls: Sequence[Call]) -> bool:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         key = claim.signal.id, claim.token
-        self._waiting.append(_Ending(key, row, [_call(call) for call in calls], done))
+        lines = [_call(call) for call in calls]
+        if self._filing is not None:
+            self._filing.add(lines)
+        self._waiting.append(_Ending(key, row, lines, done))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting(), name="result-writer")
-        return await asyncio.shield(done)
+        ours = await asyncio.shield(done)
+        if self._filing is not None:
+            await self._filing.written()
+        return ours
 
     async def _write_waiting(self) -> None:
         while self._waiting:
@@ -177,8 +184,6 @@ class ResultWriter:
             else:
                 self._chain.advance(calls, link)
                 self._said = False
-                if self._file is not None and calls:
-                    await asyncio.to_thread(self._file.append_records, [orjson.loads(call) for call in calls])
                 for ending in batch:
                     if not ending.done.done():
                         ending.done.set_result(ending.key in ours)

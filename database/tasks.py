@@ -11,7 +11,7 @@ that it died alone: a `suspect` is worked on with nothing beside it.
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -25,18 +25,27 @@ from trading.fault_points import passing
 
 log = logging.getLogger(__name__)
 
-# Level by level of priority, so that what is not due yet is never passed over, however much of it there is.
+# Level by level of priority, so that what is not due yet is never passed over, however much of it there is. In one of
+# them from $4 on, so that neither is what was claimed before, which stays while somebody keeps a transaction open.
 CLAIM = """
 WITH RECURSIVE levels AS (
-    (SELECT priority FROM llm_enhancement_tasks WHERE status = 'pending' ORDER BY priority DESC LIMIT 1)
+    SELECT coalesce((SELECT priority FROM llm_enhancement_tasks WHERE status = 'pending' AND priority > $5
+                     ORDER BY priority DESC LIMIT 1), $5::smallint) AS priority
     UNION ALL
-    SELECT (SELECT task.priority FROM llm_enhancement_tasks task
-            WHERE task.status = 'pending' AND task.priority < levels.priority ORDER BY task.priority DESC LIMIT 1)
+    SELECT CASE WHEN levels.priority > $5 THEN
+        coalesce((SELECT task.priority FROM llm_enhancement_tasks task
+                  WHERE task.status = 'pending' AND task.priority < levels.priority AND task.priority > $5
+                  ORDER BY task.priority DESC LIMIT 1), $5::smallint)
+        ELSE (SELECT task.priority FROM llm_enhancement_tasks task
+              WHERE task.status = 'pending' AND task.priority < levels.priority
+              ORDER BY task.priority DESC LIMIT 1) END
     FROM levels WHERE levels.priority IS NOT NULL
 ), due AS MATERIALIZED (
     SELECT of_level.signal_id FROM levels CROSS JOIN LATERAL (
         SELECT task.signal_id FROM llm_enhancement_tasks task
-        WHERE task.status = 'pending' AND task.priority = levels.priority AND task.run_at <= statement_timestamp()
+        WHERE task.status = 'pending' AND task.priority = levels.priority
+          AND task.run_at >= CASE WHEN levels.priority = $5 THEN $4 ELSE '-infinity'::timestamptz END
+          AND task.run_at <= statement_timestamp()
         ORDER BY task.run_at, task.signal_id
         LIMIT $1 FOR UPDATE SKIP LOCKED) of_level
     LIMIT $1
@@ -48,8 +57,8 @@ WITH RECURSIVE levels AS (
     RETURNING task.signal_id, task.token, task.attempts - task.deaths + 1 AS attempt, task.deaths, task.created_at,
               task.priority, task.run_at
 )
-SELECT held.token, held.attempt, held.deaths, held.priority, held.created_at AS task_created_at, s.id, s.source,
-       s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price,
+SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, held.created_at AS task_created_at, s.id,
+       s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price,
        s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
@@ -146,6 +155,9 @@ SELECT 'processing', count(*)
 FROM (SELECT FROM llm_enhancement_tasks WHERE status = 'processing' ORDER BY signal_id LIMIT $1) held
 """
 COUNTED = 1000
+LOOKS = 16
+EVER = datetime(1, 1, 2, tzinfo=UTC)
+HIGHEST = 2**15 - 1
 
 
 class PostgresTaskQueue:
@@ -168,6 +180,8 @@ class PostgresTaskQueue:
         self._worker = worker
         self._most_deaths = max(2, max_attempts)
         self._beginnings = Grouped(self._begin)
+        self._since: tuple[datetime, int] | None = None
+        self._looks = 0
 
     async def claim(self, limit: int) -> Sequence[Claim]:
         """Up to `limit` tasks due now, highest priority first, now held by this process.
@@ -175,7 +189,10 @@ class PostgresTaskQueue:
         One whose snapshot cannot be read fails with that reason, and is not among them.
         """
         claims = []
-        rows = await self._pool.fetch(CLAIM, limit, self._worker, self.lease)
+        begun_within = self._since is not None
+        rows = await self._claim_rows(limit)
+        if begun_within and len(rows) < limit:
+            rows += await self._claim_rows(limit - len(rows))
         if rows:
             passing("claimed")
         for row in rows:
@@ -191,6 +208,17 @@ class PostgresTaskQueue:
                     Claim(signal, row["token"], row["attempt"], row["task_created_at"], row["priority"], suspect)
                 )
         return claims
+
+    async def _claim_rows(self, limit: int) -> list[asyncpg.Record]:
+        """Where there are enough, the next look begins at the last of them, but for one in `LOOKS`: tasks come back
+        with the time they had.
+        """
+        since, level = self._since or (EVER, HIGHEST)
+        rows: list[asyncpg.Record] = await self._pool.fetch(CLAIM, limit, self._worker, self.lease, since, level)
+        self._looks += 1
+        enough = len(rows) == limit and self._looks % LOOKS
+        self._since = (rows[-1]["run_at"], rows[-1]["priority"]) if enough else None
+        return rows
 
     async def begin(self, claims: Sequence[Claim]) -> set[UUID]:
         """Note that work on these begins, before it does; the signal ids that are still ours. May be repeated."""

@@ -11,7 +11,20 @@ import pytest
 
 from database.engine import Pool, create_pool
 from database.results import END, ENDED_BY_US
-from database.tasks import BEGIN, CLAIM, COUNTED, COUNTS, EXPIRE, EXTEND, RECLAIM, RELEASE, PostgresTaskQueue
+from database.tasks import (
+    BEGIN,
+    CLAIM,
+    COUNTED,
+    COUNTS,
+    EVER,
+    EXPIRE,
+    EXTEND,
+    HIGHEST,
+    LOOKS,
+    RECLAIM,
+    RELEASE,
+    PostgresTaskQueue,
+)
 from llm_integration.model import Claim
 from tests.integration.test_tasks import MINUTE, completed, make_call, make_queue, put
 
@@ -23,6 +36,7 @@ SELECT gen_random_uuid(), $2, $3, clock_timestamp() + $4::interval + n * interva
        clock_timestamp() + interval '1 day', 1, CASE WHEN $2 = 'completed' THEN clock_timestamp() END
 FROM generate_series(1, $1::int) n
 """
+IN_TURN = "UPDATE llm_enhancement_tasks SET run_at = run_at - random() * interval '1 hour'"
 FEW_PAGES = 4000
 
 
@@ -52,7 +66,7 @@ async def every_statement(pool: Pool, queue: PostgresTaskQueue) -> dict[str, int
     rows = json.dumps([_ending(claim) for claim in claims])
     calls = json.dumps([_call(claim) for claim in claims])
     costs = {
-        "claim": await pages(pool, CLAIM, 16, "w", MINUTE),
+        "claim": await pages(pool, CLAIM, 16, "w", MINUTE, EVER, HIGHEST),
         "begin": await pages(pool, BEGIN, ids, tokens, MINUTE),
         "extend": await pages(pool, EXTEND, ids, tokens, MINUTE),
         "end": await pages(pool, END, rows, calls, uuid4(), "w", 1, "h"),
@@ -109,6 +123,37 @@ async def test_no_statement_costs_more_with_a_backlog_and_a_past(pool: Pool, bac
     assert (await queue.unfinished())["pending"] >= COUNTED
     await pool.execute("ANALYZE llm_enhancement_tasks", timeout=600)
     assert 0.9 < (await queue.unfinished())["pending"] / backlog < 1.1
+
+
+async def test_claims_do_not_cost_more_while_somebody_keeps_a_transaction_open(database: str, pool: Pool) -> None:
+    """What was claimed since cannot be cleaned up; it is not looked at again with each claim."""
+    await put(pool, 3000)
+    await pool.execute(IN_TURN)
+    await pool.execute("VACUUM llm_enhancement_tasks")
+    queue = make_queue(pool)
+    first = await pages(pool, CLAIM, 16, "w", MINUTE, *(queue._since or (EVER, HIGHEST)))
+    reader = await create_pool(database, size=1)
+    async with reader.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+        await connection.fetchval("SELECT count(*) FROM signals")
+        costs = []
+        for _ in range(50):
+            claims = await queue.claim(32)
+            assert len(claims) == 32
+            costs.append(await pages(pool, CLAIM, 16, "w", MINUTE, *(queue._since or (EVER, HIGHEST))))
+    await reader.close()
+    assert max(sorted(costs)[: len(costs) * 3 // 4]) < 2 * first + 200
+    assert await pages(pool, CLAIM, 16, "w", MINUTE, EVER, HIGHEST) > 2 * first + 200
+
+
+async def test_what_comes_back_is_claimed_though_others_are_due_after_it(pool: Pool) -> None:
+    """Handed back with the time it had, which lies before that of the latest claims."""
+    await put(pool, 500)
+    queue = make_queue(pool)
+    (back,) = await queue.claim(1)
+    await queue.claim(10)
+    await queue.release([back])
+    seen = [claim.signal.id for _ in range(LOOKS + 1) for claim in await queue.claim(10)]
+    assert back.signal.id in seen
 
 
 async def test_statements_that_were_prepared_on_empty_tables_read_no_table_whole_later(pool: Pool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from database.recorder import SHIP
 from database.records import encode_record, split_records
 from database.results import ResultWriter
 from database.tasks import PostgresTaskQueue
+from llm_integration.audit_file import AuditFile, verify_file
 from llm_integration.model import Abstention, Action, Call, Claim, Message, Result, TaskStatus, Verdict
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_signal
@@ -307,6 +309,28 @@ async def test_completing_waits_while_postgres_is_away_and_says_so_once(
         through.terminate()
     assert await count(pool, "llm_analysis_results") == 5
     assert sum("results wait" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_a_call_is_in_the_audit_file_before_postgres_has_it(
+    database: str, pool: asyncpg.Pool, tmp_path: Path
+) -> None:
+    """Each once, also those of outcomes that wait behind the one being written: a stop loses no trace of them."""
+    await put(pool, 3)
+    clock, path = FakeClock(), tmp_path / "calls.jsonl"
+    async with Proxy(database) as proxy:
+        through = await create_pool(proxy.url)
+        writer = ResultWriter(through, clock, file=AuditFile(path))
+        queue = PostgresTaskQueue(through, writer, worker="w", max_attempts=3)
+        claims = await queue.claim(3)
+        await proxy.cut()
+        writing = [asyncio.create_task(queue.complete(each, completed(each), [make_call(each)])) for each in claims]
+        await until(lambda: path.exists() and path.read_text().count("\n") == 3, clock)
+        assert not any(each.done() for each in writing)
+        await proxy.mend()
+        await until(lambda: all(each.done() for each in writing), clock)
+        through.terminate()
+    assert verify_file(path) == (3, [])
+    assert await count(pool, "llm_calls") == 3
 
 
 async def test_completions_at_once_share_commits(pool: asyncpg.Pool) -> None:
