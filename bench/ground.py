@@ -33,8 +33,12 @@ class Server:
 
     def cpu_s(self) -> float:
         """CPU seconds of the server, all its processes together, ended ones too."""
+        return sum(cpu_s(psutil.Process(process)) for process in self.processes())
+
+    def processes(self) -> list[int]:
+        """The process ids of the server, the first one's first."""
         first = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0]))
-        return sum(cpu_s(process) for process in (first, *first.children(recursive=True)))
+        return [first.pid, *(child.pid for child in first.children(recursive=True))]
 
 
 @asynccontextmanager

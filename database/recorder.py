@@ -1,6 +1,7 @@
 """The recorder: takes bars and signals from the trading loop without making it wait, and ships them at once."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import asyncpg
 
 from database.engine import FAILURES, worth_retrying
 from database.journal import Journal
-from database.records import encode_record, received_at, refused_for_content, split_records
+from database.records import encode_record, lane_of, received_at, refused_for_content, split_records
 from trading.clock import Clock
 from trading.errors import TradentError
 from trading.fault_points import passing
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 100
 BACKLOG_BATCH = 500
+BACKLOG_BYTES = 1_000_000
+LANES = 2
+ONE_LANE_S = 60.0
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TASK_CHANNEL = "tradent_tasks"
 NOT_SHIPPED: tuple[type[Exception], ...] = (*FAILURES, UnicodeDecodeError)
@@ -130,6 +134,7 @@ class Recorder:
         self._began = clock.now()
         self._began_s = clock.monotonic()
         self._oldest: datetime | None = None
+        self._failed_s: float | None = None
 
     def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
         """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
@@ -189,9 +194,10 @@ class Recorder:
         return self._began + timedelta(seconds=self._clock.monotonic() - self._began_s)
 
     async def _ship_next(self) -> None:
-        backlog = self._journal.pending_bytes > 1_000_000
+        lanes = LANES if self._journal.pending_bytes > BACKLOG_BYTES and not self._one_lane else 1
+        limit = BATCH if self._journal.pending_bytes <= BACKLOG_BYTES else lanes * BACKLOG_BATCH
         try:
-            payloads, position = self._journal.read(BACKLOG_BATCH if backlog else BATCH)
+            payloads, position = self._journal.read(limit)
         except OSError as error:
             self._say("read", "the journal cannot be read just now", error)
             await self._clock.sleep(RETRY_S[-1])
@@ -199,25 +205,42 @@ class Recorder:
         self._said.discard("read")
         if payloads:
             self._oldest = received_at(payloads[0])
-            await self._ship(payloads)
+            await self._ship_in_lanes(payloads, lanes)
+            self._say_back()
         self._journal.commit(position)
         if self.has_room:
             self._room.set()
 
+    @property
+    def _one_lane(self) -> bool:
+        """Whether something failed lately: as long as PostgreSQL is short of anything, one connection must do."""
+        return self._failed_s is not None and self._clock.monotonic() - self._failed_s < ONE_LANE_S
+
+    async def _ship_in_lanes(self, payloads: list[bytes], lanes: int) -> None:
+        """All of them; on so many connections at once, each stream on one of them, so that its order is kept."""
+        if lanes == 1:
+            await self._ship(payloads)
+            return
+        parts: list[list[bytes]] = [[] for _ in range(lanes)]
+        for payload in payloads:
+            parts[lane_of(payload, lanes)].append(payload)
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                if part:
+                    group.create_task(self._ship(part), name="shipping")
+
     async def _ship(self, payloads: list[bytes]) -> None:
-        attempt = 0
-        while True:
+        for attempt in itertools.count():
             try:
                 await self._send(payloads)
             except NOT_SHIPPED as error:
                 if refused_for_content(error):
                     await self._isolate(payloads, error)
                     return
+                self._failed_s = self._clock.monotonic()
                 self._say_away(error)
                 await self._clock.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
             else:
-                self._say_back()
                 return
 
     async def _send(self, payloads: list[bytes]) -> None:

@@ -5,6 +5,7 @@ feed said. PostgreSQL's text holds no NUL: it is written as U+2400.
 """
 
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -42,6 +43,13 @@ def split_records(records: Iterable[bytes]) -> tuple[str, str, int, int]:
             bars.append(first)
         signals.extend(rest)
     return json_array(bars), json_array(signals), len(bars), len(signals)
+
+
+def lane_of(record: bytes, lanes: int) -> int:
+    """A number below `lanes` that is the same for all records of a stream."""
+    start = record.find(b'"source":')
+    end = record.find(b',"open_time":' if not record.startswith(b"null") else b',"close_time":', start)
+    return zlib.crc32(record[start:end]) % lanes
 
 
 def received_at(record: bytes) -> datetime | None:

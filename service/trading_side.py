@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from database.bars import last_open_times, recent_bars
+from database.engine import FAILURES, worth_retrying
 from database.journal import Journal
 from database.recorder import Recorder
 from service.housekeeping import bar_chores, keep_house
@@ -14,6 +16,7 @@ from service.settings import Settings
 from service.store_room import StoreRoom
 from service.submit_times import TimedRecorder
 from trading.clock import Clock
+from trading.errors import StorageError
 from trading.feeds import feed_module
 from trading.loop import SignalTaker, TradingLoop
 from trading.model import Bar, Signal
@@ -22,6 +25,7 @@ from trading.strategies import build_strategies
 log = logging.getLogger(__name__)
 
 LEFTOVERS_S = 600.0
+T = TypeVar("T")
 OnBar = Callable[[Bar, Sequence[Signal]], None]
 
 
@@ -58,10 +62,8 @@ class TradingSide:
     async def prepare(self) -> None:
         """Ship what an earlier run left in the journal, then take up every stream where it stands."""
         self.journal.open()
-        left = self.journal.pending_bytes
-        if left and await self.recorder.drain(LEFTOVERS_S):
-            log.info("the journal of the last run was shipped", extra={"bytes": left})
-        after = await last_open_times(self._room.pool, self.feed.source)
+        await self._ship_leftovers()
+        after = await self._patiently(last_open_times, self.feed.source)
         self.loop = TradingLoop(
             self.feed,
             build_strategies(self._settings.trading.strategies),
@@ -74,7 +76,7 @@ class TradingSide:
             on_bar=self._on_bar,
         )
         for stream in after:
-            self.loop.prime(stream, await recent_bars(self._room.pool, stream, self.loop.needed_bars))
+            self.loop.prime(stream, await self._patiently(recent_bars, stream, self.loop.needed_bars))
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Begin; a crash of any part ends the group."""
@@ -109,6 +111,33 @@ class TradingSide:
             raise AssertionError("prepare() comes before start()")
         keep_days = self._settings.database.keep_bars_days
         await keep_house(self._clock, bar_chores(self._room.pool, keep_days, self.loop.needed_bars))
+
+    async def _ship_leftovers(self) -> None:
+        """Everything: a feed that goes on behind the last stored bar must not be told of one that still waits here.
+
+        Raises StorageError when nothing of it is taken for `LEFTOVERS_S`.
+        """
+        left = unshipped = self.journal.pending_bytes
+        while unshipped and not await self.recorder.drain(LEFTOVERS_S):
+            before, unshipped = unshipped, self.journal.pending_bytes
+            if unshipped == before:
+                raise StorageError(
+                    f"PostgreSQL took nothing of the last run's journal within {LEFTOVERS_S:.0f} s; it stays in "
+                    f"{self._settings.database.journal_directory}: bring PostgreSQL back, and start again"
+                )
+        if left:
+            log.info("the journal of the last run was shipped", extra={"bytes": left})
+
+    async def _patiently(self, read: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        """What `read` reads, though PostgreSQL may go away for a while just now. Raises StorageError after that."""
+        deadline = self._clock.monotonic() + LEFTOVERS_S
+        while True:
+            try:
+                return await read(self._room.pool, *arguments)
+            except FAILURES as error:
+                if not worth_retrying(error) or self._clock.monotonic() > deadline:
+                    raise StorageError(f"the stored bars cannot be read: {error or type(error).__name__}") from error
+            await self._clock.sleep(1.0)
 
     async def _watch(self) -> None:
         if self.loop is None:

@@ -337,6 +337,24 @@ async def test_a_feed_that_can_wait_is_held_until_the_journal_has_room(pool: asy
     journal.close()
 
 
+async def test_a_backlog_goes_on_two_connections_and_each_stream_stays_in_order(
+    pool: asyncpg.Pool, journal: Journal
+) -> None:
+    recorder = Recorder(journal, pool, SystemClock())
+    for n in range(3000):
+        recorder.submit(make_bar(n // 5, f"S{n % 5}"), {}, [make_signal(n // 5, f"S{n % 5}")])
+    assert journal.pending_bytes > 1_000_000
+    await shipped(recorder)
+    assert (recorder.shipped.bars, recorder.shipped.signals, recorder.shipped.late) == (3000, 3000, 0)
+    assert await pool.fetchval("SELECT count(DISTINCT xid) FROM market_data WHERE symbol IN ('S0', 'S1', 'S2')") > 1
+    backwards = await pool.fetchval(
+        "SELECT count(*) FROM (SELECT open_time < lag(open_time) OVER (PARTITION BY symbol ORDER BY xid, id) AS wrong "
+        "FROM market_data) AS placed WHERE wrong"
+    )
+    assert backwards == 0
+    assert pool.get_size() == 2
+
+
 async def test_listeners_are_told_of_new_tasks_once_per_statement(
     database: str, pool: asyncpg.Pool, journal: Journal
 ) -> None:

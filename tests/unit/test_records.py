@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from database.records import decode_signal, encode_record, json_array, json_line, split_records
+from database.records import decode_signal, encode_record, json_array, json_line, lane_of, received_at, split_records
 from tests.marketdata import START, make_bar, make_signal
 from trading.model import Signal
 
@@ -75,3 +75,26 @@ def test_records_split_into_bars_and_signals() -> None:
     assert [bar["open_time"] for bar in orjson.loads(bars)] == [f"2026-01-05T09:0{n}:00+00:00" for n in (0, 1)]
     assert [signal["strategy"] for signal in orjson.loads(signals)] == ["ma_cross", "other", "ma_cross"]
     assert json_array([]) == "[]"
+
+
+@given(symbol=st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(['"', ",", "\\", "\0"])))
+def test_a_streams_bars_and_signals_go_in_one_lane(symbol: str) -> None:
+    signal = make_signal(1, symbol)
+    records = [
+        encode_record(make_bar(0, symbol), {"open_time": 1.0}, [], START),
+        encode_record(make_bar(1, symbol), {}, [signal], START),
+        encode_record(None, {}, [signal], START),
+    ]
+    assert len({lane_of(record, 1000) for record in records}) == 1
+
+
+def test_streams_are_spread_over_the_lanes() -> None:
+    lanes = [lane_of(encode_record(make_bar(0, f"S{n}"), {}, [], START), 2) for n in range(100)]
+    assert 25 < sum(lanes) < 75
+
+
+@pytest.mark.parametrize("record", [b"", b"null", b"null\n{}", b"no json", b'"\xff"', b"[]", b'{"received_at":5}'])
+def test_a_record_that_does_not_say_when_it_was_made_is_no_trouble(record: bytes) -> None:
+    assert received_at(record) is None
+    assert lane_of(record, 2) in (0, 1)
+    assert received_at(encode_record(None, {}, [make_signal()], START)) == START
