@@ -7,6 +7,7 @@ import asyncpg
 
 from trading.model import Bar, Stream
 
+# The source must not come up again in the comparison of rows: the index would be read from the source's start on then.
 LAST_OPEN_TIMES = """
 WITH RECURSIVE streams AS (
     (SELECT source, symbol, timeframe FROM market_data WHERE source = $1
@@ -14,7 +15,7 @@ WITH RECURSIVE streams AS (
     UNION ALL
     SELECT next.* FROM streams, LATERAL (
         SELECT m.source, m.symbol, m.timeframe FROM market_data m
-        WHERE m.source = $1 AND (m.source, m.symbol, m.timeframe) > (streams.source, streams.symbol, streams.timeframe)
+        WHERE m.source = $1 AND (m.symbol, m.timeframe) > (streams.symbol, streams.timeframe)
         ORDER BY m.source, m.symbol, m.timeframe LIMIT 1) AS next
 )
 SELECT s.*, (SELECT max(open_time) FROM market_data m
