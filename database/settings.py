@@ -44,7 +44,10 @@ class DatabaseSettings(BaseModel):
         "them for ever. The newest of each stream stay.",
     )
     start_timeout_seconds: float = Field(
-        600.0, gt=0, description="How long the embedded PostgreSQL may take to start; recovery after a crash is slow."
+        600.0,
+        gt=0,
+        description="How long PostgreSQL is waited for at the start: the embedded one, slow to recover after a crash, "
+        "and any other that is away.",
     )
 
     @field_validator("url")

@@ -24,6 +24,7 @@ from service.tally import Tally
 from service.trading_side import TradingSide
 from service.vitals import collect
 from trading.clock import Clock, SystemClock
+from trading.errors import StorageError
 from trading.model import Bar, Signal
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ class Daemon:
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._drained = False
+        self._prepared = False
+        self.awaits_database = False
 
     def vitals(self) -> dict[str, Any]:
         """How the daemon does, as `status` and the live view show it."""
@@ -89,7 +92,7 @@ class Daemon:
         """`starting`, `running` or `stopping`."""
         if self._stop.is_set():
             return "stopping"
-        return "starting" if self.status is None else "running"
+        return "running" if self._prepared else "starting"
 
     def request_stop(self) -> None:
         """Drain and end; asked twice, end at once."""
@@ -107,20 +110,31 @@ class Daemon:
         self._starting = asyncio.current_task()
         try:
             with stop_signals(self.request_stop):
-                async with open_store_room(self.settings.database, may_migrate=self._may_migrate) as room:
+                async with open_store_room(
+                    self.settings.database, may_migrate=self._may_migrate, on_waiting=self._await_database
+                ) as room:
                     await self._run_in(room)
         except asyncio.CancelledError:
             if self._starting is None or not self._stop.is_set():
                 raise
         except BaseExceptionGroup as crashes:
             raise first_cause(crashes) from None
+        finally:
+            await self._stop_status()
         log.info("ended")
 
     async def _run_in(self, room: StoreRoom) -> None:
         self.room = room
+        self.awaits_database = False
         try:
-            await self._prepare(room)
+            try:
+                await self._prepare(room)
+            except FAILURES as error:
+                raise StorageError(
+                    f"the start did not come to its end: {str(error) or type(error).__name__}; start again"
+                ) from error
             self._starting = None
+            self._prepared = True
             await self._live(room)
         finally:
             await self._close()
@@ -148,8 +162,22 @@ class Daemon:
                 poll_interval_s=settings.llm.poll_interval,
                 summary_interval_s=settings.llm.batch_export_interval_seconds,
             )
-        self.status = StatusServer(settings.service.host, settings.service.port, self.vitals)
-        await self.status.start()
+        await self._start_status()
+
+    async def _await_database(self) -> None:
+        """Answer `status` already: it says what is waited for."""
+        self.awaits_database = True
+        await self._start_status()
+
+    async def _start_status(self) -> None:
+        if self.status is None:
+            service = self.settings.service
+            self.status = StatusServer(service.host, service.port, self.vitals)
+            await self.status.start()
+
+    async def _stop_status(self) -> None:
+        if self.status is not None:
+            await self.status.stop()
 
     async def _live(self, room: StoreRoom) -> None:
         async with asyncio.TaskGroup() as group:

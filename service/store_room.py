@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -11,13 +12,15 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 import asyncpg
 
 from database.embedded import EmbeddedPostgres
-from database.engine import FAILURES, asyncpg_url, create_pool
+from database.engine import FAILURES, asyncpg_url, connection_lost, create_pool
 from database.migrate import migrate, require_current
 from database.settings import DatabaseSettings, redacted
 from database.transactions import adopt_restored_rows
 from trading.errors import StorageError
 
 log = logging.getLogger(__name__)
+
+AWAY_S = 1.0
 
 CLOSE_S = 2.0
 
@@ -43,27 +46,66 @@ async def reach_database(settings: DatabaseSettings) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def open_store_room(settings: DatabaseSettings, *, may_migrate: bool) -> AsyncIterator[StoreRoom]:
-    """A migrated database and a pool on it. Raises StorageError that says what to do."""
+async def open_store_room(
+    settings: DatabaseSettings, *, may_migrate: bool, on_waiting: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[StoreRoom]:
+    """A migrated database and a pool on it. Raises StorageError that says what to do.
+
+    A server of somebody else's that is away, full or read-only is waited for as long as our own may take to start:
+    said once, after which `on_waiting` is called.
+    """
     async with _server(settings) as (url, embedded):
+        pool = await _reach(url, settings, may_migrate, on_waiting)
         try:
-            if may_migrate:
-                applied = await migrate(url)
-                if applied:
-                    log.info("the database was brought up to date", extra={"migrations": len(applied)})
-            else:
-                await require_current(url)
-            pool = await create_pool(url, settings)
-        except FAILURES as error:
-            raise StorageError(
-                f"the database at {redacted(url)} cannot be used: {str(error) or type(error).__name__}; "
-                "check that the server runs and that database.url is right"
-            ) from error
-        try:
-            await adopt_restored_rows(pool)
             yield StoreRoom(url, pool, embedded.supervise if embedded is not None else None)
         finally:
             await _close(pool)
+
+
+async def _reach(
+    url: str, settings: DatabaseSettings, may_migrate: bool, on_waiting: Callable[[], Awaitable[None]] | None
+) -> asyncpg.Pool:
+    began, said = time.monotonic(), False
+    while True:
+        try:
+            pool = await _open(url, settings, may_migrate)
+        except FAILURES as error:
+            reason = str(error) or type(error).__name__
+            waited_s, limit_s = time.monotonic() - began, settings.start_timeout_seconds
+            if not connection_lost(error) or waited_s >= limit_s:
+                raise StorageError(
+                    f"the database at {redacted(url)} cannot be used: {reason}; "
+                    "check that the server runs and that database.url is right"
+                ) from error
+            if not said:
+                said = True
+                log.warning(
+                    f"the database at {redacted(url)} cannot be reached; waiting for it",
+                    extra={"error": reason, "limit_s": round(limit_s)},
+                )
+                if on_waiting is not None:
+                    await on_waiting()
+            await asyncio.sleep(min(AWAY_S, limit_s))
+        else:
+            if said:
+                log.info("the database can be reached", extra={"waited_s": round(time.monotonic() - began, 1)})
+            return pool
+
+
+async def _open(url: str, settings: DatabaseSettings, may_migrate: bool) -> asyncpg.Pool:
+    if may_migrate:
+        applied = await migrate(url)
+        if applied:
+            log.info("the database was brought up to date", extra={"migrations": len(applied)})
+    else:
+        await require_current(url)
+    pool = await create_pool(url, settings)
+    try:
+        await adopt_restored_rows(pool)
+    except BaseException:
+        await _close(pool)
+        raise
+    return pool
 
 
 @contextlib.asynccontextmanager

@@ -102,7 +102,7 @@ def _recorder(daemon: Daemon) -> dict[str, Any]:
 
 def _postgresql_away(daemon: Daemon) -> bool:
     shipping = daemon.trading is not None and daemon.trading.recorder.shipped.waiting_since is not None
-    return shipping or daemon.queue_unseen
+    return shipping or daemon.queue_unseen or daemon.awaits_database
 
 
 def _models(rating: RatingSide | None) -> dict[str, Any]:

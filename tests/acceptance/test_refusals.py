@@ -1,14 +1,17 @@
 """What cannot work is refused in words, with an exit status that tells the cause apart, and without a traceback."""
 
+import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.world import FAST, settings
+from tests.acceptance.world import FAST, require_agreement, settings
 from tests.daemon import Daemon, Look
+from tests.proxy import Proxy
 
 NOWHERE = "postgresql://me:hidden-word@127.0.0.1:1/nothing"
 
@@ -25,13 +28,50 @@ async def test_wrong_settings_are_told_line_by_line(tmp_path: Path) -> None:
     assert not (tmp_path / "output").exists()
 
 
-async def test_a_database_that_is_away_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_database_that_stays_away_is_waited_for_and_told(tmp_path: Path) -> None:
     """Exit 69, in words, without the password; DATABASE_URL is what says where it is."""
-    daemon = Daemon(tmp_path, {}, {"DATABASE_URL": NOWHERE})
+    daemon = Daemon(tmp_path, {"database": {"start_timeout_seconds": 0.5}}, {"DATABASE_URL": NOWHERE})
     status, _, log = await daemon.do("run")
-    assert (status, len(log.splitlines())) == (69, 1)
-    assert "127.0.0.1:1/nothing cannot be used" in log
+    waits, listens, ends = log.splitlines()
+    assert status == 69
+    assert "127.0.0.1:1/nothing cannot be reached; waiting for it" in waits
+    assert "`status` is answered" in listens
+    assert "127.0.0.1:1/nothing cannot be used" in ends
     assert "hidden-word" not in log
+
+
+async def test_a_database_that_is_away_at_the_start_is_waited_for(database: str, tmp_path: Path) -> None:
+    """Said once, and again when it is there; `status` answers meanwhile, and everything is done in the end."""
+    async with Proxy(database) as proxy:
+        await proxy.cut()
+        daemon = Daemon(tmp_path, settings(proxy.url))
+        async with daemon.start("--until-idle") as running:
+            await running.said("waiting for it")
+            await running.said("`status` is answered at")
+            port = running.log.partition("`status` is answered at http://127.0.0.1:")[2].split()[0]
+            _, told, _ = await daemon.do("status", "--json", "--set", f"service.port={port}")
+            vitals = json.loads(told)
+            assert (vitals["phase"], vitals["postgresql_away"]) == ("starting", True)
+            await proxy.mend()
+            assert await running.ended() == 0
+    assert running.log.count("waiting for it") == running.log.count("the database can be reached") == 1
+    assert await require_agreement(daemon, Look(database))
+
+
+async def test_waiting_for_a_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """SIGTERM: exit 0, as there was nothing to hand back."""
+    daemon = Daemon(tmp_path, {}, {"DATABASE_URL": NOWHERE})
+    async with daemon.start() as running:
+        await running.said("waiting for it")
+        running.send(signal.SIGTERM)
+        assert await running.ended() == 0
+
+
+async def test_a_wrong_password_is_told_at_once(database: str, tmp_path: Path) -> None:
+    """Nothing that passes: exit 69 without a wait."""
+    wrong = re.sub(r"//(\w+):\w+@", r"//\1:wrong@", database)
+    status, _, log = await Daemon(tmp_path, settings(wrong)).do("run")
+    assert (status, len(log.splitlines())) == (69, 1)
 
 
 async def test_no_migrate_refuses_a_database_without_tables(empty_database: str, tmp_path: Path) -> None:
