@@ -4,8 +4,10 @@ import signal
 from pathlib import Path
 
 from database import migrate
+from database.engine import create_pool
 from tests.acceptance.world import FAST, finished, require_agreement, settings
 from tests.daemon import Daemon, Look
+from tests.integration.test_retention import plain
 
 BEFORE = "0008"
 FEED = {**FAST, "symbols": ["SIMBTC", "SIMETH"]}
@@ -14,6 +16,19 @@ WAITING = (
     "SELECT count(*) > 0 FROM pg_locks JOIN pg_database d ON d.oid = database "
     "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
 )
+
+
+async def test_a_daemon_does_as_well_with_an_ordinary_table_of_bars(database: str, tmp_path: Path) -> None:
+    """Somebody's own, or an extension's: recorder, exporter and housekeeper ask for no partitions."""
+    pool = await create_pool(database, size=1)
+    await plain(pool)
+    await pool.close()
+    daemon = Daemon(tmp_path, settings(database, {**FEED, "bars": 40}))
+    await finished(daemon)
+    daemon.write(settings(database, {**FEED, "bars": 80}) | {"service": {"port": 0}})
+    running = await finished(daemon)
+    assert "partitions for bars" not in running.log
+    await require_agreement(daemon, Look(database), bars=160)
 
 
 async def test_files_and_bars_go_on_after_an_upgrade_that_was_killed_in_the_middle(

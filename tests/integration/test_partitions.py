@@ -1,13 +1,14 @@
 """Bars and calls in partitions by month: made ahead while bars come in, and no row is ever refused."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from database.bars import RECENT, last_open_times
+from database.bars import LAST_OPEN_TIMES, RECENT, last_open_times
 from database.engine import Pool, create_pool
 from database.partitions import make_months, partitions
 
@@ -126,6 +127,16 @@ async def test_the_newest_bars_are_found_without_a_look_at_older_months(pool: Po
         plan = "\n".join(row[0] for row in await pool.fetch(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {query}"))
         read = [line for line in plan.splitlines() if "Scan" in line and "never executed" not in line]
         assert len(read) <= 5, plan  # later, two months to come, this one, and the one before on its first days
+
+
+async def test_the_streams_are_found_without_reading_their_bars(pool: Pool) -> None:
+    """However many those are: a few pages of each partition's index, again for each stream."""
+    for symbol in ("A", "B", "C", "D"):
+        await put(pool, symbol, *(NOW - number * timedelta(minutes=1) for number in range(5000)))
+    query = LAST_OPEN_TIMES.replace("$1", "'replay'")
+    plan = [row[0] for row in await pool.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) {query}")]
+    read = sum(map(int, re.findall(r"(?:hit|read)=(\d+)", next(line for line in plan if "Buffers" in line))))
+    assert read < 2000, "\n".join(plan)
 
 
 async def test_each_streams_last_bar_is_found_in_whatever_month_it_is(pool: Pool) -> None:
