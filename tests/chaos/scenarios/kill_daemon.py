@@ -22,7 +22,7 @@ async def run(stage: Stage) -> Row:
         async with Watch(url) as watch:
             for number in range(kills):
                 await _live_and_die(daemon, watch, stage.chance.uniform(0, 1), rated=number % 2 == 0)
-            found = await finish(daemon, Look(url), bars=stage.scale(0, 8000))
+            found = await finish(daemon, Look(url), bars=stage.scale(0, 14_500))
     return Row.of("kill -9 of the daemon", kills, found, watch)
 
 

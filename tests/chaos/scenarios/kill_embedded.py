@@ -21,7 +21,7 @@ async def run(stage: Stage) -> Row:
     lives = stage.scale(1, 6)
     server = EmbeddedPostgres(stage.folder / "output" / "database")
     with model_server(stage.seed, share=0.1) as base_url:
-        settings = market("embedded", base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
+        settings = market("embedded", base_url, seed=stage.seed, bars_a_second=stage.scale(200, 300))
         daemon = Daemon(stage.folder, settings, KEYS)
         try:
             async with Watch("") as watch:

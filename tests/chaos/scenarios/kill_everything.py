@@ -49,10 +49,10 @@ class Place:
 
 async def run(stage: Stage) -> Row:
     """Each kill hits one of the four; after every fourth a rating must come again before the next."""
-    kills = stage.scale(4, 60)
+    kills = stage.scale(4, 40)
     with model_server(stage.seed, share=0.1) as base_url:
         async with Server() as server, Watch(url := await server.fresh()) as watch:
-            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
+            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 300))
             daemons = []
             for number in range(len(ROLES)):
                 (folder := stage.folder / str(number)).mkdir()

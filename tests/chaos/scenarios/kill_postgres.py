@@ -17,7 +17,7 @@ async def run(stage: Stage) -> Row:
     kills, chance = stage.scale(2, 20), stage.chance
     with model_server(stage.seed, share=0.1) as base_url:
         async with Server() as server, Watch(url := await server.fresh()) as watch:
-            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 600))
+            settings = market(url, base_url, seed=stage.seed, bars_a_second=stage.scale(200, 300))
             daemon = Daemon(stage.folder, settings, KEYS)
             async with daemon.start() as running, watch.on(running):
                 await watch.rating(0)

@@ -191,7 +191,7 @@ WAYS: tuple[Way, ...] = (
 
 async def run(stage: Stage) -> Row:
     """One life after the other on one market, each stopped in its way."""
-    ways = WAYS * 3 if stage.full else SHORT
+    ways = WAYS * 2 if stage.full else SHORT
     wrong: list[str] = []
     with model_server(stage.seed, share=0.1) as base_url, quick.model_server() as hanging:
         async with Server() as server, Watch(url := await server.fresh()) as watch:
