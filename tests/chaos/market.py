@@ -64,5 +64,5 @@ async def through(daemon: Daemon, bars: int, *arguments: str) -> None:
     feed = {**daemon.settings["trading"]["feed"], "bars": bars, "speed": "max"}
     daemon.write({**daemon.settings, "trading": {**daemon.settings["trading"], "feed": feed}})
     async with daemon.start("--until-idle", *arguments) as running:
-        status = await running.ended(600)
+        status = await running.ended(1800)
         assert status == 0, f"the last run ended with {status}:\n{running.log[-3000:]}"

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from tests.mischief import FAULTS, LASTING, Mischief
-from tests.servers import Answer, Hang, Json, OpenRouterServer, Step, Stream, rate_all
+from tests.servers import Answer, Hang, Json, OpenRouterServer, Step, Stream, rate_all, signals_in
 from trading.clock import SystemClock
 
 NAMES = ("chaos/model", "chaos/second", "chaos/third", "chaos/fourth")
@@ -41,10 +41,11 @@ class ChaosServer(OpenRouterServer):
 
         def answer(body: Json) -> Step:
             mischief = passing if self.asked < good_until else lasting
-            step = mischief(body)
+            asked = _with_schema(body)
+            step = mischief(asked)
             mischief.arrivals.clear()
             self.asked += 1
-            self.failed += step != rate_all(body)
+            self.failed += step != rate_all(asked)
             return step
 
         super().__init__(default=answer, models=[{"id": name, "pricing": FREE} for name in NAMES])
@@ -63,6 +64,15 @@ class ChaosServer(OpenRouterServer):
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()
+
+
+def _with_schema(body: Json) -> Json:
+    """Where several signals are asked about without a schema, the prompt asks for as many verdicts all the same."""
+    count = signals_in(body)
+    if "response_format" in body or count < 2:
+        return body
+    schema = {"properties": {"verdicts": {"minItems": count}}}
+    return {**body, "response_format": {"json_schema": {"schema": schema}}}
 
 
 @contextmanager
