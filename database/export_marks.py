@@ -37,6 +37,7 @@ WHERE export_id = $1 AND file = $2 AND byte_offset = $12 AND xid = $13 AND row_i
 RETURNING true
 """
 FORGET_STREAMS = "DELETE FROM csv_streams WHERE export_id = $1"
+FORGET_CLOSED = "DELETE FROM csv_closed WHERE export_id = $1 AND file = $2"
 PUT_STREAMS = """
 INSERT INTO csv_streams (export_id, source, symbol, timeframe, open_time)
 SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[])
@@ -125,6 +126,8 @@ class PostgresExportMarks:
         values = *place, new.crc, new.closed, new.stamp, new.position.day
         if not await connection.fetchval(PUT if old is None else MOVE, export_id, file, *values, *fence):
             return False
+        if old is None:
+            await connection.execute(FORGET_CLOSED, export_id, file)
         if file == BARS_FILE:
             if old is None:
                 await connection.execute(FORGET_STREAMS, export_id)

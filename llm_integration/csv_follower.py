@@ -199,6 +199,7 @@ class CsvFollower:
 
     async def _publish(self, draft: Path, old: Mark, new: Mark) -> Mark:
         await in_thread(lambda: publish(draft, self.path))
+        passing("csv-rewritten")
         new = replace(new, stamp=await in_thread(lambda: stamp_of(self.path)))
         await self._move(old, new)
         return new

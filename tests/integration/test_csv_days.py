@@ -397,7 +397,7 @@ STEPS: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
     st.tuples(st.just(Life.rate), st.integers(0, 9)),
     st.tuples(st.just(Life.pass_time), st.sampled_from([-30, 1, 13, 26])),
     st.tuples(st.just(Life.export)),
-    st.tuples(st.just(Life.crash), st.sampled_from(POINTS), st.integers(1, 2)),
+    st.tuples(st.just(Life.crash), st.sampled_from((*POINTS, "csv-rewritten")), st.integers(1, 2)),
     st.tuples(st.just(Life.damage), st.sampled_from([SIGNALS, BARS]), st.sampled_from(DAMAGES)),
     st.tuples(st.just(Life.rebuild)),
     st.tuples(st.just(Life.restart)),
