@@ -10,7 +10,7 @@ import logging
 
 import asyncpg
 
-from database.engine import FAILURES
+from database.export_marks import storage_errors
 from database.tables.base import XID_HERE
 from trading.errors import StorageError
 
@@ -34,20 +34,21 @@ async def adopt_restored_rows(pool: asyncpg.Pool) -> bool:
 
     Nothing may write between a restore and this: a daemon calls it before it writes. Raises StorageError.
     """
-    try:
+    with storage_errors():
         async with pool.acquire() as connection:
-            if not await connection.fetchval(_FOREIGN, timeout=_LIMIT_S):
+            if not await connection.fetchval(_FOREIGN):
                 return False
-            async with connection.transaction():
-                await connection.execute(_LOCK, timeout=_LIMIT_S)
-                if not await connection.fetchval(_FOREIGN, timeout=_LIMIT_S):
-                    return False
-                ahead = await connection.fetchval(_AHEAD, timeout=_LIMIT_S)
-                await connection.execute(XID_HERE.format(ahead=ahead))
-    except FAILURES as error:
-        raise StorageError(
-            "rows of this database come from another server (a restored dump), and PostgreSQL did not let their "
-            f"transactions be numbered on: {str(error) or type(error).__name__}; start once as the owner of the tables"
-        ) from error
+            try:
+                async with connection.transaction():
+                    await connection.execute(_LOCK, timeout=_LIMIT_S)
+                    if not await connection.fetchval(_FOREIGN, timeout=_LIMIT_S):
+                        return False
+                    ahead = await connection.fetchval(_AHEAD, timeout=_LIMIT_S)
+                    await connection.execute(XID_HERE.format(ahead=ahead))
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise StorageError(
+                    "rows of this database come from another server (a restored dump), and this user may not have "
+                    f"its transactions numbered on ({error}); start once as the owner of the tables"
+                ) from error
     log.info("the database was restored from another server; its transactions are numbered on", extra={"by": ahead})
     return True

@@ -39,6 +39,8 @@ async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path) -> 
         assert await Look(out.strip()).value("SELECT count(*) > 0 FROM signals")
         status, out, _ = await daemon.do("export")
         assert (status, f"written by process {running.pid}" in out) == (0, True)
+        status, out, _ = await daemon.do("export", "verify")
+        assert (status, "rows compared, all as in the database" in out) == (0, True)
         status, _, log = await daemon.do("export", "rebuild")
         assert (status, f"written by process {running.pid}" in log) == (1, True)
         running.send(signal.SIGTERM)
@@ -62,6 +64,12 @@ async def test_everything_can_be_asked_when_none_runs(own_folder: Path) -> None:
     status, out, _ = await daemon.do("export", "rebuild")
     assert (status, "llm_strategy_results.csv: 120 rows" in out) == (0, True)
     assert {path.name: path.read_bytes() for path in daemon.csv.glob("*.csv")} == before
+    (daemon.csv / "llm_signals.csv").write_bytes(before["llm_signals.csv"].replace(b"SIMBTC", b"SIMETH", 1))
+    status, out, _ = await daemon.do("export", "verify")
+    assert (status, "llm_signals.csv: line 2, symbol: the file says 'SIMETH', the database 'SIMBTC'" in out) == (
+        1,
+        True,
+    )
     status, _, log = await daemon.do("status", "--set", f"service.port={free_port()}")
     assert (status, log.startswith("no daemon answers")) == (1, True)
     assert not (own_folder / "output/database/data/postmaster.pid").exists()

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_integration.csv_rows import BOM, Kind, Layout, bars_layout, signals_layout, text_cell
+from llm_integration.csv_rows import BOM, Kind, Layout, bars_layout, layout_of, signals_layout, text_cell
 from tests.sampledata import SHARED
 
 LAYOUT = Layout("x.csv", (("name", Kind.NAME), ("when", Kind.PLAIN), ("text", Kind.TEXT)), ("rsi", "adx"))
@@ -136,3 +137,20 @@ def test_known_hostile_strings_stay_harmless() -> None:
         assert len(row) == 5 and not row[0].lstrip().startswith(TRIGGERS) and row[0] == row[2]
         if text and text.isascii() and text.isprintable() and text.lstrip()[:1] not in TRIGGERS:
             assert row[0].replace(";'", ";") == text.replace(";'", ";")
+
+
+@pytest.mark.parametrize("make", [signals_layout, bars_layout])
+@pytest.mark.parametrize("indicators", [(), ("rsi", "sma_20"), ("price", "rsi", "close"), ('odd, "name"',)])
+def test_a_header_tells_the_layout_it_was_written_under(
+    make: Callable[[Sequence[str]], Layout], indicators: Sequence[str]
+) -> None:
+    layout = make(indicators)
+    assert layout_of(layout.file, layout.header) == layout
+
+
+def test_a_header_of_fewer_columns_is_an_older_versions() -> None:
+    layout = signals_layout(())
+    older = ",".join(layout.names[:-2]) + ",rsi"
+    found = layout_of(layout.file, older)
+    assert found is not None
+    assert (len(found.fixed), found.indicators) == (len(layout.fixed) - 2, ("rsi",))
