@@ -12,7 +12,7 @@ import asyncpg
 from database.engine import FAILURES, worth_retrying
 from database.journal import Journal
 from database.records import encode_record, lane_of, received_at, refused_for_content, split_records
-from trading.clock import Clock
+from trading.clock import Clock, SteadyClock
 from trading.errors import TradentError
 from trading.fault_points import passing
 from trading.model import Bar, Signal
@@ -124,21 +124,19 @@ class Recorder:
         self.shipped = Shipped()
         self._journal = journal
         self._pool = pool
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._rate = rate
         self._ttl = ttl
         self._on_shipped = on_shipped
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._said: set[str] = set()
-        self._began = clock.now()
-        self._began_s = clock.monotonic()
         self._oldest: datetime | None = None
         self._failed_s: float | None = None
 
     def submit(self, bar: Bar | None, indicators: Mapping[str, float | None], signals: Sequence[Signal]) -> None:
         """Take a bar and its signals; returns once they are in the journal. Raises JournalFull."""
-        self._journal.append(encode_record(bar, indicators, signals, self._now()))
+        self._journal.append(encode_record(bar, indicators, signals, self._clock.now()))
         passing("journal-appended")
         self._work.set()
 
@@ -158,7 +156,7 @@ class Recorder:
         """How old the oldest record is that is not committed; 0 where all are."""
         if self._oldest is None or self.idle:
             return 0.0
-        return max(0.0, (self._now() - self._oldest).total_seconds())
+        return max(0.0, (self._clock.now() - self._oldest).total_seconds())
 
     @property
     def away_s(self) -> float:
@@ -188,10 +186,6 @@ class Recorder:
         except TimeoutError:
             return False
         return True
-
-    def _now(self) -> datetime:
-        """The time of day that goes on steadily while the host's clock is set: what records are stamped with."""
-        return self._began + timedelta(seconds=self._clock.monotonic() - self._began_s)
 
     async def _ship_next(self) -> None:
         lanes = LANES if self._journal.pending_bytes > BACKLOG_BYTES and not self._one_lane else 1
@@ -246,7 +240,7 @@ class Recorder:
     async def _send(self, payloads: list[bytes]) -> None:
         bars, signals, bar_count, signal_count = split_records(payloads)
         passing("before-shipping")
-        row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate, self._now())
+        row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate, self._clock.now())
         passing("shipped")
         if row is None:
             raise TradentError("PostgreSQL gave no answer to an insert")

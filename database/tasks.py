@@ -21,6 +21,7 @@ from database.grouped import Grouped
 from database.records import decode_signal
 from database.results import ResultWriter
 from llm_integration.model import Call, Claim, Result
+from trading.clock import Clock, SystemClock
 from trading.fault_points import passing
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ WITH RECURSIVE levels AS (
     RETURNING task.signal_id, task.token, task.attempts - task.deaths + 1 AS attempt, task.deaths, task.created_at,
               task.priority, task.run_at
 )
-SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, held.created_at AS task_created_at, s.id,
-       s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price,
+SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, clock_timestamp() - held.created_at AS age,
+       s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price,
        s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
@@ -161,7 +162,10 @@ HIGHEST = 2**15 - 1
 
 
 class PostgresTaskQueue:
-    """`llm_enhancement_tasks` as a queue. `worker` names this process; leases live on the database's clock."""
+    """`llm_enhancement_tasks` as a queue. `worker` names this process; leases live on the database's clock.
+
+    When a claimed task was created is told on `clock`, by its age: what the database's clock shows does not matter.
+    """
 
     failures = FAILURES
 
@@ -173,8 +177,10 @@ class PostgresTaskQueue:
         worker: str,
         max_attempts: int,
         lease: timedelta = timedelta(seconds=60),
+        clock: Clock | None = None,
     ) -> None:
         self.lease = lease
+        self._clock = clock or SystemClock()
         self._pool = pool
         self._results = results
         self._worker = worker
@@ -195,6 +201,7 @@ class PostgresTaskQueue:
             rows += await self._claim_rows(limit - len(rows))
         if rows:
             passing("claimed")
+        now = self._clock.now()
         for row in rows:
             try:
                 signal = decode_signal(dict(row))
@@ -204,9 +211,7 @@ class PostgresTaskQueue:
                 await self._pool.execute(UNREADABLE, row["id"], row["token"], reason)
             else:
                 suspect = row["deaths"] + 1 >= self._most_deaths
-                claims.append(
-                    Claim(signal, row["token"], row["attempt"], row["task_created_at"], row["priority"], suspect)
-                )
+                claims.append(Claim(signal, row["token"], row["attempt"], now - row["age"], row["priority"], suspect))
         return claims
 
     async def _claim_rows(self, limit: int) -> list[asyncpg.Record]:

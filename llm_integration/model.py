@@ -123,7 +123,7 @@ class Claim:
     """A task this process holds: the signal, its fence token, which attempt it would be, and its priority.
 
     Attempts over which the process died are not among those. A `suspect` was under way at so many deaths of a process
-    that it is to be worked on with nothing beside it.
+    that it is to be worked on with nothing beside it. `created_at` is told on the worker's clock, by the task's age.
     """
 
     signal: Signal

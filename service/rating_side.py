@@ -35,7 +35,7 @@ from llm_integration.worker import LLMWorker
 from service.housekeeping import Chore, call_chores, keep_house
 from service.prompts import signal_formatter
 from service.store_room import StoreRoom
-from trading.clock import Clock
+from trading.clock import Clock, SteadyClock
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,10 @@ class RatingSide:
         keys = {name: secret(variable) for name, variable in key_names(config).items()}
         self.caller: Caller = build(config, clock, keys, stores=_stores(config, room, clock), run_id=run_id)
         writer = ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact, file=self._file)
-        self.queue = PostgresTaskQueue(room.pool, writer, worker=worker_name(), max_attempts=config.max_retries)
+        steady = SteadyClock(clock)
+        self.queue = PostgresTaskQueue(
+            room.pool, writer, worker=worker_name(), max_attempts=config.max_retries, clock=steady
+        )
         self.parser = LLMResponseParser()
         formatter = signal_formatter(config)
         asker = Asker(config, formatter, self.parser, clock, forget=self.caller.forget)
@@ -64,7 +67,7 @@ class RatingSide:
             formatter,
             self.parser,
             self.caller.backend,
-            clock,
+            steady,
             rater=_rater(config, asker, self.caller, run_id),
             gate=_gate(config.selective, room, clock),
         )
@@ -76,7 +79,7 @@ class RatingSide:
             self.caller.most_tokens,
             asker.questions.most_at_once,
         )
-        self.worker = LLMWorker(config, store, self.queue, processor, clock, on_final, batcher)
+        self.worker = LLMWorker(config, store, self.queue, processor, steady, on_final, batcher)
         self.checked: Sequence[tuple[str, Health]] = ()
         self._checked = asyncio.Event()
 

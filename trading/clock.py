@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -20,6 +20,24 @@ class Clock(Protocol):
     async def sleep(self, delay_s: float) -> None:
         """Wait `delay_s` seconds of monotonic time."""
         ...
+
+
+class SteadyClock:
+    """Another clock whose time of day goes on from now however the host's is set: for ages and expiries."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.now()
+        self._began_s = clock.monotonic()
+
+    def now(self) -> datetime:
+        return self._began + timedelta(seconds=self._clock.monotonic() - self._began_s)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, delay_s: float) -> None:
+        await self._clock.sleep(delay_s)
 
 
 class SystemClock:

@@ -519,3 +519,14 @@ async def test_a_snapshot_that_cannot_be_read_fails_that_task_alone(
     assert (stored["signal_id"], stored["status"]) == (ids[1], "failed")
     assert "snapshot cannot be read" in stored["error"]
     assert [record.levelno for record in caplog.records if record.name == "database.tasks"] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_claimed_task_is_as_old_on_a_wrong_clock(pool: asyncpg.Pool, hours: int) -> None:
+    """On one that is an hour ahead, every task would have expired."""
+    clock = FakeClock(CLOCK.now() + timedelta(hours=hours))
+    await put(pool, 1)
+    await pool.execute("UPDATE llm_enhancement_tasks SET created_at = created_at - interval '100 s'")
+    queue = PostgresTaskQueue(pool, ResultWriter(pool, CLOCK), worker="one", max_attempts=3, clock=clock)
+    (claim,) = await queue.claim(1)
+    assert 100 < (clock.now() - claim.created_at).total_seconds() < 200
