@@ -45,7 +45,7 @@ class Content:
 
 async def back_up(address: Address, file: Path) -> Content:
     """Write everything to `file`. Raises StorageError; `file` is not there then, and one that is, is left alone."""
-    draft = file.with_name(f".{file.name}.partial")
+    draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
     _require_free(file)
     try:
         connection = await connect(address.url, UNHURRIED)
@@ -166,11 +166,16 @@ def _require_there(file: Path) -> None:
 
 
 def _publish(draft: Path, file: Path) -> None:
-    """Give a backup its name once it is on the disk."""
-    _require_free(file)
+    """Give a backup its name once it is on the disk, unless another file has taken it meanwhile."""
     with draft.open("rb+") as written:
         os.fsync(written.fileno())
-    draft.rename(file)
+    try:
+        file.hardlink_to(draft)
+    except FileExistsError:
+        raise StorageError(f"{file} is there already; name another file, or move it away") from None
+    except OSError:  # a file system without links
+        _require_free(file)
+        draft.rename(file)
     if not WINDOWS:
         folder = os.open(file.parent, os.O_RDONLY)
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -89,6 +90,22 @@ async def test_one_that_appears_meanwhile_is_not_either(
     with pytest.raises(StorageError, match="is there already"):
         await back_up(address(database), copy)
     assert names(tmp_path) == ["copy"] and copy.read_text() == "mine"
+
+
+async def test_of_two_at_once_into_one_file_one_is_whole_and_the_other_refused(
+    database: str, empty_database: str, connection: Connection, tmp_path: Path
+) -> None:
+    await bar(connection, "A")
+    program = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom database.backup import Address, back_up\n"
+        "asyncio.run(back_up(Address(*sys.argv[1:4]), Path(sys.argv[4])))"
+    )
+    where = address(database)
+    argv = (sys.executable, "-c", program, where.url, where.shown, where.password or "", str(tmp_path / "copy"))
+    both = [await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.DEVNULL) for _ in range(2)]
+    assert sorted([await process.wait() for process in both]) == [0, 1]
+    assert names(tmp_path) == ["copy"]
+    assert (await restore(address(empty_database), tmp_path / "copy")).rows["market_data"] == 1
 
 
 async def test_a_backup_that_fails_or_is_stopped_leaves_nothing(
