@@ -279,6 +279,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_drafts(path: Path) -> None:
+    """Delete what a crash left of drafts of the file, and of the closed ones before it."""
+    for each in path.parent.glob(f".{path.stem}.*"):
+        if each.suffix in (".new", ".plain"):
+            remove(each)
+
+
 def publish(draft: Path, path: Path) -> None:
     """Put a finished draft in its place, for good."""
     with explained(path):

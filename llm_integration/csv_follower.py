@@ -21,6 +21,7 @@ from llm_integration.csv_files import (
     is_same_file,
     publish,
     remove,
+    remove_drafts,
     replace_file,
     set_aside,
     stamp_of,
@@ -134,7 +135,7 @@ class CsvFollower:
     async def _mend(self) -> Mark:
         """Bring file and mark together; the mark that both stand at then."""
         running, self._mark = self._mark is not None, None
-        await in_thread(lambda: remove(draft_of(self.path)))
+        await in_thread(lambda: remove_drafts(self.path))
         mark = await self._source.load(self._export_id, self.layout.file)
         if mark is None:
             await self._set_aside("it belongs to no export of this database")

@@ -269,6 +269,18 @@ async def test_what_a_crash_left_packed_is_taken_back_where_the_file_goes_on(mar
     assert len(market.read(SIGNALS)) == 3
 
 
+async def test_drafts_that_a_killed_process_left_are_removed(market: World) -> None:
+    await days(market, 2)
+    exporter = market.exporter()
+    await exporter.drain()
+    exporter.close()
+    names = (".llm_signals.csv.new", ".llm_signals.2026-01-05.csv.gz.new", ".llm_signals.2026-01-05.csv.gz.plain")
+    for name in names:
+        (market.directory / name).write_bytes(b"half of it")
+    await market.exporter().drain()
+    assert not [name for name in names if (market.directory / name).exists()]
+
+
 class Life:
     """A database, an exporter and everything that may happen to its files; `after` looks at what came of it."""
 
