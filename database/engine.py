@@ -1,6 +1,9 @@
 """How the rest talks to PostgreSQL: a pool with a limit on every wait, and which errors pass by themselves."""
 
 import contextlib
+import socket
+import ssl
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -50,6 +53,30 @@ _PASSING = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.PostgresIOError,
+)
+_FOR_A_PERSON: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((asyncpg.InvalidAuthorizationSpecificationError,),
+     "the server refuses user or password: mend database.url, or the server's pg_hba.conf"),
+    ((asyncpg.InvalidCatalogNameError, asyncpg.DatabaseDroppedError),
+     "there is no such database: restore it, or mend database.url"),
+    ((asyncpg.TooManyConnectionsError,),
+     "the server is out of connections: raise its max_connections, lower database.pool_size, or use pgbouncer"),
+    ((asyncpg.ReadOnlySQLTransactionError,),
+     "the server takes no writes: a standby, or default_transaction_read_only; database.url must name the primary"),
+    ((asyncpg.DiskFullError,), "the server's disk is full: make room there, and it goes on by itself"),
+    ((socket.gaierror,), "the host of database.url is not found: check its name, and DNS"),
+    ((ssl.SSLError,), "no TLS with this server: check sslmode in database.url, and the certificates"),
+)  # fmt: skip
+_BY_ITSELF: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((asyncpg.CannotConnectNowError,), "the server is starting, stopping or recovering"),
+    ((asyncpg.AdminShutdownError, asyncpg.CrashShutdownError), "the server was stopped, or has crashed"),
+    (
+        (asyncpg.QueryCanceledError,),
+        "the server gave a statement up: see its statement_timeout, and what keeps it busy",
+    ),
+    ((asyncpg.ProtocolViolationError,), "where pgbouncer stands before it: its pool is full, or its server away"),
+    ((ConnectionRefusedError, FileNotFoundError), "nothing listens there: check that the server runs"),
+    ((TimeoutError,), "the server does not answer in time: check that it runs, and what keeps it busy"),
 )
 _MISUSE = ("pool is", "another operation is in progress", "released back to the pool", "is not a member of this pool")
 
@@ -172,6 +199,23 @@ def connection_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
         return "clos" in str(error) and not any(misuse in str(error) for misuse in _MISUSE)
     return False
+
+
+def needs_a_person(error: BaseException) -> bool:
+    """Whether it will not pass by itself: a password, a name, a disk or a setting has to be mended."""
+    return _advice(database_error(error), _FOR_A_PERSON) is not None
+
+
+def explained(error: BaseException) -> str:
+    """What the error says, and what to do about it."""
+    error = database_error(error)
+    advice = _advice(error, _FOR_A_PERSON) or _advice(error, _BY_ITSELF)
+    said = str(error) or type(error).__name__
+    return f"{said}; {advice}" if advice else said
+
+
+def _advice(error: BaseException, known: Sequence[tuple[tuple[type[Exception], ...], str]]) -> str | None:
+    return next((advice for kinds, advice in known if isinstance(error, kinds)), None)
 
 
 def worth_retrying(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from database.engine import FAILURES, connect, connection_lost
+from database.engine import FAILURES, connect, connection_lost, explained, needs_a_person
 from database.recorder import TASK_CHANNEL
 from trading.clock import Clock
 
@@ -28,7 +28,7 @@ async def listen_forever(url: str, clock: Clock, on_tasks: Callable[[], None]) -
             finally:
                 await asyncio.shield(connection.close(timeout=1.0))
         except FAILURES as error:
-            if not connection_lost(error):
+            if not (connection_lost(error) or needs_a_person(error)):
                 raise
-            log.debug("the listening connection was lost", extra={"error": str(error)})
+            log.debug("the listening connection was lost", extra={"error": explained(error)})
             await clock.sleep(RETRY_S)

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from database.audit import CallChain
-from database.engine import FAILURES, worth_retrying
+from database.engine import FAILURES, explained, needs_a_person, worth_retrying
 from database.filing import Filing
 from database.records import json_array, json_line, refused_for_content
 from llm_integration.audit_chain import Link
@@ -214,10 +214,10 @@ class ResultWriter:
             self._said = True
             away = worth_retrying(error)
             log.log(
-                logging.WARNING if away else logging.ERROR,
+                logging.WARNING if away and not needs_a_person(error) else logging.ERROR,
                 "PostgreSQL %s; results wait",
                 "cannot be reached" if away else "does not take the statement",
-                extra={"error": str(error) or type(error).__name__},
+                extra={"error": explained(error)},
             )
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
-from database.engine import FAILURES
+from database.engine import FAILURES, explained, needs_a_person
 from database.grouped import Grouped
 from database.records import decode_signal
 from database.results import ResultWriter
@@ -168,6 +168,8 @@ class PostgresTaskQueue:
     """
 
     failures = FAILURES
+    explain = staticmethod(explained)
+    needs_a_person = staticmethod(needs_a_person)
 
     def __init__(
         self,

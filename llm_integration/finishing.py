@@ -22,11 +22,16 @@ OnFinal = Callable[[Signal, Result], None]
 class SweptQueue(TaskQueue, Protocol):
     """A TaskQueue with leases: `lease` long, lapsed ones taken back by `sweep`.
 
-    `failures` is what it raises when it cannot be reached.
+    `failures` is what it raises when it cannot be reached; `explain` says what to do about one of them, and
+    `needs_a_person` whether somebody has to.
     """
 
     lease: timedelta
     failures: tuple[type[Exception], ...]
+
+    def explain(self, error: BaseException, /) -> str: ...
+
+    def needs_a_person(self, error: BaseException, /) -> bool: ...
 
     async def retry(self, claim: Claim, delay: timedelta, error: str, calls: Sequence[Call]) -> bool:
         """Let the task wait for another attempt, and keep its calls; False when it is somebody else's now."""

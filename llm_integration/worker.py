@@ -313,7 +313,8 @@ class LLMWorker:
         except self._passing as error:
             if what not in self._said:
                 self._said.add(what)
-                log.warning(f"{what} does not work at present", extra={"error": str(error) or type(error).__name__})
+                level = logging.ERROR if self._queue.needs_a_person(error) else logging.WARNING
+                log.log(level, f"{what} does not work at present", extra={"error": self._queue.explain(error)})
             return None
         if what in self._said:
             self._said.discard(what)

@@ -47,6 +47,12 @@ class MemoryQueue:
         self._clock = clock
         self._most_deaths = max(2, max_attempts)
 
+    def explain(self, error: BaseException, /) -> str:
+        return str(error)
+
+    def needs_a_person(self, error: BaseException, /) -> bool:
+        return False
+
     def put(self, signals: Iterable[Signal], priority: int = 0) -> None:
         """Tasks due now."""
         for signal in signals:

@@ -4,10 +4,13 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -16,7 +19,16 @@ from sqlalchemy.exc import DBAPIError
 
 from database.embedded import EmbeddedPostgres
 from database.embedded_process import find_postmaster
-from database.engine import Pool, connect, connection_lost, create_engine, create_pool, worth_retrying
+from database.engine import (
+    Pool,
+    connect,
+    connection_lost,
+    create_engine,
+    create_pool,
+    explained,
+    needs_a_person,
+    worth_retrying,
+)
 from database.settings import DatabaseSettings
 from tests import postgres
 from trading.errors import StorageError
@@ -258,6 +270,41 @@ async def test_a_group_of_errors_is_lost_only_if_all_of_them_are(pool: Pool) -> 
 def test_a_server_short_of_something_is_worth_another_try_but_not_lost(error: Exception) -> None:
     assert worth_retrying(error)
     assert not connection_lost(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice", "person"),
+    [(asyncpg.TooManyConnectionsError("sorry, too many clients already"), "max_connections", True),
+     (asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT"), "must name the primary", True),
+     (asyncpg.DiskFullError("could not extend file"), "make room", True),
+     (socket.gaierror(-2, "Name or service not known"), "DNS", True),
+     (ssl.SSLError(1, "certificate verify failed"), "sslmode", True),
+     (asyncpg.CannotConnectNowError("the database system is starting up"), "starting", False),
+     (asyncpg.AdminShutdownError("terminating connection"), "stopped", False),
+     (asyncpg.QueryCanceledError("canceling statement"), "statement_timeout", False),
+     (asyncpg.ProtocolViolationError("query_wait_timeout"), "pgbouncer", False),
+     (asyncpg.ProtocolViolationError("server login has been failing, try again later (server_login_retry)"),
+      "pgbouncer", False),
+     (ConnectionRefusedError("refused"), "check that the server runs", False),
+     (TimeoutError(), "TimeoutError; the server does not answer in time", False)],
+)  # fmt: skip
+def test_what_passes_or_has_to_be_mended_is_tried_again_and_told_with_what_to_do(
+    error: Exception, advice: str, person: bool
+) -> None:
+    assert worth_retrying(error)
+    assert advice in explained(error)
+    assert needs_a_person(error) is person
+
+
+async def test_a_refused_password_and_a_missing_database_are_told_as_what_a_person_has_to_mend(database: str) -> None:
+    parts = urlsplit(database)
+    wrong = parts._replace(netloc=parts.netloc.replace(parts.password or "-", "wrong")).geturl()
+    missing = postgres.named(database, "nowhere")
+    for url, advice in ((wrong, "refuses user or password"), (missing, "there is no such database")):
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await connect(url)
+        assert advice in explained(caught.value)
+        assert needs_a_person(caught.value)
 
 
 async def test_an_error_that_sqlalchemy_wrapped_is_judged_by_what_is_inside(database: str) -> None:
