@@ -23,6 +23,7 @@ from trading.model import Signal
 
 STRICT, EMBEDDED, REPAIRED, PIPE, PROSE = "strict_json", "embedded_json", "repaired_json", "pipe", "prose"
 MAX_REPLY_LENGTH = 250_000
+MAX_OBJECTS = 1000
 MAX_BROKEN = 8
 CUT_OFF_REASON = "the reply is cut off before its answer is complete"
 CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"})
@@ -114,6 +115,8 @@ class LLMResponseParser:
 
     async def _embedded(self, answer: str, finish: str, batch: bool) -> Found | None:
         found = scan(answer)
+        if len(found.spans) > MAX_OBJECTS:
+            raise Refused(f"the reply holds {len(found.spans)} JSON objects; no more than {MAX_OBJECTS} are read")
         documents, broken = _decoded(answer, found)
         if found.unclosed_at is not None and mentions_answer(answer[found.unclosed_at :]):
             source = answer[found.unclosed_at :]

@@ -13,6 +13,7 @@ from trading.errors import TradentError
 
 log = logging.getLogger(__name__)
 
+MOST_BYTES = 4 << 20
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -57,7 +58,7 @@ class StatusServer:
 
 
 async def fetch_status(host: str, port: int) -> bytes:
-    """What the daemon there says of itself. Raises TradentError when none answers."""
+    """What the daemon there says of itself, as JSON. Raises TradentError when none answers, or somebody else."""
     if not port:
         raise TradentError(
             "service.port is 0, so the daemon took a free port, which its log names; ask with --set service.port=PORT"
@@ -69,13 +70,27 @@ async def fetch_status(host: str, port: int) -> bytes:
             session.get(address) as got,
         ):
             got.raise_for_status()
-            return await got.read()
+            answer = await got.content.read(MOST_BYTES)
+            while more := await got.content.read(MOST_BYTES - len(answer)):
+                answer += more
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         nobody = isinstance(error, aiohttp.ClientConnectorError)
         why = "" if nobody else f" ({str(error) or type(error).__name__})"
         raise TradentError(
             f"no daemon answers at {address}{why}; start one with `run`, or name its settings with --config"
         ) from None
+    require_ours(answer)
+    return answer
+
+
+def require_ours(answer: bytes) -> None:
+    """Raise TradentError where an answer is not from a daemon of ours."""
+    try:
+        vitals = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        vitals = None
+    if not isinstance(vitals, dict) or "version" not in vitals:
+        raise TradentError("what answers there is no Tradent daemon; set service.port to the daemon's")
 
 
 def _in_url(host: str) -> str:

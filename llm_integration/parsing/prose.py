@@ -12,6 +12,7 @@ from llm_integration.parsing.numbers import confidence_of, rating_of
 from llm_integration.parsing.stated import Refused, Stated, agreed
 
 MAX_LINE = 600
+MAX_LINES = 4000
 _INLINE = re.compile(r"final transaction proposal|最终交易建议|最終交易建議", re.IGNORECASE)
 _MARKED = re.compile(
     r"[\s*_`\"“「『【\[]*[*_`\"“「『【\[]([^*_`\"”」』】\]\n]{1,60})[*_`\"”」』】\]]{1,3}(.*)", re.DOTALL
@@ -53,6 +54,8 @@ def told(text: str, ended: bool) -> Stated:
 
 def _readings(text: str, ended: bool) -> Iterator[Stated]:
     lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        raise Refused(f"the reply has {len(lines)} lines; no more than {MAX_LINES} are read")
     for index, line in enumerate(lines):
         last = not ended and index == len(lines) - 1
         labelled = labels.labelled(line[:MAX_LINE])

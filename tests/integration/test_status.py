@@ -1,9 +1,10 @@
 """`status` over real HTTP: the daemon's own vitals, answered, fetched and shown."""
 
 import asyncio
+import contextlib
 import io
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -140,7 +141,7 @@ async def test_a_taken_port_costs_the_endpoint_only(caplog: pytest.LogCaptureFix
         assert server.url is None
         assert "service.port" in caplog.text
         with pytest.raises(TradentError, match="no Tradent daemon"):
-            show_status(await fetch_status("127.0.0.1", port), Console(file=io.StringIO()))
+            await fetch_status("127.0.0.1", port)
     finally:
         await server.stop()
         await runner.cleanup()
@@ -164,3 +165,29 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+async def _endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+
+
+async def _noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(bytes(range(256)) * 20)
+    writer.close()
+
+
+@pytest.mark.parametrize(("answer", "said"), [(_endless, "no Tradent daemon"), (_noise, "no daemon answers")])
+async def test_whoever_else_has_the_port_is_not_listened_to_for_ever(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], said: str
+) -> None:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(TradentError, match=said):
+            await fetch_status("127.0.0.1", server.sockets[0].getsockname()[1])
+        server.close()

@@ -276,3 +276,17 @@ async def test_an_overlong_reply_is_not_read() -> None:
 async def test_an_empty_reply_whose_tokens_ran_out_says_so() -> None:
     """A model that thinks may spend every token on it."""
     assert await read("", "length") == Abstention("the tokens ran out before the reply began")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{}" * 1001, "the reply holds 1001 JSON objects; no more than 1000 are read"),
+        ("Action: buy\n" * 4001, "the reply has 4001 lines; no more than 4000 are read"),
+    ],
+)
+async def test_a_reply_of_endless_pieces_holds_nothing_up(text: str, reason: str) -> None:
+    """Each piece costs little, but a quarter of a million characters of them would hold up the event loop."""
+    verdict = await read(text)
+    assert isinstance(verdict, Abstention)
+    assert verdict.reason == reason

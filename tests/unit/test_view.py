@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from service.status import require_ours
 from service.view import Painter, picture, show_status
 from service.view_layout import layout
 from service.view_words import cut, fitted, moment, size, span, usd, wrapped
@@ -251,7 +252,7 @@ def test_status_is_plain_text_where_there_is_no_terminal() -> None:
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b""])
 def test_another_programs_answer_is_not_taken_for_a_daemons(answer: bytes) -> None:
     with pytest.raises(TradentError, match=r"service\.port"):
-        show_status(answer, Console(file=io.StringIO()))
+        require_ours(answer)
 
 
 async def test_a_terminal_that_takes_nothing_holds_nobody_up() -> None:
