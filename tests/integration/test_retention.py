@@ -12,8 +12,8 @@ import pytest
 
 from database import retention
 from database.audit import verify
-from database.engine import Pool, create_pool
-from database.partitions import partitions
+from database.engine import FAILURES, Pool, create_pool
+from database.partitions import AnyConnection, partitions
 from database.results import ResultWriter
 from database.retention import Dropped, drop_old_bars, drop_old_calls
 from tests.integration.csv_world import BARS, World
@@ -114,6 +114,22 @@ async def test_bars_go_while_others_come_in(pool: Pool) -> None:
     await coming
     await drop_old_bars(pool, keep_days=100, keep_newest=5)
     assert await times(pool, "REPLAY") == days(135, 134, 133, 132, 131)
+
+
+async def test_a_process_that_dies_in_the_middle_changes_nothing(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put(pool, "A", *days(*range(400, 0, -1)))
+    before = await partitions(pool, "market_data")
+
+    async def die(connection: AnyConnection, *_: object) -> int:
+        await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return 0
+
+    with monkeypatch.context() as patched, pytest.raises(FAILURES):
+        patched.setattr(retention, "take_place", die)
+        await drop_old_bars(pool, keep_days=100, keep_newest=10)
+    assert await partitions(pool, "market_data") == before
+    assert len(await times(pool)) == 400
+    assert (await drop_old_bars(pool, keep_days=100, keep_newest=10)).tables
 
 
 async def test_a_table_in_use_keeps_everything(pool: Pool) -> None:
