@@ -176,3 +176,11 @@ def test_what_is_held_at_the_end_is_refused() -> None:
     assert not passed(guard, [at(100)])
     guard.end()
     assert guard.counts[Cause.FUTURE] == 1
+
+
+@pytest.mark.parametrize("factor", [1e304, 1e-300])
+def test_prices_that_cannot_be_computed_with_are_refused(factor: float) -> None:
+    """Their squares are infinite, or nothing: an indicator would end the process."""
+    prices = {name: getattr(GOOD, name) * factor for name in ("open", "high", "low", "close")}
+    assert not BarGuard().admit(replace(GOOD, **prices))
+    assert not BarGuard().admit(replace(GOOD, volume=1e300))

@@ -13,6 +13,8 @@ from trading.model import Bar, Stream, timeframe_seconds
 
 log = logging.getLogger(__name__)
 
+LEAST_PRICE, MOST_PRICE, MOST_VOLUME = 1e-18, 1e18, 1e30  # their squares and products stay numbers
+
 
 class Cause(StrEnum):
     """What a guard counts. The first five are why a bar was refused; each refused bar has exactly one."""
@@ -172,7 +174,9 @@ def _fault(bar: Bar) -> str | None:
     open_, high, low, close, volume = bar.open, bar.high, bar.low, bar.close, bar.volume
     if not (0 < low <= open_ <= high < math.inf and low <= close <= high):
         return f"open {open_!r}, high {high!r}, low {low!r}, close {close!r}"
-    if volume is not None and (volume < 0 or volume == math.inf):
+    if low < LEAST_PRICE or high > MOST_PRICE:
+        return f"low {low!r}, high {high!r}, beyond what is computed with"
+    if volume is not None and (volume < 0 or volume > MOST_VOLUME):
         return f"volume {volume!r}"
     if bar.open_time.year >= MAXYEAR:
         return "no bar opens in the last year there is"
