@@ -58,7 +58,7 @@ def _moments(columns: Columns, length: int, ddof: int) -> tuple[float, float]:
     middle = float(np.add.reduce(closes)) / length
     apart = closes - middle
     squares = float(apart.dot(apart))
-    if squares <= length * (1e-15 * middle) ** 2 and (closes == closes[0]).all():
+    if squares <= length * (1e-15 * middle) * (1e-15 * middle) and (closes == closes[0]).all():
         return float(closes[0]), 0.0
     return middle, squares / (length - ddof)
 
