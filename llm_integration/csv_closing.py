@@ -1,15 +1,89 @@
 """Closed files: a day that is over, packed so that the same rows always give the same bytes."""
 
 import gzip
+import logging
 import os
 import zlib
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
+from uuid import UUID
 
-from llm_integration.csv_files import PIECE, explained, publish, set_aside, sync_directory
+from llm_integration.csv_files import (
+    PIECE,
+    content_of,
+    draft_of,
+    explained,
+    in_thread,
+    publish,
+    remove,
+    set_aside,
+    sync_directory,
+)
+from llm_integration.csv_source import ClosedFile, ExportSource, Mark
+from trading.clock import Clock
+from trading.fault_points import passing
+
+log = logging.getLogger(__name__)
 
 _LEVEL = 6
+
+
+class ClosedFiles:
+    """Those that were closed before the file at `path`, and the one that it becomes."""
+
+    def __init__(self, source: ExportSource, path: Path, export_id: UUID, clock: Clock) -> None:
+        self._source = source
+        self._path = path
+        self._export_id = export_id
+        self._clock = clock
+
+    async def pack(self, mark: Mark) -> ClosedFile | None:
+        """Pack the file, which stands at `mark`, under the name of its day; None where it holds something else.
+
+        The packed file is on the disk and was read back; it counts once it is noted.
+        """
+        day, packed = await self._next(mark)
+        draft, crc = draft_of(packed), mark.crc or 0
+        try:
+            if not await in_thread(lambda: pack(self._path, draft, mark.byte_offset, crc)):
+                return None
+            passing("csv-closing-packed")
+            await self.put(draft, packed)
+        finally:
+            await in_thread(lambda: remove(draft))
+        passing("csv-closing-named")
+        return ClosedFile(mark.closed + 1, packed.name, day, mark.header, mark.byte_offset, mark.row_count, crc)
+
+    async def take_back(self, mark: Mark) -> None:
+        """Remove what a crash left packed and not noted: the file may go on before it is closed again."""
+        _, packed = await self._next(mark)
+        holds = await in_thread(lambda: unpacked(packed)) if mark.row_count else None
+        if holds is not None and holds == (mark.byte_offset, mark.crc):
+            await in_thread(lambda: remove(packed))
+
+    async def is_closed(self, number: int) -> bool:
+        """Whether the file holds what is in the `number`th closed one: a crash kept it from being begun anew."""
+        files = await self._source.closed_files(self._export_id, self._path.name)
+        last = next((closed for closed in files if closed.number == number), None)
+        if last is None:
+            return False
+        found = await in_thread(lambda: content_of(self._path, last.byte_count))
+        return found == (last.byte_count, last.crc, 0)
+
+    async def put(self, draft: Path, packed: Path) -> None:
+        """Give a packed draft its name; what is not ours and has it is kept under another."""
+        now = self._clock.now()
+        aside = await in_thread(lambda: put(draft, packed, now))
+        if aside is not None:
+            log.warning("a file is kept under another name", extra={"file": str(aside), "why": "it is not ours"})
+
+    async def _next(self, mark: Mark) -> tuple[date, Path]:
+        """The day of the file that stands at `mark`, and what it will be when it is closed."""
+        day = mark.position.day or self._clock.now().date()
+        earlier = await self._source.closed_files(self._export_id, self._path.name)
+        before = sum(1 for closed in earlier if closed.day == day)
+        return day, self._path.with_name(closed_name(self._path.name, day, before))
 
 
 def closed_name(file: str, day: date, before: int = 0) -> str:

@@ -4,12 +4,11 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from llm_integration.csv_closing import closed_name, pack, put, unpacked
+from llm_integration.csv_closing import ClosedFiles, pack
 from llm_integration.csv_files import (
     ID_FILE,
     Appender,
@@ -53,6 +52,7 @@ class CsvFollower:
         self._export_id = export_id
         self._clock = clock
         self._daily = daily
+        self._closed = ClosedFiles(source, self.path, export_id, clock)
         self._mark: Mark | None = None
         self.rows = 0
         self.bytes = 0
@@ -142,7 +142,7 @@ class CsvFollower:
             return await self._begin()
         if mark.stamp is None or await in_thread(lambda: stamp_of(self.path)) != mark.stamp:
             mark = await self._compare(mark, running=running)
-        await self._take_back(mark)
+        await self._closed.take_back(mark)
         if mark.header == self.layout.header:
             return mark
         return await (self._close if mark.row_count else self._begin)(mark)
@@ -162,18 +162,9 @@ class CsvFollower:
                 log.info("unfinished rows are written again", extra={"file": str(self.path), "bytes": surplus})
             if ours or not surplus:
                 return replace(mark, crc=crc, stamp=await in_thread(lambda: stamp_of(self.path)))
-        elif not mark.row_count and await self._is_closed(mark.closed):
+        elif not mark.row_count and await self._closed.is_closed(mark.closed):
             return await self._begin(mark)
         return await self._write_again(mark)
-
-    async def _is_closed(self, number: int) -> bool:
-        """Whether the file holds what is in the closed file of that number: a crash kept it from being begun anew."""
-        files = await self._source.closed_files(self._export_id, self.layout.file)
-        last = next((closed for closed in files if closed.number == number), None)
-        if last is None:
-            return False
-        found = await in_thread(lambda: content_of(self.path, last.byte_count))
-        return found == (last.byte_count, last.crc, 0)
 
     async def _write_again(self, mark: Mark) -> Mark:
         await self._set_aside("it is not as it was left")
@@ -216,46 +207,20 @@ class CsvFollower:
         return new
 
     async def _close(self, mark: Mark) -> Mark:
-        """Pack the file under the name of its day, and begin the next; where that stands.
-
-        The packed file is on the disk and read back before the mark moves, and the plain one goes last.
-        """
-        file = self.layout.file
-        day, packed = await self._next_closed(mark)
-        draft = draft_of(packed)
-        try:
-            if not await in_thread(lambda: pack(self.path, draft, mark.byte_offset, mark.crc or 0)):
-                mark = await self._write_again(mark)
-                if not await in_thread(lambda: pack(self.path, draft, mark.byte_offset, mark.crc or 0)):
-                    raise ExportError(f"cannot write {draft}: what is read back is not what was written")
-            passing("csv-closing-packed")
-            await self._put(draft, packed)
-        finally:
-            await in_thread(lambda: remove(draft))
-        passing("csv-closing-named")
-        crc = mark.crc or 0
-        closed = ClosedFile(mark.closed + 1, packed.name, day, mark.header, mark.byte_offset, mark.row_count, crc)
+        """Pack the file under the name of its day, and begin the next; where that stands. The plain one goes last."""
+        closed = await self._closed.pack(mark)
+        if closed is None:
+            mark = await self._write_again(mark)
+            closed = await self._closed.pack(mark)
+        if closed is None:
+            raise ExportError(f"cannot pack {self.path}: what is read back is not what was written")
         new = replace(_empty(self.layout, closed.number), position=mark.position)
-        self._own(await self._source.close(self._export_id, file, mark, new, closed))
+        self._own(await self._source.close(self._export_id, self.layout.file, mark, new, closed))
         passing("csv-closing-marked")
         await in_thread(lambda: replace_file(self.path, self.layout.head))
         passing("csv-closed")
-        log.info("a CSV file is closed", extra={"file": str(packed), "rows": mark.row_count})
+        log.info("a CSV file is closed", extra={"file": closed.name, "rows": mark.row_count})
         return replace(new, stamp=await in_thread(lambda: stamp_of(self.path)))
-
-    async def _next_closed(self, mark: Mark) -> tuple[date, Path]:
-        """The day of the file that stands at `mark`, and what it will be when it is closed."""
-        day = mark.position.day or self._clock.now().date()
-        earlier = await self._source.closed_files(self._export_id, self.layout.file)
-        before = sum(1 for closed in earlier if closed.day == day)
-        return day, self.path.with_name(closed_name(self.layout.file, day, before))
-
-    async def _take_back(self, mark: Mark) -> None:
-        """Remove what a crash left packed and not noted: the file may go on before it is closed again."""
-        _, packed = await self._next_closed(mark)
-        holds = await in_thread(lambda: unpacked(packed)) if mark.row_count else None
-        if holds is not None and holds == (mark.byte_offset, mark.crc):
-            await in_thread(lambda: remove(packed))
 
     async def _remake(self, closed: ClosedFile, after: Position, until: Position) -> Sequence[str]:
         """Make one closed file again, where the database still holds all of it; what else there is to say."""
@@ -270,7 +235,7 @@ class CsvFollower:
             if written.row_count < closed.row_count:
                 return [_kept(closed.name, written.row_count, closed.row_count)]
             await in_thread(lambda: pack(plain, draft, written.byte_offset, written.crc or 0))
-            await self._put(draft, path)
+            await self._closed.put(draft, path)
         finally:
             for each in (plain, draft):
                 await in_thread(partial(remove, each))
@@ -279,12 +244,6 @@ class CsvFollower:
             again = ClosedFile(closed.number, closed.name, closed.day, closed.header, *holds)
             await self._source.correct(self._export_id, self.layout.file, again)
         return []
-
-    async def _put(self, draft: Path, packed: Path) -> None:
-        now = self._clock.now()
-        aside = await in_thread(lambda: put(draft, packed, now))
-        if aside is not None:
-            log.warning("a file is kept under another name", extra={"file": str(aside), "why": "it is not ours"})
 
     async def _move(self, old: Mark | None, new: Mark) -> None:
         self._own(await self._source.move(self._export_id, self.layout.file, old, new))

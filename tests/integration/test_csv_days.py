@@ -6,6 +6,7 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from database.exports import PostgresExportSource
-from llm_integration import csv_follower
+from llm_integration import csv_closing, csv_follower
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.csv_files import draft_of
 from llm_integration.csv_rows import bars_layout, signals_layout
@@ -228,7 +229,10 @@ def crash_at(point: str, nth: int = 1) -> Any:
         if left == 0:
             raise Crash
 
-    return patch.object(csv_follower, "passing", passing)
+    stack = ExitStack()
+    for module in (csv_follower, csv_closing):
+        stack.enter_context(patch.object(module, "passing", passing))
+    return stack
 
 
 @pytest.mark.parametrize("point", POINTS)
