@@ -31,6 +31,20 @@ def test_a_bench_prints_its_figures(name: str) -> None:
         assert figure in ran.stdout
 
 
+def test_the_bench_of_ingest_prints_its_figures() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench.ingest", "200"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "Traceback" not in ran.stderr
+    for figure in ("a backlog of 1000 signals", "due to committed", "a submit, PostgreSQL frozen"):
+        assert figure in ran.stdout
+
+
 def test_a_name_that_is_no_bench_is_refused_with_those_there_are() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "bench", "nothing"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -615,3 +615,31 @@ def test_an_append_calls_nothing_but_write(folder: Path, disk: SmallDisk, monkey
             assert len(payloads) == 1
             journal.commit(position)
     journal.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="writes there let go of the interpreter's lock")
+def test_an_append_does_not_let_a_computing_thread_go_first(folder: Path) -> None:
+    """A write that lets go of the interpreter's lock gets it back when the other's turn is over, 5 ms later or more."""
+    journal = opened(folder)
+    begin = threading.Event()
+    steps = 0
+
+    def compute() -> None:
+        nonlocal steps
+        begin.wait()
+        for _ in range(100_000):
+            steps += 1
+
+    thread = threading.Thread(target=compute)
+    turn_s = sys.getswitchinterval()
+    thread.start()
+    try:
+        sys.setswitchinterval(30)
+        begin.set()
+        for _ in range(1000):
+            journal.append(b"x" * 3000)
+        assert steps == 0
+    finally:
+        sys.setswitchinterval(turn_s)
+        thread.join()
+        journal.close()
