@@ -169,7 +169,7 @@ async def main(tasks: int) -> bool:
         rates = {}
         for workers in WORKERS:
             rates[workers], cost = await rate(pool, server, url, tasks, workers)
-            wanted, good = (">= 2000", rates[2] >= 2000) if workers == 2 else ("", True)
+            wanted, good = (">= 2000", rates[2] >= 2000) if workers == 2 else ("", None)
             say(f"tasks a second, {workers} worker processes", f"{rates[workers]:.0f}; {cost}", wanted, good)
         async with open_transaction(url):
             held, cost = await rate(pool, server, url, 2 * tasks, 2)
