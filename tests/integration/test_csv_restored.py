@@ -66,13 +66,15 @@ async def test_a_transaction_begun_before_comes_after_all_that_was_restored(mark
     """It has its number already when the rows of the other server are adopted, and writes afterwards."""
     await number_from(market, FAR)
     await market.bar()
+    exporter = market.exporter()
+    await exporter.drain()
     await number_from(market, 0)
     async with market.transaction() as begun:
         await begun.fetchval("SELECT pg_current_xact_id()")
+        await market.pool.fetchval("SELECT pg_current_xact_id()")
         assert await adopt_restored_rows(market.pool)
         await market.bar("late", symbol="ETH", task=False, on=begun)
     await market.bar(symbol="XRP")
-    exporter = market.exporter()
     await exporter.drain()
     assert [row["symbol"] for row in market.read(BARS)] == ["BTC", "ETH", "XRP"]
 
