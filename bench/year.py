@@ -1,8 +1,9 @@
 """What a year of bars in the database costs everything else.
 
 `python -m bench.year [symbols] [days]` fills one database with bars of one minute (50 symbols and 365 days are 26
-million rows, 13 GB, and take about ten minutes), and measures in turns on it and on an almost empty one: a commit of
-the recorder, a tick of the exporter, the look-ups of a start, a claim. Then it drops a month while bars come in.
+million rows, 15 GB, and take ten to twenty minutes). Then it measures in turns on it and on an almost empty one: a
+commit of the recorder, a tick of the exporter, the look-ups of a start, a claim. At last it drops a month while bars
+come in.
 """
 
 import asyncio
