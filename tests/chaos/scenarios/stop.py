@@ -21,8 +21,9 @@ from tests.daemon import Daemon, Look, Process
 GRACE_S = 3.0
 SPARE_S = 7.0
 SLOW_MACHINE_S = 30.0
-WORK = "SELECT count(*) > 10 FROM llm_enhancement_tasks WHERE status = 'processing'"
-HELD = "SELECT count(*) FROM llm_enhancement_tasks WHERE status = 'processing'"
+HELD = (
+    "SELECT count(*) {} FROM llm_enhancement_tasks WHERE status = 'processing' AND split_part(worker, ':', -1) = '{}'"
+)
 
 
 @dataclass
@@ -64,9 +65,9 @@ class Place:
         if "Traceback" in running.log:
             self.wrong.append(f"{what}: a traceback")
 
-    async def nothing_held(self, what: str) -> None:
-        """No task is left to a worker that is gone."""
-        held = await Look(self.url).value(HELD)
+    async def nothing_held(self, running: Process, what: str) -> None:
+        """No task is left to this worker, which is gone."""
+        held = await Look(self.url).value(HELD.format("", running.pid))
         if held:
             self.wrong.append(f"{what}: {held} tasks were not handed back")
 
@@ -77,15 +78,15 @@ async def under_load(place: Place) -> None:
         await place.watch.rating(await place.watch.newest())
         await asyncio.sleep(place.stage.chance.uniform(0.0, 1.0))
         await place.stopped(running, what="under load")
-    await place.nothing_held("under load")
+    await place.nothing_held(running, "under load")
 
 
 async def hanging_model(place: Place) -> None:
     """While every request waits for a model that never answers."""
     async with place.asking_in_vain().start() as running:
-        await Look(place.url).until(WORK)
+        await Look(place.url).until(HELD.format("> 10", running.pid))
         await place.stopped(running, what="with a hanging model")
-    await place.nothing_held("with a hanging model")
+    await place.nothing_held(running, "with a hanging model")
 
 
 async def frozen_postgres(place: Place) -> None:
@@ -103,7 +104,7 @@ async def frozen_postgres(place: Place) -> None:
 async def twice(place: Place) -> None:
     """Ctrl-C behind a SIGTERM that takes too long: at once."""
     async with place.asking_in_vain().start() as running:
-        await Look(place.url).until(WORK)
+        await Look(place.url).until(HELD.format("> 10", running.pid))
         running.send(signal.SIGTERM)
         await running.said("stopping")
         began = time.monotonic()
@@ -119,7 +120,7 @@ async def during_start(place: Place) -> None:
         status = await running.ended(GRACE_S + SLOW_MACHINE_S)
         if status not in (0, -signal.SIGTERM):
             place.wrong.append(f"during the start: it ended with {status}")
-    await place.nothing_held("during the start")
+    await place.nothing_held(running, "during the start")
 
 
 async def during_start_frozen(place: Place) -> None:
@@ -157,7 +158,7 @@ async def while_shipping(place: Place) -> None:
             place.wrong.append(f"while shipping: status {status} does not tell")
         if place.stage.full and time.monotonic() - began > GRACE_S + SPARE_S:
             place.wrong.append("while shipping: it took too long")
-    await place.nothing_held("while shipping")
+    await place.nothing_held(running, "while shipping")
 
 
 async def full_disk(place: Place) -> None:
@@ -179,7 +180,7 @@ async def full_disk(place: Place) -> None:
             await place.stopped(running, what="with a full disk")
         filler.unlink()
         await through(daemon, 1)
-    await place.nothing_held("with a full disk")
+    await place.nothing_held(running, "with a full disk")
 
 
 Way = Callable[[Place], Awaitable[None]]
