@@ -1,6 +1,6 @@
 """How the rest talks to PostgreSQL: a pool with a limit on every wait, and which errors pass by themselves."""
 
-import contextlib
+import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ FAILURES: tuple[type[Exception], ...] = (
     OSError,
 )
 """What any use of PostgreSQL may raise; `connection_lost` and `worth_retrying` say what it means."""
-RELEASE_S = 1.0
+CANCEL_S = 1.0
 SERVER_SETTINGS = {"jit": "off", "TimeZone": "UTC", "plan_cache_mode": "force_custom_plan"}
 """Plans are made at each execution: one that is kept was made while tables were small, and reads them whole later."""
 
@@ -81,6 +81,17 @@ _BY_ITSELF: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 _MISUSE = ("pool is", "another operation is in progress", "released back to the pool", "is not a member of this pool")
 
 
+class _Transaction(asyncpg.transaction.Transaction):
+    """A transaction that ends with what went wrong in it, a cancellation above all, where it cannot be rolled back."""
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            await super().__aexit__(kind, error, trace)
+        except FAILURES:
+            if error is None:
+                raise
+
+
 class PooledConnection(Connection):
     """A connection that costs no round trip when it goes back to the pool.
 
@@ -91,9 +102,22 @@ class PooledConnection(Connection):
     def get_reset_query(self) -> str:
         return ""
 
+    def transaction(self, **options: Any) -> "asyncpg.transaction.Transaction":
+        return _Transaction(self, **{"isolation": None, "readonly": False, "deferrable": False, **options})
+
+    async def _cancel(self, *arguments: Any) -> None:
+        """As asyncpg's, which tells the server that a statement was given up; whatever follows waits until it confirms.
+
+        A server that is frozen does not, and what gave the statement up is often being ended itself.
+        """
+        async with asyncio.timeout(CANCEL_S) as limit:
+            await super()._cancel(*arguments)  # type: ignore[misc] # the stubs leave out what is not public
+        if limit.expired() and not self.is_closed():
+            self.terminate()
+
 
 class Pool(AnyPool):
-    """A pool whose `acquire` waits `acquire_timeout_s` where the caller names no limit, and `release` `RELEASE_S`."""
+    """A pool whose `acquire` waits `acquire_timeout_s` where the caller names no limit."""
 
     __slots__ = ("_acquire_timeout_s",)
 
@@ -103,13 +127,6 @@ class Pool(AnyPool):
 
     def acquire(self, *, timeout: float | None = None) -> "PoolAcquireContext[Record]":
         return super().acquire(timeout=self._acquire_timeout_s if timeout is None else timeout)
-
-    async def release(self, connection: Any, *, timeout: float | None = None) -> None:
-        """As asyncpg's, but where a statement was given up and the server does not say that it has let go of it, the
-        connection is cut rather than waited for: what gave it up is being ended itself.
-        """
-        with contextlib.suppress(TimeoutError):
-            await super().release(connection, timeout=RELEASE_S if timeout is None else timeout)
 
 
 async def create_pool(

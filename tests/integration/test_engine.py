@@ -323,10 +323,15 @@ async def test_an_error_that_sqlalchemy_wrapped_is_judged_by_what_is_inside(data
 
 @posix
 async def test_a_statement_given_up_on_a_frozen_server_holds_nobody_up(pool: Pool) -> None:
-    """Its cancellation ends though the server never confirms it; the pool goes on with another connection."""
+    """Its cancellation ends, and that of its transaction, though the server never confirms it; the pool goes on."""
     async with pool.acquire() as connection:
         backend = await connection.fetchval("SELECT pg_backend_pid()")
-    work = asyncio.create_task(pool.fetchval("SELECT pg_sleep(600)"))
+
+    async def sleep() -> None:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT pg_sleep(600)")
+
+    work = asyncio.create_task(sleep())
     await asyncio.sleep(0.2)
     os.kill(backend, signal.SIGSTOP)
     try:
