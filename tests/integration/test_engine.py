@@ -97,7 +97,7 @@ async def test_a_pool_works_again_once_the_server_is_back(own_server: EmbeddedPo
 
 
 async def test_waiting_for_a_free_connection_has_a_limit(database: str) -> None:
-    pool = await create_pool(database, DatabaseSettings(acquire_timeout_seconds=0.05), size=1)
+    pool = await create_pool(database, DatabaseSettings(acquire_timeout_seconds=2.0), size=1)
     async with pool.acquire():
         with pytest.raises(TimeoutError):
             await pool.fetchval("SELECT 1")
