@@ -3,7 +3,6 @@
 import asyncio
 import re
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -40,32 +39,50 @@ async def endure(
     `way` is how the daemon reaches the database at `url`. `settings` of the database go on top. A trouble is one cause,
     so a line that it brings again and again is wrong, unless `each_said_once` is False.
     """
-    notes, wrong, kept = [], [], 0
     with model_server(stage.seed, share=0.1) as base_url:
+        whole = market(way or url, base_url, seed=stage.seed, bars_a_second=bars_a_second)
+        whole["database"] |= {**({} if stage.full else HASTE), **(settings or {})}
+        daemon = Daemon(stage.folder, whole, KEYS)
         async with Watch(url) as watch:
-            whole = market(way or url, base_url, seed=stage.seed, bars_a_second=bars_a_second)
-            whole["database"] |= {**({} if stage.full else HASTE), **(settings or {})}
-            daemon, began = Daemon(stage.folder, whole, KEYS), time.monotonic()
-            async with daemon.start() as running, watch.on(running):
-                await watch.rating(0)
-                watch.recoveries_s.clear()
-                for name, trouble in troubles.items():
-                    before = len(running.log)
-                    async with trouble():
-                        await asyncio.sleep(lasting_s)
-                        kept = max(kept, (await watch.ask(running)).get("recorder", {}).get("journal_bytes", 0))
-                    recovery_s = await watch.rating(await _newest(watch))
-                    notes.append(f"{name} {recovery_s:.1f} s")
-                    if each_said_once:
-                        wrong += [f"{name}: {what}" for what in said_too_often(running.log[before:])]
-                wrong += await stop(running)
-            found = await finish(daemon, Look(url), began)
-    bound = whole["database"].get("journal_max_mib", 1024) << 20
+            notes, wrong = await live(stage, daemon, watch, troubles, lasting_s, each_said_once=each_said_once)
+            found = await finish(daemon, Look(url))
+    return Row.of(fault, len(troubles), found, watch, notes, wrong)
+
+
+async def live(
+    stage: Stage,
+    daemon: Daemon,
+    watch: Watch,
+    troubles: Mapping[str, Trouble],
+    lasting_s: float,
+    *,
+    each_said_once: bool = True,
+    where: Callable[[], str] | None = None,
+) -> tuple[str, list[str]]:
+    """One life of the daemon with all its troubles: what is to be noted, and what was wrong.
+
+    `where` tells the database's URL once the daemon runs.
+    """
+    notes, wrong, kept = [], [], 0
+    async with daemon.start() as running, watch.on(running):
+        await running.said("rated sig-")
+        watch.url = where() if where is not None else watch.url
+        for name, trouble in troubles.items():
+            before = len(running.log)
+            async with trouble():
+                await asyncio.sleep(lasting_s)
+                kept = max(kept, (await watch.ask(running)).get("recorder", {}).get("journal_bytes", 0))
+            recovery_s = await watch.rating(await _newest(watch))
+            notes.append(f"{name} {recovery_s:.1f} s")
+            if each_said_once:
+                wrong += [f"{name}: {what}" for what in said_too_often(running.log[before:])]
+        wrong += await stop(running)
+    bound = daemon.settings["database"].get("journal_max_mib", 1024) << 20
     notes.append(f"the journal held {kept >> 10} KiB of {bound >> 10}")
     wrong += ["the journal went beyond its bound"] if kept > bound else []
     if stage.full and (watch.submit_p99_ms or 0.0) >= MOST_SUBMIT_MS:
         wrong.append(f"handing a bar over took {watch.submit_p99_ms:.2f} ms")
-    return Row.of(fault, len(troubles), found, watch, notes="recovered after " + ", ".join(notes), wrong=wrong)
+    return "recovered after " + ", ".join(notes), wrong
 
 
 async def stop(running: Process) -> list[str]:
