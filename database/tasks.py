@@ -10,6 +10,7 @@ that it died alone: a `suspect` is worked on with nothing beside it.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -20,6 +21,7 @@ from database.engine import FAILURES, explained, needs_a_person
 from database.grouped import Grouped
 from database.records import decode_signal
 from database.results import ResultWriter
+from database.server_clock import ServerClock
 from llm_integration.model import Call, Claim, Result
 from trading.clock import Clock, SystemClock
 from trading.fault_points import passing
@@ -58,9 +60,9 @@ WITH RECURSIVE levels AS (
     RETURNING task.signal_id, task.token, task.attempts - task.deaths + 1 AS attempt, task.deaths, task.created_at,
               task.priority, task.run_at
 )
-SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, clock_timestamp() - held.created_at AS age,
-       s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price,
-       s.snapshot::text AS snapshot
+SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, clock_timestamp() AS shown,
+       held.created_at AS task_created_at, s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side,
+       s.strength, s.price::float8 AS price, s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
 """
@@ -133,6 +135,7 @@ EXPIRE = """
 WITH late AS MATERIALIZED (
     SELECT signal_id FROM llm_enhancement_tasks
     WHERE status = 'pending' AND expires_at < statement_timestamp()
+      AND (created_at >= $1::timestamptz OR expires_at < statement_timestamp() - $2::interval)
     ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), gone AS (
     UPDATE llm_enhancement_tasks task
@@ -144,6 +147,16 @@ WITH late AS MATERIALIZED (
     SELECT signal_id, 'expired', last_error, attempts, finished_at FROM gone
 )
 SELECT count(*) FROM gone
+"""
+
+# Nothing waits longer for a clock that was set back: what is due then is due now, and a lease is a lease from now on.
+SET_BACK = """
+WITH due AS (
+    UPDATE llm_enhancement_tasks SET run_at = clock_timestamp()
+    WHERE status = 'pending' AND run_at > clock_timestamp() + interval '30 minutes'
+)
+UPDATE llm_enhancement_tasks SET lease_expires_at = clock_timestamp() + $1::interval
+WHERE status = 'processing' AND lease_expires_at > clock_timestamp() + $1::interval
 """
 
 COUNTS = """
@@ -183,6 +196,10 @@ class PostgresTaskQueue:
     ) -> None:
         self.lease = lease
         self._clock = clock or SystemClock()
+        self._server_clock = ServerClock(self._clock)
+        self._quiet_until = -math.inf
+        self._set_back = True
+        self._set = (datetime.min.replace(tzinfo=UTC), timedelta(0))
         self._pool = pool
         self._results = results
         self._worker = worker
@@ -203,6 +220,7 @@ class PostgresTaskQueue:
             rows += await self._claim_rows(limit - len(rows))
         if rows:
             passing("claimed")
+            self._see(rows[-1]["shown"])
         now = self._clock.now()
         for row in rows:
             try:
@@ -213,7 +231,16 @@ class PostgresTaskQueue:
                 await self._pool.execute(UNREADABLE, row["id"], row["token"], reason)
             else:
                 suspect = row["deaths"] + 1 >= self._most_deaths
-                claims.append(Claim(signal, row["token"], row["attempt"], now - row["age"], row["priority"], suspect))
+                claims.append(
+                    Claim(
+                        signal,
+                        row["token"],
+                        row["attempt"],
+                        now - self._age(row["task_created_at"], row["shown"]),
+                        row["priority"],
+                        suspect,
+                    )
+                )
         return claims
 
     async def _claim_rows(self, limit: int) -> list[asyncpg.Record]:
@@ -266,12 +293,35 @@ class PostgresTaskQueue:
 
         Returns how many tasks it touched.
         """
+        if not await self._sweeps():
+            return 0
         row = await self._pool.fetchrow(RECLAIM, self._most_deaths)
-        expired: int = await self._pool.fetchval(EXPIRE)
+        expired: int = await self._pool.fetchval(EXPIRE, *self._set)
         back, dead = (row["back"], row["dead"]) if row is not None else (0, 0)
         if back or dead or expired:
             log.info("queue swept", extra={"taken_back": back, "given_up": dead, "expired": expired})
         return int(back + dead + expired)
+
+    async def _sweeps(self) -> bool:
+        """Whether leases can be told by the clock of PostgreSQL: not until all could renew theirs after it was set."""
+        self._see(await self._pool.fetchval("SELECT clock_timestamp()"))
+        if self._set_back:
+            await self._pool.execute(SET_BACK, self.lease)
+            self._set_back = False
+        return self._clock.monotonic() >= self._quiet_until
+
+    def _see(self, shown: datetime) -> None:
+        """What the clock of PostgreSQL shows now."""
+        by = self._server_clock.noticed(shown)
+        if by:
+            self._quiet_until = self._clock.monotonic() + self.lease.total_seconds() / 2
+            self._set = (shown - by, max(by, timedelta(0)))
+            self._set_back |= by < timedelta(0)
+
+    def _age(self, created_at: datetime, shown: datetime) -> timedelta:
+        """What was there before the clock was set on is not older for it."""
+        before, by = self._set
+        return shown - created_at - (by if created_at < before else timedelta(0))
 
     async def unfinished(self) -> dict[str, int]:
         """How many tasks are pending and processing, all workers together.

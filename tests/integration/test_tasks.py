@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -530,3 +531,37 @@ async def test_a_claimed_task_is_as_old_on_a_wrong_clock(pool: asyncpg.Pool, hou
     queue = PostgresTaskQueue(pool, ResultWriter(pool, CLOCK), worker="one", max_attempts=3, clock=clock)
     (claim,) = await queue.claim(1)
     assert 100 < (clock.now() - claim.created_at).total_seconds() < 200
+
+
+async def test_a_clock_of_postgresql_that_is_set_on_takes_no_task_from_a_living_worker(pool: asyncpg.Pool) -> None:
+    """Its lease has lapsed by that clock only, and what waits has not waited for so long: it is not late either."""
+    await put(pool, 2, ttl=MINUTE)
+    queue = make_queue(pool)
+    await queue.claim(1)
+    hour = timedelta(hours=1)
+    queue._server_clock._seen = (CLOCK.now() - hour, CLOCK.monotonic())
+    await pool.execute(
+        "UPDATE llm_enhancement_tasks SET created_at = created_at - $1::interval, run_at = run_at - $1, "
+        "expires_at = expires_at - $1, lease_expires_at = lease_expires_at - $1", hour,
+    )  # fmt: skip
+    assert await queue.sweep() == 0
+    queue._quiet_until = -math.inf
+    assert await queue.sweep() == 1
+    claims = await queue.claim(2)
+    assert len(claims) == 2
+    assert all(abs(CLOCK.now() - claim.created_at) < 10 * MINUTE for claim in claims)
+
+
+async def test_a_clock_of_postgresql_that_is_set_back_lets_nothing_wait_for_it(pool: asyncpg.Pool) -> None:
+    """What was due is due, and a lease is as long as any other."""
+    await put(pool, 2)
+    queue = make_queue(pool)
+    (claim,) = await queue.claim(1)
+    queue._server_clock._seen = (CLOCK.now() + timedelta(hours=1), CLOCK.monotonic())
+    await pool.execute(
+        "UPDATE llm_enhancement_tasks SET run_at = run_at + interval '1 hour', "
+        "lease_expires_at = lease_expires_at + interval '1 hour'"
+    )
+    await queue.sweep()
+    assert (await task(pool, claim.signal.id))["lease_expires_at"] <= CLOCK.now() + 2 * MINUTE
+    assert len(await queue.claim(2)) == 1
