@@ -165,7 +165,7 @@ class Journal:
         """
         payloads: list[bytes] = []
         size, place = 0, self._read
-        for segment in self._writer.segments:
+        for segment in tuple(self._writer.segments):  # the thread that syncs may begin another meanwhile
             offset = place.offset if segment.number == place.segment else 0
             place = Position(segment.number, offset)
             for found, end in frames(segment, offset):

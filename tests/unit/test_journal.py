@@ -14,7 +14,7 @@ import pytest
 from database import journal_files, journal_writer
 from database.journal import Journal
 from database.journal_disk import Disk
-from database.journal_files import FRAME, MAX_FRAME_BYTES, frame
+from database.journal_files import FRAME, MAX_FRAME_BYTES, Damage, Segment, frame, frames
 from trading.errors import JournalFull, StorageError
 
 MIB = 1024 * 1024
@@ -643,3 +643,25 @@ def test_an_append_does_not_let_a_computing_thread_go_first(folder: Path) -> Non
         sys.setswitchinterval(turn_s)
         thread.join()
         journal.close()
+
+
+def test_a_segment_begun_while_the_journal_is_read_does_not_disturb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the thread that syncs begins one, when a full disk has room again."""
+    journal = Journal(tmp_path / "journal", 1 << 20)
+    journal.open()
+    journal.append(b"one")
+
+    def meanwhile(segment: Segment, offset: int) -> Iterator[tuple[bytes | Damage, int]]:
+        journal._writer.begin_segment()
+        yield from frames(segment, offset)
+
+    monkeypatch.setattr("database.journal.frames", meanwhile)
+    payloads, place = journal.read(10)
+    monkeypatch.undo()
+    assert payloads == [b"one"]
+    journal.append(b"two")
+    journal.commit(place)
+    assert journal.read(10)[0] == [b"two"]
+    journal.close()

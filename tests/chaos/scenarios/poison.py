@@ -43,7 +43,8 @@ async def run(stage: Stage) -> Row:
             deaths = await _deaths(daemon, watch, RETRIES * poisonous * 3)
         found = await compare(daemon, Look(url), wanted)
     failed = await Look(url).rows("SELECT signal_id::text FROM llm_analysis_results WHERE status <> 'completed'")
-    wrong = [] if deaths == RETRIES * poisonous else [f"{deaths} deaths of {poisonous} signals"]
+    together = RETRIES < deaths <= RETRIES * poisonous  # several of them may be in one batch
+    wrong = [] if deaths == RETRIES or together else [f"{deaths} deaths of {poisonous} signals"]
     if {row[0] for row in failed} != set(poison):
         wrong.append(f"{len(failed)} signals were not completed")
     return Row.of("signals that kill the process", deaths, found, watch, f"{poisonous} poisonous", wrong)
