@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -654,7 +655,10 @@ def test_a_segment_begun_while_the_journal_is_read_does_not_disturb(
     journal.append(b"one")
 
     def meanwhile(segment: Segment, offset: int) -> Iterator[tuple[bytes | Damage, int]]:
-        journal._writer.begin_segment()
+        deadline = time.monotonic() + 30
+        while not journal._writer.begin_segment():  # there is a file for it once the thread has made one
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         yield from frames(segment, offset)
 
     monkeypatch.setattr("database.journal.frames", meanwhile)
