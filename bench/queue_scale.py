@@ -51,7 +51,7 @@ INSERT INTO llm_enhancement_tasks (signal_id, run_at) SELECT id, now() - interva
 FREE = "ALTER TABLE llm_enhancement_tasks DROP CONSTRAINT IF EXISTS fk_llm_enhancement_tasks_signal_id"
 BEHIND = """
 INSERT INTO llm_enhancement_tasks (signal_id, run_at)
-SELECT gen_random_uuid(), clock_timestamp() + interval '1 day' FROM generate_series(1, $1::int)
+SELECT gen_random_uuid(), clock_timestamp() + interval '25 minutes' FROM generate_series(1, $1::int)
 """
 SPAN = """
 SELECT count(*) AS count, extract(epoch FROM max(stored_at) - (SELECT min(begun_at) FROM llm_enhancement_tasks

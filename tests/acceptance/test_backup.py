@@ -54,7 +54,7 @@ async def test_a_backup_taken_from_a_running_daemon_goes_on_in_another_server(
     for name, content in written.items():
         head = content[: len(content) // 8]
         assert shown[name].startswith(head[: head.rindex(b"\r\n")])
-    status, _, said = await second.do("export", "--rebuild")
+    status, _, said = await second.do("export", "rebuild")
     assert status == 0, said
     assert {file.name: file.read_bytes() for file in second.csv.glob("*.csv")} == shown
 

@@ -33,8 +33,7 @@ async def good_bars(feed: dict[str, Any]) -> Counter[Stream]:
     """How many good bars of each stream the feed alone gives."""
     guard, good = BarGuard(), Counter[Stream]()
     async for bar in Feed(Options(**feed), FakeClock()).bars({}):
-        if guard.admit(bar) is not None:
-            good[bar.stream] += 1
+        good.update(each.stream for each in guard.admit(bar))
     return good
 
 

@@ -60,6 +60,6 @@ async def test_files_and_bars_go_on_after_an_upgrade_that_was_killed_in_the_midd
     after = {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")}
     for name, content in before[1].items():
         assert after[name].startswith(content) and len(after[name]) > len(content)
-    status, _, said = await daemon.do("export", "--rebuild")
+    status, _, said = await daemon.do("export", "rebuild")
     assert status == 0, said
     assert {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")} == after

@@ -151,7 +151,7 @@ async def test_work_cancelled_at_any_moment_leaves_nothing_reserved_in_the_datab
         chance, clock=CLOCK, stores=stores_at(database, pool), quota_scope="database", quota=1000, window_s=WINDOW_S,
         faults=0.2, panel=panel, hedge_after_seconds=0.05, budget={"daily_usd": 100}, timeout_seconds=0.4,
     ) as world:  # fmt: skip
-        signals = make_signals(120, chance)
+        *signals, last = make_signals(121, chance)
         for start in range(0, len(signals), 6):
             works = [
                 asyncio.create_task(world.processor.process(world.claims(signals[first : first + 2])))
@@ -162,6 +162,7 @@ async def test_work_cancelled_at_any_moment_leaves_nothing_reserved_in_the_datab
                 work.cancel()
             await asyncio.wait(works, timeout=20)
             assert all(work.done() for work in works)
+        await world.processor.process(world.claims([last]))
     await pool.close()
     assert await direct.fetchval("SELECT count(*) FROM llm_budget_reservations WHERE settled_at IS NULL") == 0
     assert await direct.fetchval("SELECT count(*) FROM llm_quota_entries WHERE counted_at IS NULL") == 0

@@ -73,7 +73,7 @@ async def every_statement(pool: Pool, queue: PostgresTaskQueue) -> dict[str, int
         "ended by us": await pages(pool, ENDED_BY_US, rows),
         "release": await pages(pool, RELEASE, ids, tokens),
         "reclaim": await pages(pool, RECLAIM, 3),
-        "expire": await pages(pool, EXPIRE),
+        "expire": await pages(pool, EXPIRE, *queue._set),
     }
     await queue.release(claims)
     return costs

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import make_folder
+from tests.postgres import make_folder, named
 
 DOOR = Path(__file__).parent.parent.parent / "main_with_database.py"
 ENTER, LEAVE, HIDE, SHOW = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h"
@@ -114,7 +114,7 @@ def test_a_terminal_that_is_closed_ends_the_daemon_in_order(screen: Screen) -> N
 
 def test_an_error_that_ends_the_program_is_printed_plainly_after_the_view(database: str) -> None:
     """A database that is not there: one line behind the view, and the exit status for it."""
-    screen = Screen(database.rpartition("/")[0] + "/no_such_database")
+    screen = Screen(named(database, "no_such_database"))
     try:
         assert screen.end() == 69
         after = screen.written.rpartition(LEAVE)[2]

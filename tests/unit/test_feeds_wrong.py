@@ -254,7 +254,7 @@ def test_a_home_that_is_nobodys_is_told() -> None:
         find_files("~nobody-of-this-name/bars.csv")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Asia/Kathmandu"]),
     st.integers(0, 365 * 48), st.sampled_from([1800, 3600]), st.booleans(),
@@ -267,7 +267,7 @@ def test_local_times_come_back_as_they_were_over_every_change_of_clocks(
     times = [first + timedelta(seconds=step_s * n) for n in range(10 * 48)]
     walls = [f"{time.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M},1,2,1,1.5,3" for time in times]
     reading = read(tmp_path, text(walls[::-1] if backwards else walls), timezone=zone)
-    ambiguous_edge = {0, 1, 2, 3, len(times) - 4, len(times) - 3, len(times) - 2, len(times) - 1}
+    ambiguous_edge = {*range(6), *range(len(times) - 6, len(times))}
     read_back = [bar.open_time for bar in reading.tables[0].bars()]
     assert len(read_back) == len(times)
     for number, (back, time) in enumerate(zip(read_back, times, strict=True)):

@@ -10,6 +10,7 @@ from database.records import encode_record, split_records
 from llm_integration.config import LLMConfig
 from service.prompts import shown_indicators
 from tests.fake_clock import FakeClock
+from trading.feeds.guard import LEAST_PRICE, MOST_PRICE, MOST_VOLUME
 from trading.loop import TradingLoop
 from trading.model import Bar, Signal, Stream
 from trading.settings import TradingSettings
@@ -18,8 +19,8 @@ from trading.strategies import build_strategies
 START = datetime(2025, 1, 1, tzinfo=UTC)
 STRATEGIES = build_strategies(TradingSettings().strategies)
 SHOWN = shown_indicators(LLMConfig())
-PRICES = [5e-324, 1e-300, 1e-10, 1.0, 3.0, 100.0, 1e10, 1e300, 1.7e308]
-VOLUMES = [None, 0.0, 5e-324, 1.0, 1.7e308]
+PRICES = [LEAST_PRICE, 1e-10, 1.0, 3.0, 100.0, 1e10, MOST_PRICE / 1.02]
+VOLUMES = [None, 0.0, 5e-324, 1.0, MOST_VOLUME]
 
 
 class Kept:
