@@ -1,6 +1,7 @@
-"""`python -m bench` measures everything and prints one table; `python -m bench enhance 2000` one part of it, so large.
+"""`python -m bench` measures what the daemon costs and prints one table; `python -m bench scale` what it carries.
 
-Each bench runs in a process of its own. The exit status is 1 when a bench failed or missed what is wanted.
+`python -m bench enhance 2000` is one part, so large. Each bench runs in a process of its own. The exit status is 1
+when a bench failed or missed what is wanted.
 """
 
 import subprocess
@@ -19,19 +20,25 @@ BENCHES = {
     "enhance": "how many signals a second are rated from end to end",
     "memory": "how much memory that takes",
 }
+SCALE = {
+    "ingest": "how much comes in from one process, and what it does with 1 000 symbols",
+    "queue_scale": "how many tasks are worked off by several processes, and what a long queue costs",
+    "year": "what a year of bars in place costs",
+}
+ALL = {**BENCHES, **SCALE}
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is named, or all."""
-    names = [arguments[0]] if arguments else list(BENCHES)
-    if names[0] not in BENCHES:
-        sys.stderr.write(f"there is no bench {names[0]!r}; there are {', '.join(BENCHES)}\n")
+    """Run what is named, or all that tells what the daemon costs."""
+    names = list(SCALE) if arguments[:1] == ["scale"] else [arguments[0]] if arguments else list(BENCHES)
+    if names[0] not in ALL:
+        sys.stderr.write(f"there is no bench {names[0]!r}; there are scale, {', '.join(ALL)}\n")
         return 2
     say("measured", "figure", "wanted")
     missed = []
     for name in names:
-        sys.stdout.write(f"\n{name}: {BENCHES[name]}\n")
+        sys.stdout.write(f"\n{name}: {ALL[name]}\n")
         sys.stdout.flush()
         if subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments[1:]], cwd=ROOT, check=False).returncode:
             missed.append(name)
