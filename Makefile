@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test test-all lint chaos bench bench-limits llama-server docs picture lock clean
+.PHONY: run install test test-all lint chaos bench bench-limits bench-scale llama-server docs picture lock clean
 
 run: install ## install what is needed and run the daemon with config.json
 	@$(BIN)/python main_with_database.py run
@@ -46,6 +46,9 @@ bench: install ## what the daemon costs, as ratios in one run
 bench-limits: install ## how much of a quota is used against a server that counts strictly, and what a call costs
 	@$(BIN)/python -m bench limits
 	@$(BIN)/python -m bench quota
+
+bench-scale: install ## what the daemon carries: signals and tasks a second, long queues, a year of bars
+	@$(BIN)/python -m bench scale
 
 llama-server: install ## build the real llama-server and a tiny model for the tests (needs cmake and a C++ compiler)
 	@$(BIN)/python -m tests.llama.build

@@ -118,7 +118,7 @@ def test_an_error_that_ends_the_program_is_printed_plainly_after_the_view(databa
     try:
         assert screen.end() == 69
         after = screen.written.rpartition(LEAVE)[2]
-        assert b"cannot be used" in after
+        assert b"does not exist" in after
         assert b"Traceback" not in screen.written
         assert_terminal_is_as_before(screen)
     finally:
