@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -104,6 +105,27 @@ class PooledConnection(Connection):
 
     def transaction(self, **options: Any) -> "asyncpg.transaction.Transaction":
         return _Transaction(self, **{"isolation": None, "readonly": False, "deferrable": False, **options})
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        with self._ending_wrecks():
+            return await super().execute(query, *args, timeout=timeout)
+
+    async def _execute(self, *arguments: Any, **options: Any) -> Any:
+        with self._ending_wrecks():
+            return await super()._execute(*arguments, **options)  # type: ignore[misc] # not public, so not in the stubs
+
+    @contextmanager
+    def _ending_wrecks(self) -> Iterator[None]:
+        """A server that dies in mid-operation can leave asyncpg waiting for the end of it: nobody else uses a pooled
+        connection, so one that says so is a wreck, which would be handed out again and again.
+        """
+        try:
+            yield
+        except asyncpg.InterfaceError as error:
+            if "another operation is in progress" not in str(error):
+                raise
+            self.terminate()
+            raise asyncpg.ConnectionDoesNotExistError("the connection was left in mid-operation") from error
 
     async def _cancel(self, *arguments: Any) -> None:
         """As asyncpg's, which tells the server that a statement was given up; whatever follows waits until it confirms.

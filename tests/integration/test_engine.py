@@ -242,11 +242,24 @@ async def test_a_mistake_of_ours_is_no_lost_connection(pool: Pool, statement: st
     assert not worth_retrying(caught.value)
 
 
-async def test_misuse_of_a_connection_is_no_lost_connection(pool: Pool) -> None:
-    async with pool.acquire() as connection:
-        with pytest.raises(asyncpg.InterfaceError, match="another operation") as caught:
-            await asyncio.gather(connection.execute("SELECT pg_sleep(0.1)"), connection.execute("SELECT 1"))
+async def test_misuse_of_a_connection_is_no_lost_connection(database: str) -> None:
+    connection = await connect(database)
+    with pytest.raises(asyncpg.InterfaceError, match="another operation") as caught:
+        await asyncio.gather(connection.execute("SELECT pg_sleep(0.1)"), connection.execute("SELECT 1"))
     assert not connection_lost(caught.value)
+    await connection.close()
+
+
+async def test_a_pooled_connection_that_is_stuck_in_an_operation_is_not_handed_out_again(pool: Pool) -> None:
+    """As a server that dies can leave one; made here by an operation that nobody ends."""
+    async with pool.acquire() as connection:
+        stuck = asyncio.create_task(connection.fetch("SELECT pg_sleep(600)"))
+        await asyncio.sleep(0.2)
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError) as caught:
+            await connection.fetchval("SELECT 1")
+        await asyncio.wait([stuck])
+    assert connection_lost(caught.value)
+    assert [await pool.fetchval("SELECT 1") for _ in range(3)] == [1, 1, 1]
 
 
 async def test_a_pool_that_was_closed_is_no_lost_connection(database: str) -> None:
