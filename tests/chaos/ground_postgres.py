@@ -16,6 +16,7 @@ from database.engine import FAILURES, connect
 from tests.chaos.server import Server
 
 OURS = "datname = current_database() AND application_name LIKE 'tradent%' AND pid <> pg_backend_pid()"
+LOCK = "LOCK TABLE llm_enhancement_tasks, llm_analysis_results, signals, market_data IN ACCESS EXCLUSIVE MODE"
 
 
 @asynccontextmanager
@@ -59,15 +60,16 @@ async def read_only(url: str) -> AsyncIterator[None]:
 async def locked(url: str) -> AsyncIterator[None]:
     """Somebody else holds the tables: every statement on them waits."""
     connection = await connect(url, application_name="chaos")
-    transaction = connection.transaction()
-    await transaction.start()
     try:
-        await connection.execute(
-            "LOCK TABLE llm_enhancement_tasks, llm_analysis_results, signals, market_data IN ACCESS EXCLUSIVE MODE"
-        )
+        while True:
+            await connection.execute("BEGIN")
+            try:
+                await connection.execute(LOCK)
+                break
+            except asyncpg.DeadlockDetectedError:  # of this and the daemon, PostgreSQL may choose either
+                await connection.execute("ROLLBACK")
         yield
     finally:
-        await transaction.rollback()
         await connection.close()
 
 

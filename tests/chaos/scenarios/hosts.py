@@ -33,7 +33,7 @@ ASK = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1] + '/
 
 
 async def run(stage: Stage) -> Row:
-    """All tasks are there before the first worker starts, so that there is always work."""
+    """All workers are there before the first task, so that each gets some: by quota, no two of them could take all."""
     url = await stage.database()
     with hosts(3) as made:
         if made is None:
@@ -42,7 +42,6 @@ async def run(stage: Stage) -> Row:
         async with reachable(made, url) as far_url, Watch(url) as watch:
             with server as base_url:
                 daemons = [_worker(stage, made, number, far_url, base_url) for number in range(3)]
-                await _fill(stage, daemons[STEADY], url)
                 wrong = await _trouble(stage, made, daemons, watch)
                 used = _stats(made, base_url)
         look = Look(url)
@@ -57,7 +56,7 @@ def _worker(stage: Stage, made: Hosts, number: int, url: str, base_url: str) -> 
     settings = market(url, base_url, seed=stage.seed, bars_a_second=1, batch_size=2, max_batch_signals=2)
     settings["llm"] |= {"fallback_models": [], "model": "openrouter/bench/model", "max_concurrency": 2}
     settings["llm"]["backends"]["openrouter"] |= {"requests_per_10_seconds": REQUESTS}
-    settings["trading"]["feed"] |= {"speed": "max", "bars": stage.scale(24, 600)}
+    settings["trading"]["feed"] |= {"speed": "max", "bars": stage.scale(60, 600)}
     settings["database"] |= {"connect_timeout_seconds": 2, "acquire_timeout_seconds": 2, "command_timeout_seconds": 3}
     folder = stage.folder / f"host-{number}"
     folder.mkdir()
@@ -75,17 +74,17 @@ async def _fill(stage: Stage, like: Daemon, url: str) -> None:
 
 async def _trouble(stage: Stage, made: Hosts, daemons: Sequence[Daemon], watch: Watch) -> list[str]:
     async with AsyncExitStack() as stack:
-        workers = [await stack.enter_async_context(daemon.start("--role", "worker")) for daemon in daemons]
         look = Look(watch.url)
-        await look.until(HELD.replace("count(*)", "count(*) > 0"))
-        async with _cut_off(made):
-            await asyncio.sleep(stage.scale(2, 150))
+        workers = [await stack.enter_async_context(daemon.start("--role", "worker")) for daemon in daemons]
+        for worker in workers:
+            await worker.said("signals are rated by")
+        await _fill(stage, daemons[STEADY], watch.url)
         await workers[FROZEN].said("fault point replied")
         held = await look.value(HELD)
+        async with _cut_off(made):
+            await asyncio.sleep(stage.scale(2, 150))
         await _outlive_the_lease(stage, look)
-        since = await watch.newest()
         workers[FROZEN].send(signal.SIGCONT)
-        await watch.rating(since)
         await look.until(UNFINISHED, limit_s=stage.scale(90, 600))
         wrong = [what for worker in workers for what in await stop(worker)]
     return wrong + ([] if held else ["the frozen worker held no task"])
