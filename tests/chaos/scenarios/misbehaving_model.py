@@ -24,7 +24,7 @@ async def run(stage: Stage) -> Row:
     Four models stand behind one another, since each that fails is left alone for a while, and rules behind them all.
     """
     url = await stage.database()
-    with model_server(stage.seed, share=0.3, hang_s=4.0, good_until=stage.scale(100, 15_000)) as base_url:
+    with model_server(stage.seed, share=0.3, hang_s=4.0, good_until=stage.scale(100, 25_000)) as base_url:
         bars_a_second = stage.scale(120, 400)
         fallbacks = [*(f"openrouter/{name}" for name in NAMES[1:]), "rules/baseline"]
         settings = market(
