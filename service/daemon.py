@@ -15,10 +15,10 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.ending import everything_done, first_cause, stop_signals
+from service.http.server import HttpServer, all_routes
 from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
 from service.settings import Settings
-from service.status import StatusServer
 from service.store_room import StoreRoom, open_store_room
 from service.tally import Tally
 from service.trading_side import TradingSide
@@ -67,7 +67,7 @@ class Daemon:
         self.trading: TradingSide | None = None
         self.rating: RatingSide | None = None
         self.exporter: LLMCSVExporter | None = None
-        self.status: StatusServer | None = None
+        self.status: HttpServer | None = None
         self.room: StoreRoom | None = None
         self.unfinished: Mapping[str, int] = {}
         self.queue_unseen = False
@@ -172,7 +172,7 @@ class Daemon:
     async def _start_status(self) -> None:
         if self.status is None:
             service = self.settings.service
-            self.status = StatusServer(service.host, service.port, self.vitals)
+            self.status = HttpServer(service.host, service.port, all_routes(self))
             await self.status.start()
 
     async def _stop_status(self) -> None:

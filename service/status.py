@@ -1,60 +1,12 @@
-"""The status endpoint: how the daemon does, as JSON, on the loopback."""
-
-import errno
-import logging
-from collections.abc import Callable
-from typing import Any
+"""Asking the running daemon how it does."""
 
 import aiohttp
 import orjson
-from aiohttp import web
 
 from trading.errors import TradentError
 
-log = logging.getLogger(__name__)
-
 MOST_BYTES = 4 << 20
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-class StatusServer:
-    """Answers `GET /status`. A port that is taken costs the endpoint, not the daemon."""
-
-    def __init__(self, host: str, port: int, vitals: Callable[[], dict[str, Any]]) -> None:
-        self._host = host
-        self._port = port
-        self._vitals = vitals
-        self._runner: web.AppRunner | None = None
-        self.url: str | None = None
-
-    async def start(self) -> None:
-        """Listen; says so when it cannot."""
-        app = web.Application()
-        app.router.add_get("/status", self._status)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, self._host, self._port)
-            await site.start()
-        except OSError as error:
-            await runner.cleanup()
-            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
-            log.warning(f"`status` is not answered on {self._host}:{self._port}: {reason}; set service.port to another")
-            return
-        self._runner = runner
-        port = runner.addresses[0][1]
-        self.url = f"http://{_in_url(self._host)}:{port}"
-        log.info(f"`status` is answered at {self.url}")
-
-    async def stop(self) -> None:
-        """Stop listening."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def _status(self, request: web.Request) -> web.Response:
-        body = orjson.dumps(self._vitals(), default=str, option=orjson.OPT_NON_STR_KEYS)
-        return web.Response(body=body, content_type="application/json")
 
 
 async def fetch_status(host: str, port: int) -> bytes:
@@ -63,7 +15,7 @@ async def fetch_status(host: str, port: int) -> bytes:
         raise TradentError(
             "service.port is 0, so the daemon took a free port, which its log names; ask with --set service.port=PORT"
         )
-    address = f"http://{_in_url(_ANYWHERE.get(host, host))}:{port}/status"
+    address = f"http://{in_url(_ANYWHERE.get(host, host))}:{port}/status"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
@@ -93,5 +45,6 @@ def require_ours(answer: bytes) -> None:
         raise TradentError("what answers there is no Tradent daemon; set service.port to the daemon's")
 
 
-def _in_url(host: str) -> str:
+def in_url(host: str) -> str:
+    """A host as a URL has it."""
     return f"[{host}]" if ":" in host else host

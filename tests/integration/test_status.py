@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import io
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -15,8 +16,10 @@ from rich.console import Console
 
 from database.settings import DatabaseSettings
 from service.daemon import Daemon, Role
+from service.http import vitals
+from service.http.server import HttpServer
 from service.settings import ServiceSettings, Settings
-from service.status import StatusServer, fetch_status
+from service.status import fetch_status
 from service.view import show_status
 from tests.postgres import make_folder
 from trading.errors import TradentError
@@ -44,6 +47,11 @@ async def running(database: str, monkeypatch: pytest.MonkeyPatch, request: pytes
     yield daemon
     daemon.request_stop()
     await task
+
+
+def server_of(answer: Mapping[str, object], host: str = "127.0.0.1", port: int = 0) -> HttpServer:
+    """A server whose vitals are these."""
+    return HttpServer(host, port, vitals.routes(cast(Daemon, SimpleNamespace(vitals=lambda: answer))))
 
 
 async def ask(daemon: Daemon) -> bytes:
@@ -115,7 +123,7 @@ async def test_status_is_found_wherever_it_listens(host: str) -> None:
     """An address that means anywhere is asked on this machine, and IPv6 is written as URLs want it."""
     if ":" in host and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    server = StatusServer(host, 0, lambda: {"version": "1", "text": "ok"})
+    server = server_of({"version": "1", "text": "ok"}, host)
     await server.start()
     try:
         assert server.url is not None
@@ -135,7 +143,7 @@ async def test_a_taken_port_costs_the_endpoint_only(caplog: pytest.LogCaptureFix
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
-    server = StatusServer("127.0.0.1", port, dict)
+    server = server_of({}, port=port)
     await server.start()
     try:
         assert server.url is None
@@ -148,7 +156,7 @@ async def test_a_taken_port_costs_the_endpoint_only(caplog: pytest.LogCaptureFix
 
 
 async def test_nothing_else_is_answered() -> None:
-    server = StatusServer("127.0.0.1", 0, dict)
+    server = server_of({})
     await server.start()
     try:
         async with aiohttp.ClientSession() as session:

@@ -1,0 +1,61 @@
+"""The HTTP server of the daemon: its parts under one address, on the loopback."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from service.http import vitals
+from service.status import in_url
+
+if TYPE_CHECKING:
+    from service.daemon import Daemon
+
+log = logging.getLogger(__name__)
+
+PARTS = (vitals,)
+
+
+def all_routes(daemon: Daemon) -> list[web.RouteDef]:
+    """What every part answers."""
+    return [route for part in PARTS for route in part.routes(daemon)]
+
+
+class HttpServer:
+    """Answers `routes`. A port that is taken costs the server, not the daemon."""
+
+    def __init__(self, host: str, port: int, routes: Iterable[web.RouteDef]) -> None:
+        self._host = host
+        self._port = port
+        self._routes = routes
+        self._runner: web.AppRunner | None = None
+        self.url: str | None = None
+
+    async def start(self) -> None:
+        """Listen; says so when it cannot."""
+        app = web.Application()
+        app.router.add_routes(self._routes)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port)
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+            log.warning(f"`status` is not answered on {self._host}:{self._port}: {reason}; set service.port to another")
+            return
+        self._runner = runner
+        port = runner.addresses[0][1]
+        self.url = f"http://{in_url(self._host)}:{port}"
+        log.info(f"`status` is answered at {self.url}")
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
