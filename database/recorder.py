@@ -50,23 +50,26 @@ WITH given AS MATERIALIZED (
     INSERT INTO market_data (source, symbol, timeframe, open_time, close_time, open, high, low, close, volume,
                              indicators, received_at)
     SELECT source, symbol, timeframe, open_time, close_time, open, high, low, close, volume, indicators,
-           now() - greatest($5 - received_at, interval '0')
+           now() - greatest($6 - received_at, interval '0')
     FROM placed WHERE before IS NULL OR open_time > before ORDER BY place
     ON CONFLICT (source, symbol, timeframe, open_time) DO NOTHING
     RETURNING 1
 ), stored AS (
     INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, snapshot,
                          created_at)
-    SELECT s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price, s.snapshot,
-           now() - greatest($5 - s.created_at, interval '0')
-    FROM json_to_recordset($2::json) AS s(
-        id uuid, source text, symbol text, timeframe text, close_time timestamptz, strategy text, side text,
-        strength float8, price numeric, snapshot jsonb, created_at timestamptz)
+    SELECT s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price,
+           s.snapshot::jsonb, now() - greatest($6 - s.created_at, interval '0')
+    FROM ROWS FROM (
+        json_to_recordset($2::json) AS (
+            id uuid, source text, symbol text, timeframe text, close_time timestamptz, strategy text, side text,
+            strength float8, price numeric, created_at timestamptz),
+        unnest($3::text[])
+    ) AS s(id, source, symbol, timeframe, close_time, strategy, side, strength, price, created_at, snapshot)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at
 ), tasks AS (
     INSERT INTO llm_enhancement_tasks (signal_id, created_at, run_at, expires_at)
-    SELECT id, created_at, created_at, created_at + $3::interval FROM stored WHERE $4
+    SELECT id, created_at, created_at, created_at + $4::interval FROM stored WHERE $5
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM bars) AS bars, (SELECT count(*) FROM stored) AS signals,
@@ -75,11 +78,11 @@ SELECT (SELECT count(*) FROM bars) AS bars, (SELECT count(*) FROM stored) AS sig
            SELECT bar.open_time FROM market_data bar
            WHERE (bar.source, bar.symbol, bar.timeframe, bar.open_time)
                = (placed.source, placed.symbol, placed.timeframe, placed.open_time)) IS NULL) AS late,
-       CASE WHEN $4 AND EXISTS (SELECT FROM stored) THEN pg_notify('tradent_tasks', '') END
+       CASE WHEN $5 AND EXISTS (SELECT FROM stored) THEN pg_notify('tradent_tasks', '') END
 """
-"""Stores bars ($1) and signals ($2), with a task each that expires after $3 where $4 says so.
+"""Stores bars ($1) and signals ($2) with their snapshots ($3), and a task each that expires after $4 where $5 says so.
 
-`$5` is now on the clock that the records were stamped with. Only ages come from it: what is stored is on PostgreSQL's
+`$6` is now on the clock that the records were stamped with. Only ages come from it: what is stored is on PostgreSQL's
 clock. `newest` looks no further back than what is given, so that of a partitioned table only its end is read;
 and nothing of it is a join with a table, which a plan made while that was empty would have read from end to end.
 """
@@ -238,16 +241,18 @@ class Recorder:
                 return
 
     async def _send(self, payloads: list[bytes]) -> None:
-        bars, signals, bar_count, signal_count = split_records(payloads)
+        given = split_records(payloads)
         passing("before-shipping")
-        row = await self._pool.fetchrow(SHIP, bars, signals, self._ttl, self._rate, self._clock.now())
+        row = await self._pool.fetchrow(
+            SHIP, given.bars, given.signals, given.snapshots, self._ttl, self._rate, self._clock.now()
+        )
         passing("shipped")
         if row is None:
             raise TradentError("PostgreSQL gave no answer to an insert")
         self.shipped.bars += row["bars"]
         self.shipped.signals += row["signals"]
         self.shipped.late += row["late"]
-        self.shipped.already_there += bar_count + signal_count - row["bars"] - row["signals"] - row["late"]
+        self.shipped.already_there += given.bar_count + given.signal_count - row["bars"] - row["signals"] - row["late"]
         if row["late"]:
             log.warning(
                 "bars older than the newest of their stream are not stored",

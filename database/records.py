@@ -7,6 +7,7 @@ feed said. PostgreSQL's text holds no NUL: it is written as U+2400.
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,8 @@ import orjson
 
 from trading.model import Bar, Side, Signal, Snapshot
 
+_SNAPSHOT = b',"snapshot":'
+_AFTER_SNAPSHOT = b',"created_at":'
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _CONTENT = (
     asyncpg.DataError,
@@ -33,16 +36,47 @@ def encode_record(
     return b"\n".join(lines)
 
 
-def split_records(records: Iterable[bytes]) -> tuple[str, str, int, int]:
-    """The bars and the signals of many records as two JSON arrays, with the count of each."""
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The bars and the signals of many records, as two JSON arrays. The snapshots come beside their signals, in order,
+    as PostgreSQL would else read through each of them three times; None where a line has none.
+    """
+
+    bars: str
+    signals: str
+    snapshots: list[str | None]
+    bar_count: int
+
+    @property
+    def signal_count(self) -> int:
+        """How many signals there are."""
+        return len(self.snapshots)
+
+
+def split_records(records: Iterable[bytes]) -> Split:
+    """What a statement is given of many records."""
     bars: list[bytes] = []
     signals: list[bytes] = []
+    snapshots: list[str | None] = []
     for record in records:
         first, *rest = record.split(b"\n")
         if first != b"null":
             bars.append(first)
-        signals.extend(rest)
-    return json_array(bars), json_array(signals), len(bars), len(signals)
+        for line in rest:
+            signal, snapshot = _without_snapshot(line)
+            signals.append(signal)
+            snapshots.append(snapshot)
+    return Split(json_array(bars), json_array(signals), snapshots, len(bars))
+
+
+def _without_snapshot(line: bytes) -> tuple[bytes, str | None]:
+    """A signal's line, and its snapshot apart. Within a text of it a quotation mark is escaped, so none looks like the
+    key; and after the snapshot comes only `created_at`.
+    """
+    start, end = line.find(_SNAPSHOT), line.rfind(_AFTER_SNAPSHOT)
+    if not 0 <= start < end:
+        return line, None
+    return line[:start] + line[end:], line[start + len(_SNAPSHOT) : end].decode()
 
 
 def lane_of(record: bytes, lanes: int) -> int:

@@ -439,7 +439,7 @@ async def test_shipping_never_reads_a_table_from_end_to_end(pool: asyncpg.Pool) 
     """Its plan may be made once, on the tables of the first day, and serves for months."""
     async with pool.acquire() as connection:
         await connection.execute("SET plan_cache_mode = force_generic_plan")
-        await connection.execute(f"PREPARE ship (json, json, interval, boolean, timestamptz) AS {SHIP}")
-        plan = await connection.fetch("EXPLAIN EXECUTE ship('[]', '[]', NULL, true, now())")
+        await connection.execute(f"PREPARE ship (json, json, text[], interval, boolean, timestamptz) AS {SHIP}")
+        plan = await connection.fetch("EXPLAIN EXECUTE ship('[]', '[]', '{}', NULL, true, now())")
     assert not [row[0] for row in plan if "Seq Scan" in row[0]]
     assert any("Index Only Scan" in row[0] for row in plan)

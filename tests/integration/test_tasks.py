@@ -49,8 +49,8 @@ async def put(pool: asyncpg.Pool, count: int, ttl: timedelta | None = None) -> l
     """`count` signals with a task each, due now; their ids in order."""
     signals = [make_signal(n) for n in range(count)]
     record = encode_record(None, {}, signals, CLOCK.now() - timedelta(seconds=1))
-    _, rows, _, _ = split_records([record])
-    await pool.fetchrow(SHIP, "[]", rows, ttl, True, CLOCK.now())
+    given = split_records([record])
+    await pool.fetchrow(SHIP, "[]", given.signals, given.snapshots, ttl, True, CLOCK.now())
     return [signal.id for signal in signals]
 
 

@@ -69,5 +69,5 @@ def test_no_possible_bar_breaks_the_loop(seed: int) -> None:
             loop.handle(good)
     assert len(recorder.records) == loop.counts.bars == 100
     assert loop.counts.strategy_errors == 0
-    _, _, bars, signals = split_records(recorder.records)
-    assert (bars, signals) == (loop.counts.bars, loop.counts.signals)
+    split = split_records(recorder.records)
+    assert (split.bar_count, split.signal_count) == (loop.counts.bars, loop.counts.signals)

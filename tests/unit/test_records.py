@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from database.records import decode_signal, encode_record, json_array, json_line, lane_of, received_at, split_records
 from tests.marketdata import START, make_bar, make_signal
-from trading.model import Signal
+from trading.model import Signal, Snapshot
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -70,11 +70,23 @@ def test_records_split_into_bars_and_signals() -> None:
         encode_record(make_bar(1), {}, [make_signal(1), make_signal(1, strategy="other")], START),
         encode_record(None, {}, [make_signal(2)], START),
     ]
-    bars, signals, bar_count, signal_count = split_records(records)
-    assert (bar_count, signal_count) == (2, 3)
-    assert [bar["open_time"] for bar in orjson.loads(bars)] == [f"2026-01-05T09:0{n}:00+00:00" for n in (0, 1)]
-    assert [signal["strategy"] for signal in orjson.loads(signals)] == ["ma_cross", "other", "ma_cross"]
+    split = split_records(records)
+    assert (split.bar_count, split.signal_count) == (2, 3)
+    assert [bar["open_time"] for bar in orjson.loads(split.bars)] == [f"2026-01-05T09:0{n}:00+00:00" for n in (0, 1)]
+    assert [signal["strategy"] for signal in orjson.loads(split.signals)] == ["ma_cross", "other", "ma_cross"]
+    assert all(snapshot is not None and "bars" in orjson.loads(snapshot) for snapshot in split.snapshots)
     assert json_array([]) == "[]"
+
+
+@pytest.mark.parametrize("text", ['","snapshot":', ',"created_at":', '"', "\\", '\\","snapshot":{}', "snapshot"])
+def test_a_snapshot_is_told_from_text_that_looks_like_one(text: str) -> None:
+    signal = replace(make_signal(1), strategy=text, symbol=text, snapshot=Snapshot({text: 1.5, "created_at": None}, ()))
+    split = split_records([encode_record(None, {}, [signal], START)])
+    (line,) = orjson.loads(split.signals)
+    assert (line["strategy"], line["symbol"], line["created_at"]) == (text, text, "2026-01-05T09:00:00+00:00")
+    assert [orjson.loads(snapshot or "") for snapshot in split.snapshots] == [
+        {"indicators": {text: 1.5, "created_at": None}, "bars": []}
+    ]
 
 
 @given(symbol=st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(['"', ",", "\\", "\0"])))
