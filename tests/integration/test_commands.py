@@ -3,7 +3,7 @@
 import pytest
 
 from database.settings import DatabaseSettings
-from service.commands import secrets_of
+from service.secrets import secrets_of
 from service.settings import Settings
 from service.store_room import open_store_room, reach_database, without_password
 from trading.errors import StorageError

@@ -5,7 +5,7 @@ import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from service.cli import EXIT_UNAVAILABLE
+from service.exit_codes import UNAVAILABLE
 from tests.chaos.expected import Found, compare, expected
 from tests.chaos.market import bars_so_far, market, through
 from tests.chaos.model_server import KEYS, model_server
@@ -38,7 +38,7 @@ class Place:
         if self.process.status is None:
             self.process.send(number)
         status = await self.process.ended()
-        assert status in (0, -number, EXIT_UNAVAILABLE), f"it ended with {status}:\n{self.process.log[-2000:]}"
+        assert status in (0, -number, UNAVAILABLE), f"it ended with {status}:\n{self.process.log[-2000:]}"
 
     async def live(self, watch: Watch) -> None:
         """Start it."""

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-from service.cli import EXIT_UNFINISHED
+from service.exit_codes import UNFINISHED
 from tests.chaos.market import finish, market
 from tests.chaos.model_server import KEYS, model_server
 from tests.chaos.server import Server
@@ -31,5 +31,5 @@ async def run(stage: Stage) -> Row:
                 running.send(signal.SIGTERM)
                 status = await running.ended(30)
             found = await finish(daemon, Look(url))
-    wrong = [] if status in (0, EXIT_UNFINISHED) else [f"the daemon ended with {status}"]
+    wrong = [] if status in (0, UNFINISHED) else [f"the daemon ended with {status}"]
     return Row.of("kill -9 of PostgreSQL under load", kills, found, watch, wrong=wrong)

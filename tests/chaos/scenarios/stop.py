@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import model_server as quick
-from service.cli import EXIT_UNAVAILABLE
-from service.cli import EXIT_UNFINISHED as UNFINISHED
+from service.exit_codes import UNAVAILABLE, UNFINISHED
 from tests.chaos.disks import fill, small_disk
 from tests.chaos.market import finish, market, through
 from tests.chaos.model_server import KEYS, model_server
@@ -132,7 +131,7 @@ async def during_start_frozen(place: Place) -> None:
             began = time.monotonic()
             running.send(signal.SIGTERM)
             status = await running.ended(GRACE_S + SLOW_MACHINE_S)
-            if status not in (0, -signal.SIGTERM, EXIT_UNAVAILABLE):
+            if status not in (0, -signal.SIGTERM, UNAVAILABLE):
                 place.wrong.append(f"during the start, frozen: it ended with {status}")
             if place.stage.full and time.monotonic() - began > GRACE_S + SPARE_S:
                 place.wrong.append(f"during the start, frozen: it took {time.monotonic() - began:.1f} s to end")

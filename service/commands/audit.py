@@ -1,5 +1,7 @@
-"""`audit verify`: whether the calls that were kept are those that were made."""
+"""`audit verify`: whether the calls that were kept are those that were made; 1 where they are not."""
 
+import argparse
+import asyncio
 import sys
 from pathlib import Path
 
@@ -7,12 +9,23 @@ from database.audit import verify
 from database.engine import create_pool
 from database.migrate import require_current
 from llm_integration.audit_file import verify_file
+from service import exit_codes
+from service.commands.command import Command, Given
 from service.settings import Settings
 from service.store_room import reach_database
 
 
-async def verify_trail(settings: Settings, file: Path | None) -> int:
-    """Print what was found in the database, or in an audit file; 1 where something is wrong."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="an audit file in place of the database")
+
+
+def _do(given: Given) -> int:
+    return asyncio.run(_verify(given.settings("WARNING"), given.file))
+
+
+async def _verify(settings: Settings, file: Path | None) -> int:
+    """Print what was found in the database, or in an audit file."""
     if file is not None:
         calls, faults = verify_file(file)
         found = f"{file}: {calls} calls"
@@ -31,4 +44,7 @@ async def verify_trail(settings: Settings, file: Path | None) -> int:
     for fault in faults:
         sys.stdout.write(f"FAIL  {fault}\n")
     sys.stdout.write(f"{'FAIL' if faults else 'ok  '}  {found}\n")
-    return 1 if faults else 0
+    return exit_codes.FAILED if faults else exit_codes.OK
+
+
+COMMAND = Command("see whether the calls that were kept are those that were made", _do, _options)

@@ -1,5 +1,6 @@
-"""`tradent export`: bring the CSV files level with the database, compare the two, make the files again."""
+"""`export`: bring the CSV files level with the database, compare the two, or make the files again."""
 
+import argparse
 import asyncio
 import contextlib
 import sys
@@ -13,12 +14,24 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.csv_files import DirectoryHeld
 from llm_integration.csv_rows import bars_layout, signals_layout
 from llm_integration.csv_verify import CsvVerifier
+from service import exit_codes
+from service.commands.command import Command, Given
 from service.settings import Settings
 from service.store_room import reach_database
 
 
-def export_files(settings: Settings, action: str | None) -> int:
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["verify", "rebuild"],
+        help="verify: compare every row with the database; rebuild: make the files again from it",
+    )
+
+
+def _do(given: Given) -> int:
     """Bring the files level; `rebuild` makes them again before, `verify` only compares, and 1 says that they differ."""
+    settings, action = given.settings("WARNING"), given.action
     return asyncio.run(_verify(settings) if action == "verify" else _export(settings, rebuild=action == "rebuild"))
 
 
@@ -49,7 +62,7 @@ async def _export(settings: Settings, *, rebuild: bool) -> int:
                 sys.stdout.write(f", {facts.closed} closed before it\n" if facts.closed else "\n")
         finally:
             exporter.close()
-    return 0
+    return exit_codes.OK
 
 
 def _exporter(llm: LLMConfig, source: PostgresExportSource) -> LLMCSVExporter:
@@ -68,4 +81,7 @@ async def _verify(settings: Settings) -> int:
             rows += finding.rows
             same = same and finding.fault is None
     sys.stdout.write(f"{rows} rows compared, {'all as in the database' if same else 'not all as in the database'}\n")
-    return 0 if same else 1
+    return exit_codes.OK if same else exit_codes.FAILED
+
+
+COMMAND = Command("bring the CSV files up to date, compare them with the database, or make them again", _do, _options)

@@ -1,0 +1,26 @@
+"""`check`: what works and what does not; 1 when something does not."""
+
+import argparse
+import asyncio
+
+from service.check import check_backends, check_everything
+from service.commands.command import Command, Given
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backends", action="store_true", help="ask the models that cost nothing, and measure them")
+    parser.add_argument("--paid", action="store_true", help="with --backends: ask those that cost money, too")
+    parser.add_argument("--json", action="store_true", help="with --backends: what was found as JSON")
+    parser.set_defaults(refuse=parser.error)
+
+
+def _do(given: Given) -> int:
+    if (given.paid or given.json) and not given.backends:
+        given.refuse("--paid and --json belong to check --backends")
+    settings = given.settings("ERROR")
+    if given.backends:
+        return asyncio.run(check_backends(settings, paid=given.paid, as_json=given.json))
+    return asyncio.run(check_everything(settings))
+
+
+COMMAND = Command("look at settings, database, migrations and models, and say what was found", _do, _options)

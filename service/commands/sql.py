@@ -1,0 +1,49 @@
+"""`sql`: psql on the database, its URL, or where PostgreSQL's programs lie."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from database.backup import program
+from database.embedded import EmbeddedPostgres
+from service import exit_codes
+from service.commands.command import Command, Given
+from service.ending import stop_signals
+from service.settings import Settings
+from service.store_room import reach_database, without_password
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--programs", action="store_true", help="only print where psql and pg_dump lie")
+    parser.add_argument("--print", action="store_true", help="only print the URL, password included")
+
+
+def _do(given: Given) -> int:
+    settings = given.settings("WARNING")
+    if given.programs:
+        sys.stdout.write(f"{Path(program('psql')).parent}\n")
+        return exit_codes.OK
+    return asyncio.run(_sql(settings, only_print=given.print))
+
+
+async def _sql(settings: Settings, *, only_print: bool) -> int:
+    async with reach_database(settings.database) as url:
+        if only_print:
+            tcp = EmbeddedPostgres(settings.database.data_directory).tcp_url if settings.database.embedded else None
+            sys.stdout.write(f"{tcp or url}\n")  # by TCP, as not every program knows Unix sockets
+            return exit_codes.OK
+        psql = program("psql")
+        address, password = without_password(url)
+        environment = os.environ if password is None else {**os.environ, "PGPASSWORD": password}
+        with stop_signals(_leave_to_psql):
+            process = await asyncio.create_subprocess_exec(psql, address, env=environment)
+            return await process.wait()
+
+
+def _leave_to_psql() -> None:
+    """Ctrl-C ends a query, not psql."""
+
+
+COMMAND = Command("open psql on the database, or print its URL", _do, _options)
