@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service import exit_codes
-from service.commands import audit, backup, check, export, restore, run, sql, status, version
-from service.commands.command import Command, Given
+from service.commands import audit, backup, check, completion, export, restore, run, sql, status, version
+from service.commands.command import Command, Given, takes_file
 from service.safe_text import escaped
 from service.streams import silence
 from service.version import VERSION
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     "audit": audit.COMMAND,
     "backup": backup.COMMAND,
     "restore": restore.COMMAND,
+    "completion": completion.COMMAND,
     "version": version.COMMAND,
 }
 STATUSES = {
@@ -34,7 +35,8 @@ STATUSES = {
 
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the command line says, and return the exit status: those of `service.exit_codes`, 2 for wrong usage."""
-    given = command_line().parse_args(_with_default(arguments), namespace=Given())
+    parser = command_line()
+    given = parser.parse_args(_with_default(arguments), namespace=Given(parser=parser))
     try:
         status = COMMANDS[given.command].do(given)
         sys.stdout.flush()
@@ -58,7 +60,11 @@ def run_command(arguments: Sequence[str]) -> int:
 def command_line() -> argparse.ArgumentParser:
     """The parser of all commands."""
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--config", type=Path, default=Path("config.json"), metavar="FILE", help="the settings file")
+    takes_file(
+        shared.add_argument(
+            "--config", type=Path, default=Path("config.json"), metavar="FILE", help="the settings file"
+        )
+    )
     shared.add_argument(
         "--set",
         action="append",

@@ -10,14 +10,14 @@ from database.engine import create_pool
 from database.migrate import require_current
 from llm_integration.audit_file import verify_file
 from service import exit_codes
-from service.commands.command import Command, Given
+from service.commands.command import Command, Given, takes_file
 from service.settings import Settings
 from service.store_room import reach_database
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="an audit file in place of the database")
+    takes_file(parser.add_argument("--file", type=Path, metavar="FILE", help="an audit file, not the database"))
 
 
 def _do(given: Given) -> int:

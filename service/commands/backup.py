@@ -7,7 +7,7 @@ from pathlib import Path
 
 from database.backup import Address, Content, back_up
 from service import exit_codes
-from service.commands.command import Command, Given
+from service.commands.command import Command, Given, takes_file
 from service.settings import Settings
 from service.store_room import reach_database, without_password
 
@@ -15,7 +15,7 @@ NAMES = {"market_data": "bars", "signals": "signals", "llm_analysis_results": "r
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; it must not be there yet")
+    takes_file(parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; not there yet"))
 
 
 def _do(given: Given) -> int:

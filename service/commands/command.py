@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import shtab
+
 from service.logs import set_up_logging
 from service.secrets import secrets_of
 from service.settings import Settings
@@ -13,7 +15,7 @@ from trading.errors import SettingsError
 
 
 class Given(argparse.Namespace):
-    """What stands on the command line."""
+    """What stands on the command line, and `parser`, which has read it."""
 
     def settings(self, log_level: str | None = None) -> Settings:
         """The settings it names; with a level, warnings of what the command uses are logged from then on."""
@@ -42,6 +44,11 @@ class Command:
     do: Callable[[Given], int]
     options: Callable[[argparse.ArgumentParser], None] = no_options
     has_settings: bool = True
+
+
+def takes_file(argument: argparse.Action) -> None:
+    """A shell completes the names of files here."""
+    argument.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 def add_json(parser: argparse.ArgumentParser, about: str = "the same as JSON, for programs") -> None:

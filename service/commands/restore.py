@@ -9,13 +9,13 @@ from database.backup import restore
 from database.journal_files import SUFFIX
 from service import exit_codes
 from service.commands.backup import address, told
-from service.commands.command import Command, Given
+from service.commands.command import Command, Given, takes_file
 from service.settings import Settings
 from service.store_room import reach_database
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` or pg_dump wrote")
+    takes_file(parser.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` or pg_dump wrote"))
 
 
 def _do(given: Given) -> int:
