@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llm_integration.model import Result
 from service.safe_text import visible
 from service.version import VERSION
+from trading.feeds.base import FeedState, LiveFeed
 from trading.feeds.simulated import SOURCE as SIMULATED
 from trading.model import Signal
 
@@ -64,8 +65,10 @@ def _feed(daemon: Daemon) -> dict[str, Any]:
         "bars": loop.counts.bars,
         "signals": loop.counts.signals,
         "dropped": loop.counts.dropped,
+        "old": loop.counts.old,
         "strategy_errors": loop.counts.strategy_errors,
         "guard": {cause.value: count for cause, count in loop.guard.counts.items()},
+        "live": _live(trading.feed.state) if isinstance(trading.feed, LiveFeed) else None,
         "streams": [
             {
                 "symbol": visible(stream.symbol),
@@ -77,6 +80,18 @@ def _feed(daemon: Daemon) -> dict[str, Any]:
             }
             for stream, seen in daemon.tally.streams.items()
         ],
+    }
+
+
+def _live(state: FeedState) -> dict[str, Any]:
+    """How the exchange does; None in the vitals for feeds that have no state."""
+    offset_s = state.clock_offset_s
+    return {
+        "connected": state.connected,
+        "heard_at": state.heard_at,
+        "trouble": None if state.trouble is None else visible(state.trouble),
+        "clock_offset_s": None if offset_s is None else round(offset_s, 3),
+        "counts": dict(state.counts),
     }
 
 

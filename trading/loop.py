@@ -8,7 +8,7 @@ from typing import Protocol
 
 from trading.clock import Clock
 from trading.errors import JournalFull
-from trading.feeds.base import Feed
+from trading.feeds.base import Feed, LiveFeed
 from trading.feeds.guard import BarGuard
 from trading.indicators import IndicatorSet
 from trading.model import Bar, Side, Signal, Stream
@@ -45,10 +45,11 @@ class BarTaker(Protocol):
 
 @dataclass(slots=True)
 class LoopCounts:
-    """What the loop has handled since it started."""
+    """What the loop has handled since it started; no signals were made of bars that came too `old`."""
 
     bars: int = 0
     signals: int = 0
+    old: int = 0
     dropped: int = 0
     strategy_errors: int = 0
 
@@ -76,6 +77,7 @@ class TradingLoop:
         self.counts = LoopCounts()
         self.guard = BarGuard(after, clock)
         self._feed = feed
+        self._live = feed if isinstance(feed, LiveFeed) else None
         self._strategies = strategies
         self._indicators = tuple(indicators)
         self._lookback = lookback
@@ -119,7 +121,7 @@ class TradingLoop:
         if window is None:
             window = self._windows[stream] = self._new_window()
         window.push(bar)
-        signals = self._signals(bar, window)
+        signals = self._signals(bar, window) if self._is_new(bar) else ()
         self.counts.bars += 1
         self.counts.signals += len(signals)
         self._hand_on(bar, window, signals)
@@ -141,6 +143,12 @@ class TradingLoop:
         if self._store is not None:
             for signal in signals:
                 self._store.add(signal)
+
+    def _is_new(self, bar: Bar) -> bool:
+        if self._live is None or self._live.is_new(bar):
+            return True
+        self.counts.old += 1
+        return False
 
     def _signals(self, bar: Bar, window: BarWindow) -> list[Signal]:
         found = [(strategy, event) for strategy in self._strategies if (event := self._evaluate(strategy, window))]

@@ -10,11 +10,13 @@ from database.records import encode_record, split_records
 from llm_integration.config import LLMConfig
 from service.prompts import shown_indicators
 from tests.fake_clock import FakeClock
+from trading.feeds.base import FeedState
 from trading.feeds.guard import LEAST_PRICE, MOST_PRICE, MOST_VOLUME
 from trading.loop import TradingLoop
-from trading.model import Bar, Signal, Stream
+from trading.model import Bar, Side, Signal, Stream
 from trading.settings import TradingSettings
 from trading.strategies import build_strategies
+from trading.strategies.base import Event, View
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 STRATEGIES = build_strategies(TradingSettings().strategies)
@@ -71,3 +73,34 @@ def test_no_possible_bar_breaks_the_loop(seed: int) -> None:
     assert loop.counts.strategy_errors == 0
     split = split_records(recorder.records)
     assert (split.bar_count, split.signal_count) == (loop.counts.bars, loop.counts.signals)
+
+
+class Past(Nothing):
+    """A live feed to which bars of the first half hour are too old to act on."""
+
+    state = FeedState(True, None, None, None, {})
+
+    def is_new(self, bar: Bar) -> bool:
+        return bar.open_time >= START + timedelta(minutes=30)
+
+
+class Every:
+    """A strategy that finds a signal on every bar, with what it was shown."""
+
+    name, indicators, history = "every", ("sma_2",), 1
+
+    def evaluate(self, view: View) -> Event | None:
+        return Event(Side.LONG, 1.0)
+
+
+def test_old_bars_of_a_live_feed_are_stored_and_known_to_the_indicators_and_make_no_signal() -> None:
+    recorder = Kept()
+    loop = TradingLoop(Past(), [Every()], ["sma_2"], 20, recorder, None, FakeClock())
+    signals = [
+        signal
+        for minute in range(40)
+        for signal in loop.handle(Bar("X", "1m", START + timedelta(minutes=minute), 2, 3, 1, minute + 1, 1, "test"))
+    ]
+    assert [signal.close_time for signal in signals] == [START + timedelta(minutes=m + 1) for m in range(30, 40)]
+    assert signals[0].snapshot.indicators["sma_2"] == 30.5
+    assert (len(recorder.records), loop.counts.bars, loop.counts.old) == (40, 40, 30)

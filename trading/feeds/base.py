@@ -1,8 +1,9 @@
 """What the loop asks of a feed."""
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trading.model import Bar, Stream
 
@@ -11,7 +12,8 @@ class Feed(Protocol):
     """A source of closed bars.
 
     `source` is what its bars call themselves. `waits` is True where the feed can be held up without losing bars
-    (files, simulations): the loop then waits for room in the journal instead of dropping.
+    (files, simulations, exchanges that can be asked for the past): the loop then waits for room in the journal instead
+    of dropping.
     """
 
     source: str
@@ -25,4 +27,36 @@ class Feed(Protocol):
 
     async def close(self) -> None:
         """Let go of files and connections; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """How the source of a live feed does.
+
+    `connected` says whether it answers just now, `heard_at` when it last did (None: never yet), `trouble` what is
+    wrong and is being waited for. `clock_offset_s` is its clock less ours, None where it is not known. `counts` holds
+    what the feed has met, by name.
+    """
+
+    connected: bool
+    heard_at: datetime | None
+    trouble: str | None
+    clock_offset_s: float | None
+    counts: Mapping[str, int]
+
+
+@runtime_checkable
+class LiveFeed(Protocol):
+    """What a feed of a real market can do besides; a feed without it is never late, and all its bars are new."""
+
+    @property
+    def state(self) -> FeedState:
+        """How its source does just now; asked at any time, also before `bars`."""
+        ...
+
+    def is_new(self, bar: Bar) -> bool:
+        """Whether a bar closed so lately that it is worth acting on. One that did not, such as those that fill a gap
+        after a downtime, is stored and shown to the indicators, and no signal is made of it.
+        """
         ...
