@@ -15,6 +15,7 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.ending import everything_done, first_cause, stop_signals
+from service.http.access import Access
 from service.http.server import HttpServer, all_routes
 from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
@@ -47,6 +48,7 @@ class Daemon:
 
     `until_idle` ends it by itself once a finite feed is through and every task is final. `left_behind` is true where it
     ended before all it had under way was in PostgreSQL, final or handed back; nothing of it is lost.
+    Raises SettingsError where the tokens do not fit, or the address wants one and there is none.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Daemon:
         self.role = role
         self.clock = clock or SystemClock()
         self.started_at = self.clock.now()
+        self.access = Access.of(settings.service, self.clock)
         self.store = SignalMemoryStore(settings.llm.max_memory_signals, self.clock)
         self.recent: deque[tuple[Signal, Result]] = deque(maxlen=20)
         self.trading: TradingSide | None = None
@@ -172,7 +175,7 @@ class Daemon:
     async def _start_status(self) -> None:
         if self.status is None:
             service = self.settings.service
-            self.status = HttpServer(service.host, service.port, all_routes(self))
+            self.status = HttpServer(service.host, service.port, all_routes(self), self.access)
             await self.status.start()
 
     async def _stop_status(self) -> None:

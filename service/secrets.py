@@ -4,10 +4,12 @@ from llm_integration.calling.compose import key_names
 from llm_integration.settings_sources import secret
 from service.settings import Settings
 from service.store_room import without_password
+from service.tokens import TOKEN_NAMES
 
 
 def secrets_of(settings: Settings) -> list[str]:
     """Every secret this process may come to know: none of them is ever logged."""
     keys = [secret(name) for name in key_names(settings.llm).values()]
     password = None if settings.database.embedded else without_password(settings.database.url)[1]
-    return [value for value in (*keys, password) if value]
+    tokens = [secret(name) for name in TOKEN_NAMES.values()]
+    return [value for value in (*keys, password, *tokens) if value]

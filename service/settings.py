@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from llm_integration.settings_file import odd_things, parse_json
 from llm_integration.settings_mistakes import at_most
 from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, given_credentials, load_settings
 from service.prompts import signal_formatter
+from service.tokens import TOKEN_NAMES
 from trading.errors import IndicatorError, SettingsError, StrategyError
 from trading.indicators import IndicatorSet
 from trading.settings import TradingSettings
@@ -25,8 +26,19 @@ class ServiceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", min_length=1, description="Where `status` is answered.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Where `status`, the API and the page are answered; beyond the loopback with tokens only.",
+    )
     port: int = Field(8710, ge=0, le=65535, description="Its port; 0 takes any free one.")
+    allowed_hosts: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default_factory=list,
+        description="Further names the API is asked by, such as that of a reverse proxy; others are refused.",
+    )
+    requests_per_minute: int = Field(
+        60_000, ge=0, description="Requests a caller may make to the API in a minute; 0 is no limit."
+    )
     shutdown_grace_seconds: float = Field(
         20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
     )
@@ -59,11 +71,12 @@ class Settings(LayeredSettings):
 def _require_no_strays(settings: type[Settings]) -> None:
     """Refuse TRADENT_ variables and credentials of no section: what is set and heard by nobody is a mistake."""
     sections = {name for name in settings.model_fields if not name.endswith("_")}
+    tokens = TOKEN_NAMES.values()
     given = [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]
     strays = [
         f"{name}: there is no such key; expected {_meant(name, sections)}"
         for name in sorted([*given, *given_credentials()])
-        if name[len(ENV_PREFIX) :].lower().split("__")[0] not in sections
+        if name[len(ENV_PREFIX) :].lower().split("__")[0] not in sections and name.upper() not in tokens
     ]
     if strays:
         raise SettingsError(at_most(strays))

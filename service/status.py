@@ -3,6 +3,7 @@
 import aiohttp
 import orjson
 
+from service.tokens import TOKEN_NAMES, Scope, Tokens
 from trading.errors import TradentError
 
 MOST_BYTES = 4 << 20
@@ -19,8 +20,10 @@ async def fetch_status(host: str, port: int) -> bytes:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-            session.get(address) as got,
+            session.get(address, headers=Tokens.given().headers(Scope.READ)) as got,
         ):
+            if got.status == 401:
+                raise TradentError(f"the daemon at {address} wants a token: set {TOKEN_NAMES[Scope.READ]} to its own")
             got.raise_for_status()
             answer = await got.content.read(MOST_BYTES)
             while more := await got.content.read(MOST_BYTES - len(answer)):

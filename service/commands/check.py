@@ -5,6 +5,8 @@ import asyncio
 
 from service.check import check_backends, check_everything
 from service.commands.command import Command, Given
+from service.http.access import Access
+from trading.clock import SystemClock
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +20,7 @@ def _do(given: Given) -> int:
     if (given.paid or given.json) and not given.backends:
         given.refuse("--paid and --json belong to check --backends")
     settings = given.settings("ERROR")
+    Access.of(settings.service, SystemClock())
     if given.backends:
         return asyncio.run(check_backends(settings, paid=given.paid, as_json=given.json))
     return asyncio.run(check_everything(settings))

@@ -1,4 +1,4 @@
-"""The HTTP server of the daemon: its parts under one address, on the loopback."""
+"""The HTTP server of the daemon: its parts under one address, on the loopback; beyond it with tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from service.http import vitals
+from service.http.access import ACCESS, Access
+from service.http.failures import guarded, harden, wire_log
 from service.status import in_url
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTS = (vitals,)
+LARGEST_BODY = 1 << 20
 
 
 def all_routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -26,20 +29,23 @@ def all_routes(daemon: Daemon) -> list[web.RouteDef]:
 
 
 class HttpServer:
-    """Answers `routes`. A port that is taken costs the server, not the daemon."""
+    """Answers `routes` to whom `access` lets in. A port that is taken costs the server, not the daemon."""
 
-    def __init__(self, host: str, port: int, routes: Iterable[web.RouteDef]) -> None:
+    def __init__(self, host: str, port: int, routes: Iterable[web.RouteDef], access: Access) -> None:
         self._host = host
         self._port = port
         self._routes = routes
+        self._access = access
         self._runner: web.AppRunner | None = None
         self.url: str | None = None
 
     async def start(self) -> None:
         """Listen; says so when it cannot."""
-        app = web.Application()
+        app = web.Application(middlewares=[guarded], client_max_size=LARGEST_BODY)
+        app[ACCESS] = self._access
+        app.on_response_prepare.append(harden)
         app.router.add_routes(self._routes)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, logger=wire_log())
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self._port)

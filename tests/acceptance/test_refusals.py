@@ -28,6 +28,16 @@ async def test_wrong_settings_are_told_line_by_line(tmp_path: Path) -> None:
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+async def test_beyond_the_loopback_no_daemon_starts_without_a_token(command: str, tmp_path: Path) -> None:
+    """Exit 78, before anything is started or made, and the line says which variable is missing."""
+    status, out, log = await Daemon(tmp_path, {"service": {"host": "0.0.0.0"}}).do(command)
+    assert (status, out) == (78, "")
+    assert "set TRADENT_ADMIN_TOKEN or TRADENT_READ_TOKEN, or listen on 127.0.0.1" in log
+    assert len(log.splitlines()) == 1
+    assert not (tmp_path / "output").exists()
+
+
 async def test_a_database_that_stays_away_is_waited_for_and_told(tmp_path: Path) -> None:
     """Exit 69, in words, without the password; DATABASE_URL is what says where it is."""
     daemon = Daemon(tmp_path, {"database": {"start_timeout_seconds": 0.5}}, {"DATABASE_URL": NOWHERE})

@@ -25,8 +25,9 @@ def test_an_address_goes_to_psql_without_its_password(url: str, address: str, pa
 
 def test_every_secret_of_the_settings_is_hidden_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", "the-key-itself")
+    monkeypatch.setenv("TRADENT_ADMIN_TOKEN", "the-token-itself")
     settings = Settings.model_construct(database=DatabaseSettings(url="postgresql://me:p%40ss@host/db"))
-    assert secrets_of(settings) == ["the-key-itself", "p@ss"]
+    assert secrets_of(settings) == ["the-key-itself", "p@ss", "the-token-itself"]
 
 
 async def test_the_address_without_its_password_opens_the_same_database(database: str) -> None:

@@ -17,11 +17,14 @@ from rich.console import Console
 from database.settings import DatabaseSettings
 from service.daemon import Daemon, Role
 from service.http import vitals
+from service.http.access import Access
 from service.http.server import HttpServer
 from service.settings import ServiceSettings, Settings
 from service.status import fetch_status
+from service.tokens import Tokens
 from service.view import show_status
 from tests.postgres import make_folder
+from trading.clock import SystemClock
 from trading.errors import TradentError
 
 
@@ -51,7 +54,8 @@ async def running(database: str, monkeypatch: pytest.MonkeyPatch, request: pytes
 
 def server_of(answer: Mapping[str, object], host: str = "127.0.0.1", port: int = 0) -> HttpServer:
     """A server whose vitals are these."""
-    return HttpServer(host, port, vitals.routes(cast(Daemon, SimpleNamespace(vitals=lambda: answer))))
+    access = Access(host, Tokens.given(), SystemClock())
+    return HttpServer(host, port, vitals.routes(cast(Daemon, SimpleNamespace(vitals=lambda: answer))), access)
 
 
 async def ask(daemon: Daemon) -> bytes:
@@ -119,8 +123,9 @@ async def test_port_0_cannot_be_asked() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])
-async def test_status_is_found_wherever_it_listens(host: str) -> None:
-    """An address that means anywhere is asked on this machine, and IPv6 is written as URLs want it."""
+async def test_status_is_found_wherever_it_listens(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that means anywhere is asked on this machine, and IPv6 is written as URLs want it; with the token."""
+    monkeypatch.setenv("TRADENT_READ_TOKEN", "a-token-for-status")
     if ":" in host and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
     server = server_of({"version": "1", "text": "ok"}, host)
@@ -129,6 +134,19 @@ async def test_status_is_found_wherever_it_listens(host: str) -> None:
         assert server.url is not None
         port = int(server.url.rpartition(":")[2])
         assert orjson.loads(await fetch_status(host, port))["text"] == "ok"
+    finally:
+        await server.stop()
+
+
+async def test_a_daemon_that_wants_a_token_says_so_to_whoever_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADENT_READ_TOKEN", "a-token-for-status")
+    server = server_of({"version": "1"})
+    await server.start()
+    monkeypatch.delenv("TRADENT_READ_TOKEN")
+    try:
+        assert server.url is not None
+        with pytest.raises(TradentError, match="wants a token: set TRADENT_READ_TOKEN"):
+            await fetch_status("127.0.0.1", int(server.url.rpartition(":")[2]))
     finally:
         await server.stop()
 
