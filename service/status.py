@@ -1,4 +1,8 @@
-"""Asking the running daemon how it does."""
+"""Asking the running daemon over HTTP: how it does, or anything else that its API answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import orjson
@@ -7,35 +11,85 @@ from service.tokens import TOKEN_NAMES, Scope, Tokens
 from trading.errors import TradentError
 
 MOST_BYTES = 4 << 20
+LIMIT_S = 5.0
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class NoDaemon(TradentError):
+    """Nobody answers at the daemon's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the daemon answered; `url` is where."""
+
+    url: str
+    status: int
+    body: bytes
+
+    def content(self) -> Any:
+        """The body's JSON. Raises TradentError with the daemon's own words where it refused, or was no daemon."""
+        try:
+            content = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            content = None
+        if self.status >= 400:
+            said = content.get("error") if isinstance(content, dict) else None
+            raise TradentError(f"{self.url} answers {self.status}: {said or 'no reason is given'}")
+        if content is None:
+            raise TradentError("what answers there is no Tradent daemon; set service.port to the daemon's")
+        return content
+
+
+async def ask(host: str, port: int, path: str, *, method: str = "GET", body: Mapping[str, Any] | None = None) -> Answer:
+    """What the daemon there answers, whatever its status. Raises NoDaemon when none answers.
+
+    The token that fits goes along: the one to read with GET, the admin's otherwise. Raises TradentError where it is
+    not the daemon's.
+    """
+    url = f"{address_of(host, port)}{path}"
+    scope = Scope.READ if method == "GET" else Scope.ADMIN
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_S)) as session,
+            session.request(method, url, json=body, headers=Tokens.given().headers(scope)) as got,
+        ):
+            if got.status == 401:
+                raise TradentError(f"the daemon at {url} wants a token: set {TOKEN_NAMES[scope]} to its own")
+            answer = await got.content.read(MOST_BYTES)
+            while more := await got.content.read(MOST_BYTES - len(answer)):
+                answer += more
+            return Answer(url, got.status, answer)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise no_daemon(url, error) from None
 
 
 async def fetch_status(host: str, port: int) -> bytes:
     """What the daemon there says of itself, as JSON. Raises TradentError when none answers, or somebody else."""
+    answer = await ask(host, port, "/status")
+    if answer.status >= 400:
+        raise TradentError(
+            f"no daemon answers at {answer.url} ({answer.status}); start one with `run`, or name its settings with "
+            "--config"
+        )
+    require_ours(answer.body)
+    return answer.body
+
+
+def address_of(host: str, port: int) -> str:
+    """Where the daemon of these settings is asked."""
     if not port:
         raise TradentError(
             "service.port is 0, so the daemon took a free port, which its log names; ask with --set service.port=PORT"
         )
-    address = f"http://{in_url(_ANYWHERE.get(host, host))}:{port}/status"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-            session.get(address, headers=Tokens.given().headers(Scope.READ)) as got,
-        ):
-            if got.status == 401:
-                raise TradentError(f"the daemon at {address} wants a token: set {TOKEN_NAMES[Scope.READ]} to its own")
-            got.raise_for_status()
-            answer = await got.content.read(MOST_BYTES)
-            while more := await got.content.read(MOST_BYTES - len(answer)):
-                answer += more
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        nobody = isinstance(error, aiohttp.ClientConnectorError)
-        why = "" if nobody else f" ({str(error) or type(error).__name__})"
-        raise TradentError(
-            f"no daemon answers at {address}{why}; start one with `run`, or name its settings with --config"
-        ) from None
-    require_ours(answer)
-    return answer
+    return f"http://{in_url(_ANYWHERE.get(host, host))}:{port}"
+
+
+def no_daemon(url: str, error: Exception) -> NoDaemon:
+    """Nobody answers there, for this reason."""
+    nobody = isinstance(error, aiohttp.ClientConnectorError)
+    why = "" if nobody else f" ({str(error) or type(error).__name__})"
+    return NoDaemon(f"no daemon answers at {url}{why}; start one with `run`, or name its settings with --config")
 
 
 def require_ours(answer: bytes) -> None:
