@@ -9,6 +9,7 @@ _SIGNAL = {
     "strategy": "s.strategy",
     "side": "s.side",
     "strength": "s.strength::text::numeric::text",
+    "origin": "s.origin",
 }
 
 _RESULT = {

@@ -4,6 +4,8 @@ Segment files hold frames. There is no acknowledgement cursor: a segment is dele
 on start whatever segments are left are read again from their beginning.
 """
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -157,6 +159,25 @@ class Journal:
             raise
         self.counts.appended += 1
         self.counts.memory_only += not on_disk
+
+    async def durable(self) -> None:
+        """Return once all that was appended so far is on the disk, or in PostgreSQL. Raises StorageError where some of
+        it was lost.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+
+        def settle(kept: bool) -> None:
+            if not done.done():
+                done.set_result(kept)
+
+        def tell(kept: bool) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, kept)
+
+        self._writer.tell_when_durable(tell)
+        if not await done:
+            raise StorageError("the disk lost a part of the journal: free space on it, and send the signal again")
 
     def read(self, limit: int) -> tuple[list[bytes], Position]:
         """Up to `limit` payloads (and about 4 MiB) from the last committed place on, and the place behind them.

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from database.journal_disk import Disk
@@ -18,6 +19,8 @@ RETRY_S = 1.0
 MEMORY_BYTES = 64 * 1024 * 1024
 MEMORY_SEGMENT_BYTES = 1024 * 1024
 CLOSE_S = 30.0
+
+OnDurable = Callable[[bool], None]
 
 
 class SegmentWriter:
@@ -46,7 +49,11 @@ class SegmentWriter:
         self._retired: list[tuple[Segment, int]] = []
         self._garbage: list[Path] = []
         self._lock = threading.Lock()
+        self._appended = 0
+        self._waiters: deque[tuple[int, OnDurable]] = deque()
+        self._lost = False
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._retry_at = 0.0
         self._said: set[str] = set()
@@ -64,6 +71,7 @@ class SegmentWriter:
             self._say_full(error)
             self._turn_to_memory()
         self._stop.clear()
+        self._wake.clear()
         self._thread = threading.Thread(target=self._turn_until_stopped, name="journal-sync", daemon=True)
         self._thread.start()
 
@@ -82,9 +90,19 @@ class SegmentWriter:
             if not on_disk:
                 self._keep_in_memory(data)
             self.kept += len(data)
+            self._appended += 1
             if self._unsynced is None and not self._strict:
                 self._unsynced = time.monotonic()
         return on_disk
+
+    def tell_when_durable(self, tell: OnDurable) -> None:
+        """Call `tell`, in the thread, once all that was appended so far is durable: with False where it was lost.
+
+        What is appended while the disk syncs is told of together, after the next time.
+        """
+        with self._lock:
+            self._waiters.append((self._appended, tell))
+        self._wake.set()
 
     def drop_first(self) -> None:
         """The oldest segment is not needed any more."""
@@ -123,6 +141,7 @@ class SegmentWriter:
         """Make everything durable and stop the thread; files are deleted where all is to be discarded, or empty."""
         self._retry_at = 0.0
         self._stop.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
             if self._thread.is_alive():
@@ -139,6 +158,7 @@ class SegmentWriter:
             os.close(fd)
         self._garbage += [segment.path for segment in self.segments if discard or not segment.length]
         self._delete_garbage()
+        self._tell(self._appended, kept=not self.in_memory or discard)
         self.segments.clear()
         self.kept = self.in_memory = 0
 
@@ -218,7 +238,9 @@ class SegmentWriter:
         return segment
 
     def _turn_until_stopped(self) -> None:
-        while not self._stop.wait(SYNC_INTERVAL_S):
+        while not self._stop.is_set():
+            self._wake.wait(SYNC_INTERVAL_S)
+            self._wake.clear()
             self._turn()
         self._turn()
 
@@ -226,17 +248,35 @@ class SegmentWriter:
         """One turn of the thread: sync, close, delete, bring to the disk what waits in memory, make a spare file."""
         with self._lock:
             self._syncing, self._unsynced = self._unsynced, None
+            appended = self._appended
         try:
             self._sync()
+            self._tell_durable(appended)
             self._delete_garbage()
             if time.monotonic() >= self._retry_at:
                 self._mend()
+                self._tell_durable(appended)
         except Exception:
             log.exception("the journal's thread met something unforeseen; it goes on")
+            self._lost = True
         with self._lock:
             if self.in_memory:
                 self._unsynced = self._syncing if self._syncing is not None else self._unsynced
             self._syncing = None
+
+    def _tell_durable(self, appended: int) -> None:
+        """Tell of the first `appended` frames, unless some of them may wait in memory still."""
+        lost, self._lost = self._lost, False
+        if lost or not self.in_memory:
+            self._tell(appended, kept=not lost)
+
+    def _tell(self, appended: int, *, kept: bool) -> None:
+        with self._lock:
+            told = []
+            while self._waiters and self._waiters[0][0] <= appended:
+                told.append(self._waiters.popleft()[1])
+        for tell in told:
+            tell(kept)
 
     def _sync(self) -> None:
         with self._lock:
@@ -276,11 +316,15 @@ class SegmentWriter:
                 data += part
         except OSError as error:
             log.error("a journal segment is lost", extra={"file": str(segment.path), "error": error.strerror})
+            self._lost = True
             return
         with self._lock:
-            if not segment.dropped and self.in_memory + segment.length <= 2 * MEMORY_BYTES:
+            if segment.dropped:
+                return
+            if self.in_memory + segment.length <= 2 * MEMORY_BYTES:
                 segment.memory = bytearray(data.ljust(segment.length, b"\0"))
                 self.in_memory += segment.length
+            self._lost |= len(data) < segment.length or segment.memory is None
 
     def _delete_garbage(self) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0012. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0014. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -1975,5 +1975,67 @@ UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num 
 CREATE INDEX ix_llm_enhancement_tasks_expiring ON llm_enhancement_tasks (expires_at) WHERE status = 'pending' AND expires_at IS NOT NULL;
 
 UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
+
+-- Running upgrade 0012 -> 0014
+
+ALTER TABLE signals ADD COLUMN origin TEXT DEFAULT 'loop' NOT NULL;
+
+COMMENT ON COLUMN signals.origin IS 'Who made it: loop is the strategy here; api, tradingview, freqtrade sent it.';
+
+CREATE OR REPLACE VIEW v_enhanced_signals AS
+SELECT
+    s.close_time AS signal_time,
+    s.symbol,
+    s.timeframe,
+    s.strategy,
+    s.side,
+    s.price,
+    s.strength,
+    COALESCE(r.status, t.status) AS status,
+    r.rating,
+    r.confidence,
+    r.action,
+    r.rationale,
+    r.risks,
+    r.regime,
+    r.abstention,
+    COALESCE(r.error, t.last_error) AS error,
+    r.model,
+    r.answered_model,
+    r.fallback,
+    r.cost_usd,
+    r.prompt_tokens,
+    r.completion_tokens,
+    r.finished_at AS rated_at,
+    EXTRACT(EPOCH FROM r.finished_at - s.close_time)::double precision AS close_to_rating_s,
+    EXTRACT(EPOCH FROM r.finished_at - s.created_at)::double precision AS signal_to_rating_s,
+    r.processing_ms,
+    COALESCE(r.attempts, t.attempts) AS attempts,
+    r.prompt_version,
+    r.rung,
+    r.repaired,
+    s.source,
+    s.snapshot -> 'indicators' AS indicators,
+    s.created_at,
+    s.stored_at,
+    s.id AS signal_id,
+    r.call_id,
+    r.route,
+    r.rating_expected,
+    r.rating_entropy,
+    r.members,
+    r.agreement,
+    r.spread,
+    r.stability,
+    r.reused_from,
+    r.reused_age_s,
+    s.origin
+FROM signals s
+LEFT JOIN llm_enhancement_tasks t ON t.signal_id = s.id
+LEFT JOIN llm_analysis_results r ON r.signal_id = s.id;
+
+COMMENT ON COLUMN v_enhanced_signals.origin IS 'Who made it: loop is the strategy here; api, tradingview, freqtrade sent it.';
+
+UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0012';
 
 COMMIT;

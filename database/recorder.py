@@ -55,16 +55,16 @@ WITH given AS MATERIALIZED (
     ON CONFLICT (source, symbol, timeframe, open_time) DO NOTHING
     RETURNING 1
 ), stored AS (
-    INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, snapshot,
+    INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, origin, snapshot,
                          created_at)
     SELECT s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price,
-           s.snapshot::jsonb, now() - greatest($6 - s.created_at, interval '0')
+           coalesce(s.origin, 'loop'), s.snapshot::jsonb, now() - greatest($6 - s.created_at, interval '0')
     FROM ROWS FROM (
         json_to_recordset($2::json) AS (
             id uuid, source text, symbol text, timeframe text, close_time timestamptz, strategy text, side text,
-            strength float8, price numeric, created_at timestamptz),
+            strength float8, price numeric, origin text, created_at timestamptz),
         unnest($3::text[])
-    ) AS s(id, source, symbol, timeframe, close_time, strategy, side, strength, price, created_at, snapshot)
+    ) AS s(id, source, symbol, timeframe, close_time, strategy, side, strength, price, origin, created_at, snapshot)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, created_at
 ), tasks AS (

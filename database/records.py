@@ -112,7 +112,7 @@ def decode_signal(row: Mapping[str, Any]) -> Signal:
     indicators = {name: _float(value) for name, value in snapshot["indicators"].items()}
     return Signal(
         row["id"], row["source"], row["symbol"], row["timeframe"], row["close_time"], row["strategy"],
-        Side(row["side"]), row["strength"], row["price"], Snapshot(indicators, bars),
+        Side(row["side"]), row["strength"], row["price"], Snapshot(indicators, bars), row["origin"],
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def _signal(signal: Signal, created_at: datetime) -> dict[str, Any]:
     return {
         "id": signal.id, "source": signal.source, "symbol": signal.symbol, "timeframe": signal.timeframe,
         "close_time": signal.close_time, "strategy": signal.strategy, "side": signal.side,
-        "strength": signal.strength, "price": signal.price,
+        "strength": signal.strength, "price": signal.price, "origin": signal.origin,
         "snapshot": {"indicators": dict(signal.snapshot.indicators), "bars": bars}, "created_at": created_at,
     }  # fmt: skip
 

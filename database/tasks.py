@@ -62,7 +62,7 @@ WITH RECURSIVE levels AS (
 )
 SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, clock_timestamp() AS shown,
        held.created_at AS task_created_at, s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side,
-       s.strength, s.price::float8 AS price, s.snapshot::text AS snapshot
+       s.strength, s.price::float8 AS price, s.origin, s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
 """

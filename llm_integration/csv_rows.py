@@ -40,6 +40,7 @@ SIGNAL_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("completion_tokens", N), ("cost_usd", N), ("processing_ms", N), ("created_at", P), ("finished_at", P),
     ("call_id", P), ("route", X), ("rating_expected", N), ("rating_entropy", N), ("members", N), ("agreement", N),
     ("spread", N), ("stability", N), ("reused_from", P), ("reused_age_s", N),
+    ("origin", W),
 )  # fmt: skip
 
 BAR_COLUMNS: tuple[tuple[str, Kind], ...] = (

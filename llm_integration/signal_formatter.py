@@ -10,7 +10,7 @@ from llm_integration.prompts import Prompt, load_prompt
 from llm_integration.prompts.template import Figure
 from llm_integration.prompts.values import NOT_KNOWN, number_text, quote, rounded, time_text
 from trading.errors import SettingsError
-from trading.model import Bar, Signal, timeframe_seconds
+from trading.model import LOOP, Bar, Signal, timeframe_seconds
 
 AnswerMode = Literal["schema", "json", "line"]
 
@@ -103,12 +103,30 @@ class SignalFormatter:
             "strength": Figure(signal.strength, number_text(signal.strength)),
             "close_time": time_text(signal.close_time),
             "price": Figure(signal.price, number_text(signal.price)),
+            "origin": _origin_text(signal, bars),
             "bar_sources": ", ".join(map(quote, dict.fromkeys(bar.source for bar in bars))) or NOT_KNOWN,
             "bar_count": _whole(len(bars)),
             "bars": "\n".join(map(_bar_text, bars)) or NOT_KNOWN,
-            "indicators": "\n".join(label + rounded(known.get(name)) for name, label in self._indicators) or NOT_KNOWN,
+            "indicators": "\n".join(label + rounded(known.get(name)) for name, label in self._shown(signal))
+            or NOT_KNOWN,
         }
         return self._prompt.parts["signal"].fill(values)
+
+    def _shown(self, signal: Signal) -> list[tuple[str, str]]:
+        """The indicators to show, with their labels: those of the settings, or what a sender gave."""
+        if signal.on_own_bars:
+            return self._indicators
+        return [(name, quote(name)[1:-1] + ": ") for name in signal.snapshot.indicators]
+
+
+def _origin_text(signal: Signal, bars: Sequence[Bar]) -> str:
+    if signal.origin == LOOP:
+        return "a rule here, on bars watched here"
+    if signal.on_own_bars:
+        return f"sent by {quote(signal.origin)}; the bars and indicators are those watched here"
+    if bars or signal.snapshot.indicators:
+        return f"sent by {quote(signal.origin)}; the bars and indicators are the sender's, not checked"
+    return f"sent by {quote(signal.origin)}; no bars are watched here, and none were sent"
 
 
 def _whole(number: int) -> Figure:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
+LOOP = "loop"
 SIGNAL_NAMESPACE = UUID("6b0e7d2c-6f0a-5a58-9a3e-2f6d0c7b41e5")
 _TIMEFRAME = re.compile(r"([1-9]\d{0,4})(s|m|h|d|w)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -86,7 +87,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A strategy's event on a closed bar. `strength` is 0 to 1, `price` the bar's close."""
+    """A strategy's event on a closed bar. `strength` is 0 to 1, `price` the bar's close.
+
+    `origin` is LOOP for our own loop's, else who sent it: api, tradingview, freqtrade. Such a signal on a stream that
+    is watched here has that stream's source, and a Snapshot of our own bars; else its source is its origin, and its
+    Snapshot what the sender gave.
+    """
 
     id: UUID
     source: str
@@ -98,6 +104,12 @@ class Signal:
     strength: float
     price: float
     snapshot: Snapshot
+    origin: str = LOOP
+
+    @property
+    def on_own_bars(self) -> bool:
+        """Whether the Snapshot is of bars that were watched here."""
+        return self.source != self.origin
 
     @classmethod
     def on(cls, bar: Bar, strategy: str, side: Side, strength: float, snapshot: Snapshot) -> "Signal":

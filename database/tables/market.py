@@ -56,6 +56,8 @@ signals = Table(
     Column("created_at", TIME, nullable=False, comment="When the loop made the signal."),
     Column("stored_at", TIME, nullable=False, server_default=NOW, comment="When the row was written."),
     xid_column(),
+    Column("origin", Text, nullable=False, server_default="loop",
+           comment="Who made it: loop is the strategy here; api, tradingview, freqtrade sent it."),
     CheckConstraint("side IN ('long', 'short', 'exit')", name="side"),
     CheckConstraint("strength BETWEEN 0 AND 1", name="strength"),
     Index(None, "source", "symbol", "timeframe", "close_time"),

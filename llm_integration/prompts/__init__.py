@@ -32,6 +32,7 @@ SIGNAL_FIELDS: Mapping[str, str] = {
     "strength": "of the rule's event, 0 to 1",
     "close_time": "when its bar closed, UTC",
     "price": "the close of that bar",
+    "origin": "who made the signal, and whose bars and indicators are shown",
     "bar_sources": "where the bars shown come from, each quoted",
     "bar_count": "how many bars are shown",
     "bars": "a line for each bar: time,open,high,low,close,volume",

@@ -108,7 +108,7 @@ def test_what_is_no_number_is_not_trusted_in_a_column_of_numbers(stored: str, ex
 def test_a_file_begins_with_a_byte_order_mark_and_its_columns() -> None:
     head = signals_layout(["rsi", "price", "rsi"]).head
     assert head.startswith(BOM + b"signal_id,close_time,source,symbol,timeframe,strategy,side,")
-    assert head.endswith(b",reused_age_s,rsi,indicator_price\r\n")
+    assert head.endswith(b",reused_age_s,origin,rsi,indicator_price\r\n")
 
 
 @pytest.mark.parametrize("layout", [signals_layout([]), bars_layout(["a", "b"])])

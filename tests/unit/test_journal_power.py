@@ -266,6 +266,7 @@ class JournalAgainstTheWorld(RuleBasedStateMachine):
             if fd >= 0:
                 os.close(fd)
         writer._stop.set()
+        writer._wake.set()
         self.generation += 1
         self.folder.mkdir()
         for name, data in {**stale, **left}.items():

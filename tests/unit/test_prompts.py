@@ -109,11 +109,11 @@ def test_every_mistake_is_a_line_that_says_where_it_is(tmp_path: Path) -> None:
         "mine.single.txt, line 1: the field {signal} is not known; did you mean {signals}? known are signals",
         "mine.single.txt: the field {signals} is missing",
         "mine.signal.txt, line 2: the field {simbol} is not known; did you mean {symbol}? known are number, source, "
-        "symbol, timeframe, strategy, side, strength, close_time, price, bar_sources, bar_count, bars, indicators, "
-        "and the name of any indicator, as in {adx_14:.1f}",
+        "symbol, timeframe, strategy, side, strength, close_time, price, origin, bar_sources, bar_count, bars, "
+        "indicators, and the name of any indicator, as in {adx_14:.1f}",
         "mine.signal.txt, line 3: the field {position_status} is not known; known are number, source, "
-        "symbol, timeframe, strategy, side, strength, close_time, price, bar_sources, bar_count, bars, indicators, "
-        "and the name of any indicator, as in {adx_14:.1f}",
+        "symbol, timeframe, strategy, side, strength, close_time, price, origin, bar_sources, bar_count, bars, "
+        "indicators, and the name of any indicator, as in {adx_14:.1f}",
         "mine.signal.txt, line 4: {symbol} is a text; it takes no ':.1f'",
         "mine.signal.txt, line 4: {bars} is a text; it takes no ':>20'",
     ]

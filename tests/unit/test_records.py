@@ -28,6 +28,11 @@ def test_a_signal_reads_back_as_what_was_written() -> None:
     assert decode_signal(as_row(make_signal())) == make_signal()
 
 
+def test_the_origin_reads_back_too() -> None:
+    signal = replace(make_signal(), origin="tradingview")
+    assert decode_signal(as_row(signal)) == signal
+
+
 @given(close=FINITE, volume=st.none() | FINITE, indicator=st.none() | FINITE)
 def test_every_float_reads_back_exactly(close: float, volume: float | None, indicator: float | None) -> None:
     """Through numeric too: the text is the shortest decimal that gives the same float."""

@@ -160,3 +160,25 @@ def test_the_schema_is_the_one_the_prompts_contract_names() -> None:
     formatter = SignalFormatter(1, (), load_prompt("propose_trade.v1"))
     assert formatter.schema_name == "propose_trade"
     assert "intent" in (formatter.schema() or {})["properties"]
+
+
+def test_it_says_who_made_a_signal_and_whose_bars_are_shown() -> None:
+    """On a stream that is watched here a signal from outside has its source; else its source is its sender."""
+    ours = made_signal()
+    theirs = replace(ours, source="tradingview", origin="tradingview")
+    empty = replace(theirs, snapshot=Snapshot({}, ()))
+    said = [next(line for line in shown(each).splitlines() if line.startswith("origin: ")) for each in (
+        ours, replace(ours, origin="api"), theirs, empty,
+    )]  # fmt: skip
+    assert said == [
+        "origin: a rule here, on bars watched here",
+        'origin: sent by "api"; the bars and indicators are those watched here',
+        'origin: sent by "tradingview"; the bars and indicators are the sender\'s, not checked',
+        'origin: sent by "tradingview"; no bars are watched here, and none were sent',
+    ]
+
+
+def test_the_indicators_that_a_sender_gave_are_shown_under_their_own_names() -> None:
+    snapshot = Snapshot({"their rsi\n5": 55.0, "rsi": 60.0}, ())
+    text = shown(replace(made_signal(), source="api", origin="api", snapshot=snapshot))
+    assert "indicators at that close\ntheir rsi\\u000a5: 55\nrsi: 60\nEND SIGNAL" in text
