@@ -111,7 +111,7 @@ class Recorder:
     that neither a host whose clock is set nor one that is wrong makes a task early, late or expired.
 
     `rate` says whether signals get a task; `ttl` is how long a task may wait to be rated, None for ever.
-    `on_shipped` is called after each commit that stored something.
+    `on_shipped` is called after each commit that stored something. `steps` counts what was tried, whatever came of it.
     """
 
     def __init__(
@@ -125,6 +125,7 @@ class Recorder:
         on_shipped: Callable[[], None] = lambda: None,
     ) -> None:
         self.shipped = Shipped()
+        self.steps = 0
         self._journal = journal
         self._pool = pool
         self._clock = SteadyClock(clock)
@@ -192,6 +193,7 @@ class Recorder:
 
     async def _ship_next(self) -> None:
         lanes = LANES if self._journal.pending_bytes > BACKLOG_BYTES and not self._one_lane else 1
+        self.steps += 1
         limit = BATCH if self._journal.pending_bytes <= BACKLOG_BYTES else lanes * BACKLOG_BATCH
         try:
             payloads, position = self._journal.read(limit)
@@ -228,6 +230,7 @@ class Recorder:
 
     async def _ship(self, payloads: list[bytes]) -> None:
         for attempt in itertools.count():
+            self.steps += 1
             try:
                 await self._send(payloads)
             except NOT_SHIPPED as error:

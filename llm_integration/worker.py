@@ -56,6 +56,9 @@ class LLMWorker:
     a suspect is worked on alone. Outcomes on their way to the queue occupy no place among the `max_concurrency`; when
     there are `ENDINGS` times as many of them, the next waits.
     `untold` counts those of which the queue did not learn in the end that this process gave them up.
+
+    For who watches whether work moves: `steps` counts the turns of the task that keeps the leases, `answered` the
+    requests that came to an end.
     """
 
     def __init__(
@@ -85,6 +88,9 @@ class LLMWorker:
         self._claiming: asyncio.Task[int | None] | None = None
         self._said: set[str] = set()
         self.untold = 0
+        self.started = False
+        self.steps = 0
+        self.answered = 0
 
     def poke(self) -> None:
         """There may be new tasks: look at once."""
@@ -96,9 +102,15 @@ class LLMWorker:
         """Whether this process holds no task."""
         return not self._busy and not self._store.waiting() and not self._store.suspects()
 
+    @property
+    def asking(self) -> bool:
+        """Whether it waits for a reply to anything."""
+        return any(not batch.ending for batch in self._busy.values())
+
     async def run(self) -> None:
         """Claim and work until cancelled; then `drain` ends it cleanly. A crash of a part ends all, with its cause."""
         self.poke()
+        self.started = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._claim_forever(), name="claimer")
             group.create_task(self._poll_forever(), name="poller")
@@ -235,6 +247,7 @@ class LLMWorker:
         if not claims:
             return
         processed = await self._process(claims)
+        self.answered += 1
         passing("replied")
         batch.ending = True
         async with self._endings:
@@ -270,6 +283,7 @@ class LLMWorker:
         await self._sweep()
         while True:
             await self._clock.sleep(min(SWEEP_S, lease_s / 6) * random.uniform(0.8, 1.0))
+            self.steps += 1
             now = self._clock.monotonic()
             if now - renewed >= lease_s / 6 and await self._guarded(self._renew, "renewing leases"):
                 renewed = now

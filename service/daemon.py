@@ -21,6 +21,7 @@ from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
 from service.settings import Settings
 from service.store_room import StoreRoom, open_store_room
+from service.supervised import Supervised
 from service.tally import Tally
 from service.trading_side import TradingSide
 from service.vitals import collect
@@ -77,6 +78,7 @@ class Daemon:
         self.left_behind = False
         self.tally = Tally()
         self.before_sudden_end: Callable[[], None] = lambda: None
+        self.supervised = Supervised(self)
         self._rating_log = RatingLog()
         self._until_idle = until_idle
         self._may_migrate = may_migrate
@@ -105,6 +107,7 @@ class Daemon:
             os._exit(EXIT_AT_ONCE)
         log.info("stopping", extra={"grace_s": self.settings.service.shutdown_grace_seconds})
         self._stop.set()
+        self.supervised.stopping()
         if self._starting is not None:
             self._starting.cancel()
 
@@ -113,9 +116,12 @@ class Daemon:
         self._starting = asyncio.current_task()
         try:
             with stop_signals(self.request_stop):
-                async with open_store_room(
-                    self.settings.database, may_migrate=self._may_migrate, on_waiting=self._await_database
-                ) as room:
+                async with (
+                    self.supervised,
+                    open_store_room(
+                        self.settings.database, may_migrate=self._may_migrate, on_waiting=self._await_database
+                    ) as room,
+                ):
                     await self._run_in(room)
         except asyncio.CancelledError:
             if self._starting is None or not self._stop.is_set():
@@ -195,6 +201,7 @@ class Daemon:
             beside.append(group.create_task(log_summaries(self.vitals, self.clock), name="summary"))
             if self.rating is not None:
                 beside.append(group.create_task(self.tally.follow_costs(room.pool, self.clock), name="costs"))
+            asyncio.get_running_loop().call_soon(self.supervised.ready)  # once every task has begun
             await self._until_told()
             deadline = self.clock.monotonic() + self.settings.service.shutdown_grace_seconds
             await self._drain(deadline)

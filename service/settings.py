@@ -42,6 +42,11 @@ class ServiceSettings(BaseModel):
     shutdown_grace_seconds: float = Field(
         20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
     )
+    watchdog_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="The process ends, and says where it stood, when nothing has moved for so long; 0 is never.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
 
 

@@ -2,7 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
+import faulthandler
 import gc
+import io
 import logging
 import sys
 
@@ -38,6 +41,8 @@ def _do(given: Given) -> int:
     if not given.plain and sys.stdout.isatty():
         lines = RecentLines()
         lines.setFormatter(formatter)
+    with contextlib.suppress(io.UnsupportedOperation, AttributeError):  # stderr may be no file
+        faulthandler.enable()  # systemd's watchdog ends what stands still by SIGABRT: then this says where it stood
     gc.freeze()  # modules stay: a full collection that looks through them as well holds the loop up for 80 ms
     try:
         asyncio.run(daemon.run() if lines is None else view.run_with_view(daemon, lines))
