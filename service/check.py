@@ -1,43 +1,61 @@
-"""`check`: what works and what does not, a line each."""
+"""`check`: what works and what does not."""
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from database.engine import FAILURES, connect
+from database.engine import connect
 from database.migrate import head, pending
 from database.settings import redacted
 from llm_integration.calling.compose import Caller, build, key_names
 from llm_integration.config import LLMConfig
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.settings_sources import secret
+from service import exit_codes
 from service.check_backends import BackendCheck
 from service.check_report import report
+from service.findings import Finding, looked, note, well, wrong
 from service.prompts import rating_prompt
 from service.settings import Settings
 from service.store_room import reach_database
 from trading.clock import SystemClock
-from trading.errors import TradentError
 from trading.feeds import feed_module
 from trading.indicators import IndicatorSet
 from trading.strategies import build_strategies
 
-FOUND_WANTING: tuple[type[Exception], ...] = (TradentError, *FAILURES)
+
+async def check_everything(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether the daemon would start and rate."""
+    async for finding in check_rules(settings):
+        yield finding
+    yield await looked("database", lambda: _database(settings))
+    async for finding in check_models(settings):
+        yield finding
 
 
-async def check_everything(settings: Settings) -> int:
-    """Print what was found; 0 when the daemon would start and rate, 1 otherwise."""
-    _say(True, "settings", "every key is known and in range")
-    passed = [
-        await _step("strategies", lambda: _strategies(settings)),
-        await _step("feed", lambda: _feed(settings)),
-        await _step("database", lambda: _database(settings)),
-    ]
+async def check_rules(settings: Settings) -> AsyncIterator[Finding]:
+    """What the settings name, as far as it can be seen without asking anybody."""
+    yield well("settings", "every key is known and in range")
+    yield await looked("strategies", lambda: _strategies(settings))
+    yield await looked("feed", lambda: _feed(settings))
     if settings.llm.enabled:
-        passed.append(await _step("prompt", lambda: _prompt(settings)))
-        passed.append(await _models(settings))
-    else:
-        _say(True, "models", "llm.enabled is false: nothing is rated")
-    return 0 if all(passed) else 1
+        yield await looked("prompt", lambda: _prompt(settings))
+
+
+async def check_models(settings: Settings) -> AsyncIterator[Finding]:
+    """What each model says, asked for nothing that costs; where one can be used, it is enough, and others are notes."""
+    if not settings.llm.enabled:
+        yield well("models", "llm.enabled is false: nothing is rated")
+        return
+    caller = _caller(settings.llm)
+    try:
+        checked = await caller.check()
+    finally:
+        await caller.close()
+    otherwise = note if any(health.usable for _, health in checked) else wrong
+    for model, health in checked:
+        yield (well if health.usable else otherwise)(model, health.detail)
 
 
 async def check_backends(settings: Settings, *, paid: bool, as_json: bool) -> int:
@@ -56,17 +74,43 @@ async def check_backends(settings: Settings, *, paid: bool, as_json: bool) -> in
         await caller.close()
         await parser.close()
     report(found, as_json=as_json)
-    return 0 if any(plan.health.usable for plan in plans) else 1
+    return exit_codes.OK if any(plan.health.usable for plan in plans) else exit_codes.FAILED
 
 
-async def _step(name: str, look: Callable[[], Awaitable[str]]) -> bool:
-    try:
-        found = await look()
-    except FOUND_WANTING as error:
-        _say(False, name, str(error) or type(error).__name__)
-        return False
-    _say(True, name, found)
-    return True
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """What a look at the database finds. `ahead_s`: its clock, less this host's; `missing`: migrations that are due."""
+
+    where: str
+    version: str
+    missing: int
+    size_bytes: int
+    ahead_s: float
+
+    def __str__(self) -> str:
+        state = f"{self.missing} migrations are due, `run` applies them" if self.missing else f"up to date at {head()}"
+        return f"{self.where}, PostgreSQL {self.version}, {state}"
+
+
+async def database_facts(settings: Settings) -> DatabaseFacts:
+    """Look at it; started for as long as that takes where it is our own and no daemon runs."""
+    async with reach_database(settings.database) as url:
+        connection = await connect(url, settings.database)
+        try:
+            version = await connection.fetchval("SHOW server_version")
+            size_bytes = await connection.fetchval("SELECT pg_database_size(current_database())")
+            before = datetime.now(UTC)
+            shown = await connection.fetchval("SELECT clock_timestamp()")
+            ahead_s = (shown - before - (datetime.now(UTC) - before) / 2).total_seconds()
+        finally:
+            await connection.close()
+        missing = len(await pending(url))
+    where = settings.database.redacted_url
+    return DatabaseFacts(where if where == "embedded" else redacted(url), version, missing, size_bytes, ahead_s)
+
+
+async def _database(settings: Settings) -> str:
+    return str(await database_facts(settings))
 
 
 async def _strategies(settings: Settings) -> str:
@@ -86,34 +130,6 @@ async def _prompt(settings: Settings) -> str:
     return f"{prompt.name}, version {prompt.version}, answered as {prompt.contract}"
 
 
-async def _database(settings: Settings) -> str:
-    async with reach_database(settings.database) as url:
-        connection = await connect(url, settings.database)
-        try:
-            server = await connection.fetchval("SHOW server_version")
-        finally:
-            await connection.close()
-        missing = await pending(url)
-    where = settings.database.redacted_url
-    state = f"{len(missing)} migrations are due, `run` applies them" if missing else f"up to date at {head()}"
-    return f"{where if where == 'embedded' else redacted(url)}, PostgreSQL {server}, {state}"
-
-
-async def _models(settings: Settings) -> bool:
-    caller = _caller(settings.llm)
-    try:
-        checked = await caller.check()
-    finally:
-        await caller.close()
-    for model, health in checked:
-        _say(health.usable, model, health.detail)
-    return any(health.usable for _, health in checked)
-
-
 def _caller(config: LLMConfig) -> Caller:
     """What asks the models, with a quota of its own."""
     return build(config, SystemClock(), {name: secret(variable) for name, variable in key_names(config).items()})
-
-
-def _say(good: bool, name: str, found: str) -> None:
-    sys.stdout.write(f"{'ok  ' if good else 'FAIL'}  {name}: {found}\n")

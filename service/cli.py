@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service import exit_codes
-from service.commands import audit, backup, check, completion, export, restore, run, sql, status, version
+from service.commands import audit, backup, check, completion, doctor, export, restore, run, sql, status, version
 from service.commands.command import Command, Given, takes_file
 from service.safe_text import escaped
 from service.streams import silence
@@ -17,6 +17,7 @@ from trading.errors import FeedError, SettingsError, StorageError, TradentError
 COMMANDS: dict[str, Command] = {
     "run": run.COMMAND,
     "check": check.COMMAND,
+    "doctor": doctor.COMMAND,
     "status": status.COMMAND,
     "export": export.COMMAND,
     "sql": sql.COMMAND,
