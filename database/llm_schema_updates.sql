@@ -1976,7 +1976,173 @@ CREATE INDEX ix_llm_enhancement_tasks_expiring ON llm_enhancement_tasks (expires
 
 UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
 
--- Running upgrade 0012 -> 0014
+-- Running upgrade 0012 -> 0013
+
+CREATE TABLE control_acts (
+    id BIGINT GENERATED ALWAYS AS IDENTITY,
+    at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    act TEXT NOT NULL,
+    via TEXT NOT NULL,
+    who TEXT,
+    worker TEXT NOT NULL,
+    signal_id UUID,
+    before JSONB,
+    after JSONB,
+    reason TEXT,
+    CONSTRAINT pk_control_acts PRIMARY KEY (id),
+    CONSTRAINT ck_control_acts_via CHECK (via IN ('api','cli','page','sighup'))
+);
+
+COMMENT ON TABLE control_acts IS 'Every act that changed a running daemon, or a task by hand. The last pause or resume is what holds.';
+
+COMMENT ON COLUMN control_acts.id IS 'Number of the act, in order.';
+
+COMMENT ON COLUMN control_acts.at IS 'When.';
+
+COMMENT ON COLUMN control_acts.act IS 'pause, resume, limits, model, reload, retry or skip.';
+
+COMMENT ON COLUMN control_acts.via IS 'By which way it came: api, cli, page or sighup.';
+
+COMMENT ON COLUMN control_acts.who IS 'Who, as the caller says; null where it does not.';
+
+COMMENT ON COLUMN control_acts.worker IS 'The process that did it: host and process id.';
+
+COMMENT ON COLUMN control_acts.signal_id IS 'The signal, for retry and skip.';
+
+COMMENT ON COLUMN control_acts.before IS 'What it changed, as it was.';
+
+COMMENT ON COLUMN control_acts.after IS 'The same, as it was from then on.';
+
+COMMENT ON COLUMN control_acts.reason IS 'Why, in the words of whoever did it; null where they gave none.';
+
+CREATE INDEX ix_control_acts_pausing ON control_acts (id) WHERE act IN ('pause','resume');
+
+CREATE INDEX ix_control_acts_signal_id ON control_acts (signal_id);
+
+CREATE TABLE llm_superseded_results (
+    id BIGINT NOT NULL,
+    signal_id UUID NOT NULL,
+    status TEXT NOT NULL,
+    rating SMALLINT,
+    confidence DOUBLE PRECISION,
+    action TEXT,
+    rationale TEXT,
+    risks TEXT[],
+    regime TEXT,
+    abstention TEXT,
+    error TEXT,
+    model TEXT,
+    answered_model TEXT,
+    fallback BOOLEAN NOT NULL,
+    prompt_version TEXT,
+    rung TEXT,
+    repaired BOOLEAN NOT NULL,
+    attempts INTEGER NOT NULL,
+    call_id UUID,
+    prompt_tokens INTEGER,
+    completion_tokens INTEGER,
+    cost_usd NUMERIC,
+    processing_ms DOUBLE PRECISION,
+    finished_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    stored_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    xid xid8 NOT NULL,
+    route TEXT,
+    rating_expected DOUBLE PRECISION,
+    rating_entropy DOUBLE PRECISION,
+    members SMALLINT,
+    agreement DOUBLE PRECISION,
+    spread DOUBLE PRECISION,
+    stability DOUBLE PRECISION,
+    reused_from UUID,
+    reused_age_s DOUBLE PRECISION,
+    round SMALLINT NOT NULL,
+    superseded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT pk_llm_superseded_results PRIMARY KEY (id),
+    CONSTRAINT uq_llm_superseded_results_signal_id_round UNIQUE (signal_id, round),
+    CONSTRAINT fk_llm_superseded_results_signal_id FOREIGN KEY(signal_id) REFERENCES signals (id) ON DELETE CASCADE
+);
+
+COMMENT ON TABLE llm_superseded_results IS 'Results of signals that were retried: what stood in llm_analysis_results before. The CSV files keep their rows.';
+
+COMMENT ON COLUMN llm_superseded_results.id IS 'Row number, in order of writing.';
+
+COMMENT ON COLUMN llm_superseded_results.signal_id IS 'The signal.';
+
+COMMENT ON COLUMN llm_superseded_results.status IS 'completed, failed, expired or skipped.';
+
+COMMENT ON COLUMN llm_superseded_results.rating IS '1 strong reject, 3 neutral, 5 strong confirm; null when none was stated.';
+
+COMMENT ON COLUMN llm_superseded_results.confidence IS 'The model''s own, 0 to 1; null when none was stated.';
+
+COMMENT ON COLUMN llm_superseded_results.action IS 'enter_long, enter_short, exit, hold, move_to_breakeven, enable/disable_trailing.';
+
+COMMENT ON COLUMN llm_superseded_results.rationale IS 'The model''s reason, its own words.';
+
+COMMENT ON COLUMN llm_superseded_results.risks IS 'Risks the model named.';
+
+COMMENT ON COLUMN llm_superseded_results.regime IS 'The market regime the model named.';
+
+COMMENT ON COLUMN llm_superseded_results.abstention IS 'Why a reply was not trusted; null when there is a verdict.';
+
+COMMENT ON COLUMN llm_superseded_results.error IS 'Why there is no reply, for failed, expired and skipped.';
+
+COMMENT ON COLUMN llm_superseded_results.model IS 'Model string that was asked and answered: backend/model.';
+
+COMMENT ON COLUMN llm_superseded_results.answered_model IS 'The model that the reply names, where it names one.';
+
+COMMENT ON COLUMN llm_superseded_results.fallback IS 'True when it was not the first choice that answered.';
+
+COMMENT ON COLUMN llm_superseded_results.prompt_version IS 'Content hash of the prompt.';
+
+COMMENT ON COLUMN llm_superseded_results.rung IS 'The parser''s step that read the reply.';
+
+COMMENT ON COLUMN llm_superseded_results.repaired IS 'True when JSON was mended.';
+
+COMMENT ON COLUMN llm_superseded_results.attempts IS 'How often work on it was begun.';
+
+COMMENT ON COLUMN llm_superseded_results.call_id IS 'The call that gave the reply, in llm_calls.';
+
+COMMENT ON COLUMN llm_superseded_results.prompt_tokens IS 'Input tokens over all calls; null when any is unknown.';
+
+COMMENT ON COLUMN llm_superseded_results.completion_tokens IS 'Output tokens over all calls; null when any is unknown.';
+
+COMMENT ON COLUMN llm_superseded_results.cost_usd IS 'Cost over all calls, USD; null when any is unknown.';
+
+COMMENT ON COLUMN llm_superseded_results.processing_ms IS 'From claim to result, milliseconds; null when no attempt came to an end.';
+
+COMMENT ON COLUMN llm_superseded_results.finished_at IS 'When the result was made.';
+
+COMMENT ON COLUMN llm_superseded_results.stored_at IS 'When the row was written.';
+
+COMMENT ON COLUMN llm_superseded_results.xid IS 'Transaction that wrote the row; what exporters follow.';
+
+COMMENT ON COLUMN llm_superseded_results.route IS 'Why this model was asked: the route''s name and what it stood on.';
+
+COMMENT ON COLUMN llm_superseded_results.rating_expected IS 'The rating''s mean under the token probabilities; null where not had.';
+
+COMMENT ON COLUMN llm_superseded_results.rating_entropy IS 'Entropy of those probabilities over the ratings, bits.';
+
+COMMENT ON COLUMN llm_superseded_results.members IS 'How many of those asked gave a verdict; null where only one was asked.';
+
+COMMENT ON COLUMN llm_superseded_results.agreement IS 'Share of the members'' weight that said the verdict''s action, 0 to 1.';
+
+COMMENT ON COLUMN llm_superseded_results.spread IS 'Weighted standard deviation of the members'' ratings.';
+
+COMMENT ON COLUMN llm_superseded_results.stability IS 'Share of one model''s repeated answers that said the same, 0 to 1.';
+
+COMMENT ON COLUMN llm_superseded_results.reused_from IS 'The earlier signal whose verdict was taken over; null when it was asked for.';
+
+COMMENT ON COLUMN llm_superseded_results.reused_age_s IS 'How old that verdict was at this signal''s close, seconds.';
+
+COMMENT ON COLUMN llm_superseded_results.round IS '1: the signal''s first result, and so on.';
+
+COMMENT ON COLUMN llm_superseded_results.superseded_at IS 'When the retry was asked for.';
+
+CREATE INDEX ix_llm_superseded_results_xid_id ON llm_superseded_results (xid, id);
+
+UPDATE alembic_version SET version_num='0013' WHERE alembic_version.version_num = '0012';
+
+-- Running upgrade 0013 -> 0014
 
 ALTER TABLE signals ADD COLUMN origin TEXT DEFAULT 'loop' NOT NULL;
 
@@ -2036,6 +2202,6 @@ LEFT JOIN llm_analysis_results r ON r.signal_id = s.id;
 
 COMMENT ON COLUMN v_enhanced_signals.origin IS 'Who made it: loop is the strategy here; api, tradingview, freqtrade sent it.';
 
-UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0012';
+UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0013';
 
 COMMIT;

@@ -57,6 +57,8 @@ class LLMWorker:
     there are `ENDINGS` times as many of them, the next waits.
     `untold` counts those of which the queue did not learn in the end that this process gave them up.
 
+    While `paused` nothing is claimed and nothing begun; what is under way ends, and what waits here goes back.
+
     For who watches whether work moves: `steps` counts the turns of the task that keeps the leases, `answered` the
     requests that came to an end.
     """
@@ -87,6 +89,8 @@ class LLMWorker:
         self._busy: dict[asyncio.Task[None], _Batch] = {}
         self._claiming: asyncio.Task[int | None] | None = None
         self._said: set[str] = set()
+        self._going = asyncio.Event()
+        self._going.set()
         self.untold = 0
         self.started = False
         self.steps = 0
@@ -96,6 +100,25 @@ class LLMWorker:
         """There may be new tasks: look at once."""
         self._more = True
         self._claim_wanted.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is claimed and nothing begun."""
+        return not self._going.is_set()
+
+    async def pause(self) -> None:
+        """Claim nothing and begin nothing until `resume`; what is under way goes on to its end."""
+        self._going.clear()
+        waiting = self._store.claims(ready_only=True)
+        told = await self._guarded(partial(self._release, waiting), "handing tasks back") if waiting else None
+        if told:
+            for claim in waiting:
+                self._store.drop(claim)
+
+    def resume(self) -> None:
+        """Go on."""
+        self._going.set()
+        self.poke()
 
     @property
     def idle(self) -> bool:
@@ -161,13 +184,15 @@ class LLMWorker:
                 self.poke()
 
     def _wanted(self) -> int:
+        if self.paused:
+            return 0
         waiting = self._store.waiting() + self._store.suspects()
         ahead = self._batcher.ahead(AHEAD * self._config.max_concurrency)
         return 0 if waiting > ahead // 2 else max(0, min(ahead - waiting, self._store.room()))
 
     async def _claim(self, limit: int) -> int:
         claims = await self._queue.claim(limit)
-        unheld = [claim for claim in claims if not self._store.hold(claim)]
+        unheld = [claim for claim in claims if self.paused or not self._store.hold(claim)]
         if claims:
             self._work_there.set()
         if unheld:
@@ -178,17 +203,18 @@ class LLMWorker:
         """Take signals only once there is a slot and room for their request: whatever waits by then may go into it."""
         while True:
             await self._slots.acquire()
-            while self._store.suspects():
+            await self._going.wait()
+            while self._store.suspects() and not self.paused:
                 await self._rate_alone()
             if self._store.waiting():
                 await self._batcher.wait()
-            claims = self._batcher.take(self._store)
+            claims = [] if self.paused else self._batcher.take(self._store)
             self._claim_more()
             if claims:
                 self._ask(claims, has_slot=True)
                 continue
             self._slots.release()
-            if not self._store.suspects():
+            if not self._store.suspects() and not self.paused:
                 self._work_there.clear()
                 await self._work_there.wait()
 
@@ -197,7 +223,7 @@ class LLMWorker:
         await self._batcher.wait()
         while self._busy:
             await asyncio.wait(list(self._busy))
-        suspect = self._store.take_suspect()
+        suspect = None if self.paused else self._store.take_suspect()
         if suspect is not None:
             log.warning("a signal at which processes died is rated alone", extra={"signal": str(suspect.signal.id)})
             await asyncio.wait([self._ask([suspect])])
@@ -308,14 +334,14 @@ class LLMWorker:
             removed = self._store.clean(self._config.memory_retention_minutes * 60)
             log.info("memory cleaned", extra={"removed": removed, "stats": self._store.get_stats()})
 
-    async def _hand_back(self, claims: Sequence[Claim]) -> None:
-        async def release() -> bool:
-            async with asyncio.timeout(FINAL_WRITE_S):
-                await self._queue.release(claims)
-            return True
+    async def _release(self, claims: Sequence[Claim]) -> bool:
+        async with asyncio.timeout(FINAL_WRITE_S):
+            await self._queue.release(claims)
+        return True
 
+    async def _hand_back(self, claims: Sequence[Claim]) -> None:
         if claims:
-            if not await self._guarded(release, "handing tasks back"):
+            if not await self._guarded(partial(self._release, claims), "handing tasks back"):
                 self.untold += len(claims)
             for claim in claims:
                 self._store.drop(claim)

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service import exit_codes
-from service.commands import audit, backup, check, completion, doctor, export, restore, run, sql, status, version
+from service.commands import (
+    audit,
+    backup,
+    check,
+    completion,
+    control,
+    doctor,
+    export,
+    restore,
+    run,
+    sql,
+    status,
+    version,
+)
 from service.commands.command import Command, Given, takes_file
 from service.safe_text import escaped
 from service.streams import silence
@@ -21,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "status": status.COMMAND,
     "export": export.COMMAND,
     "sql": sql.COMMAND,
+    **control.COMMANDS,
     "audit": audit.COMMAND,
     "backup": backup.COMMAND,
     "restore": restore.COMMAND,

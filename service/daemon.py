@@ -14,6 +14,7 @@ from database.exports import PostgresExportSource
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
+from service.control.control import Control
 from service.ending import everything_done, first_cause, stop_signals
 from service.http.access import Access
 from service.http.server import HttpServer, all_routes
@@ -73,6 +74,7 @@ class Daemon:
         self.exporter: LLMCSVExporter | None = None
         self.status: HttpServer | None = None
         self.room: StoreRoom | None = None
+        self.control: Control | None = None
         self.unfinished: Mapping[str, int] = {}
         self.queue_unseen = False
         self.left_behind = False
@@ -160,6 +162,8 @@ class Daemon:
         if rates:
             self.rating = RatingSide(settings.llm, room, self.store, self.clock, on_final=self._on_final)
             await self.rating.prepare()
+        self.control = Control(self, room)
+        await self.control.prepare()
         if self.role is not Role.TRADER:
             self.exporter = LLMCSVExporter(
                 settings.llm.csv_output_directory,
@@ -199,6 +203,8 @@ class Daemon:
             exported = asyncio.Event()
             exporting = group.create_task(self.exporter.run(exported), name="exporter") if self.exporter else None
             beside.append(group.create_task(log_summaries(self.vitals, self.clock), name="summary"))
+            if self.control is not None:
+                beside += self.control.start(group)
             if self.rating is not None:
                 beside.append(group.create_task(self.tally.follow_costs(room.pool, self.clock), name="costs"))
             asyncio.get_running_loop().call_soon(self.supervised.ready)  # once every task has begun

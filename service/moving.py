@@ -47,14 +47,14 @@ def parts_of(daemon: Daemon) -> list[Part]:
         recorder = daemon.trading.recorder
         parts.append(Part("the recorder", lambda: not recorder.idle, lambda: recorder.steps, step_s))
     if daemon.rating is not None:
-        worker, caller = daemon.rating.worker, daemon.rating.caller
+        rating, worker = daemon.rating, daemon.rating.worker
         parts.append(Part("the worker", lambda: worker.started, lambda: worker.steps, step_s))
         calls = 2 * llm.max_retries * (1 + len(llm.fallback_models))
         asks_s = calls * llm.timeout_seconds + LONGEST_PAUSES_S + step_s
 
         def asking() -> bool:
             """Calls are under way, and none of them waits for the quota or for PostgreSQL, which may take any time."""
-            waiting = any(usage.waiting or usage.blocked_s for usage in caller.limits().values())
+            waiting = any(usage.waiting or usage.blocked_s for usage in rating.caller.limits().values())
             return worker.asking and not waiting and not daemon.queue_unseen
 
         parts.append(Part("every call to a model", asking, lambda: worker.answered, asks_s))

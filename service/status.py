@@ -8,10 +8,12 @@ import aiohttp
 import orjson
 
 from service.tokens import TOKEN_NAMES, Scope, Tokens
+from service.version import VERSION
 from trading.errors import TradentError
 
 MOST_BYTES = 4 << 20
 LIMIT_S = 5.0
+USER_AGENT = f"tradent/{VERSION}"
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -49,10 +51,11 @@ async def ask(host: str, port: int, path: str, *, method: str = "GET", body: Map
     """
     url = f"{address_of(host, port)}{path}"
     scope = Scope.READ if method == "GET" else Scope.ADMIN
+    headers = {"User-Agent": USER_AGENT, **Tokens.given().headers(scope)}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_S)) as session,
-            session.request(method, url, json=body, headers=Tokens.given().headers(scope)) as got,
+            session.request(method, url, json=body, headers=headers) as got,
         ):
             if got.status == 401:
                 raise TradentError(f"the daemon at {url} wants a token: set {TOKEN_NAMES[scope]} to its own")

@@ -113,7 +113,7 @@ def words(daemon: Daemon) -> str:
         return "stopping; what is under way comes to its end"
     if daemon.phase == "starting":
         return "starting; waits for PostgreSQL" if daemon.awaits_database else "starting"
-    said = []
+    said = ["PAUSED"] if daemon.control is not None and daemon.control.paused else []
     if daemon.trading is not None and daemon.trading.loop is not None:
         counts = daemon.trading.loop.counts
         said.append(f"watches {daemon.trading.feed.source}: {counts.bars} bars, {counts.signals} signals")

@@ -56,6 +56,8 @@ def alerts(vitals: dict[str, Any], width: int) -> list[Text]:
     feed, recorder = part(vitals, "feed"), part(vitals, "recorder")
     journal = number(recorder, "journal_bytes")
     wrong = []
+    if vitals.get("paused"):
+        wrong.append(_paused(part(vitals, "pause"), vitals.get("now")))
     if vitals.get("postgresql_away"):
         wait = f"; bars and signals wait in the journal ({size(journal)})" if recorder else ""
         wrong.append(f"PostgreSQL AWAY: it cannot be reached{wait}")
@@ -75,6 +77,13 @@ def alerts(vitals: dict[str, Any], width: int) -> list[Text]:
             f"{count(number(recorder, 'refused'))} records that PostgreSQL refuses were set aside: see the log"
         )
     return [Text(cut(f"! {line}", width), "bold red", no_wrap=True) for line in wrong]
+
+
+def _paused(pause: dict[str, Any], now: Any) -> str:
+    by = f" by {said(pause, 'who')}" if said(pause, "who") else ""
+    why = f" ({said(pause, 'reason')})" if said(pause, "reason") else ""
+    since = f" since {moment(pause.get('since'), now)} UTC" if pause.get("since") else ""
+    return f"PAUSED{since}{by}{why}: nothing is rated; `tradent resume` goes on"
 
 
 def models(vitals: dict[str, Any], width: int) -> list[Text]:

@@ -32,6 +32,8 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "version": VERSION,
         "role": daemon.role.value,
         "phase": daemon.phase,
+        "paused": daemon.control is not None and daemon.control.paused,
+        "pause": _pause(daemon),
         "started_at": daemon.started_at,
         "now": now,
         "uptime_s": round((now - daemon.started_at).total_seconds(), 1),
@@ -51,6 +53,15 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "csv": _csv(daemon),
         "status_url": daemon.status.url if daemon.status is not None else None,
     }
+
+
+def _pause(daemon: Daemon) -> dict[str, Any] | None:
+    """Since when nothing is rated, by whom and why; None where ratings are made."""
+    pause = None if daemon.control is None else daemon.control.pausing.pause
+    if pause is None:
+        return None
+    who, reason = (None if text is None else visible(text) for text in (pause.who, pause.reason))
+    return {"since": pause.since, "via": pause.via, "who": who, "reason": reason}
 
 
 def _feed(daemon: Daemon) -> dict[str, Any]:

@@ -563,3 +563,66 @@ async def test_memory_is_cleaned_of_old_results() -> None:
         assert len(world.store) == 3
         await world.clock.advance(900)
         assert len(world.store) == 0
+
+
+async def test_a_paused_worker_begins_nothing_ends_what_is_under_way_and_hands_the_rest_back() -> None:
+    world = World(max_concurrency=2)
+    world.put(20)
+    world.processor.gate.clear()
+    async with world.running():
+        await world.quiet()
+        assert world.processor.now == 2
+        await world.worker.pause()
+        world.processor.gate.set()
+        await world.quiet()
+        for _ in range(20):
+            await world.clock.advance(1)
+        assert world.queue.count(TaskStatus.COMPLETED) == 2
+        assert world.queue.count(TaskStatus.PENDING) == 18
+        assert world.worker.idle
+        world.worker.resume()
+        await world.quiet()
+        assert world.queue.count(TaskStatus.COMPLETED) == 20
+    assert {task.attempts for task in world.queue.tasks.values()} == {1}
+
+
+async def test_what_is_claimed_in_the_moment_of_the_pause_goes_back() -> None:
+    """A claim is on its way to the queue when the pause begins: what it brings is not held."""
+    world = World()
+    world.queue.gate.clear()
+    world.put(5)
+    async with world.running():
+        await settle()
+        await world.worker.pause()
+        world.queue.gate.set()
+        await world.quiet()
+        assert world.queue.count(TaskStatus.PENDING) == 5
+        assert not world.processor.batches
+
+
+async def test_a_worker_that_starts_paused_claims_nothing() -> None:
+    world = World(poll_interval=1.0)
+    world.put(5)
+    await world.worker.pause()
+    async with world.running():
+        for _ in range(10):
+            await world.clock.advance(1)
+        assert not world.queue.claim_limits
+        assert world.queue.count(TaskStatus.PENDING) == 5
+
+
+async def test_a_pause_while_the_queue_is_away_keeps_what_it_holds() -> None:
+    """The leases are renewed on; after the resume it is rated, and nothing was told to nobody."""
+    world = World(max_concurrency=1)
+    world.put(4)
+    world.processor.gate.clear()
+    async with world.running():
+        await world.quiet()
+        world.queue.away = True
+        await world.worker.pause()
+        world.queue.away = False
+        world.worker.resume()
+        world.processor.gate.set()
+        await world.quiet()
+        assert world.queue.count(TaskStatus.COMPLETED) == 4
+    assert world.worker.untold == 0

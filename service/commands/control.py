@@ -1,0 +1,90 @@
+"""`pause` and `resume`: whether signals are rated; `acts`: what was done to daemons so far."""
+
+import argparse
+import asyncio
+import getpass
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from service import exit_codes
+from service.commands.command import Command, Given, add_json
+from service.safe_text import escaped
+from service.status import ask
+
+CONTROL = "/api/v1/control"
+
+
+def act_options(parser: argparse.ArgumentParser) -> None:
+    """What every act can be given."""
+    parser.add_argument("--reason", metavar="TEXT", help="why, for those who look later")
+    add_json(parser, "the daemon's answer as JSON")
+
+
+def asked(given: Given, path: str, *, method: str = "POST", **body: Any) -> Any:
+    """What the daemon answers; who asks and why go along. Raises TradentError with its words where it refuses."""
+    service = given.settings().service
+    sent = None if method == "GET" else {"who": _user(), "reason": given.reason, **body}
+    return asyncio.run(ask(service.host, service.port, path, method=method, body=sent)).content()
+
+
+def show(given: Given, answer: Any, text: str) -> int:
+    """Print the answer, as JSON where that is wanted; what others wrote is shown without its control characters."""
+    out = orjson.dumps(answer).decode() if given.json else "\n".join(map(escaped, text.split("\n")))
+    sys.stdout.write(f"{out}\n")
+    return exit_codes.OK
+
+
+def said_of(act: Mapping[str, Any]) -> str:
+    """One act in a line."""
+    change = ""
+    before, after = (act[name] if isinstance(act[name], dict) else {} for name in ("before", "after"))
+    if changed := [name for name in {**before, **after} if before.get(name) != after.get(name)]:
+        change = ": " + ", ".join(f"{name} {_value(before.get(name))} → {_value(after.get(name))}" for name in changed)
+    about = f" {act['signal']}" if act["signal"] else ""
+    who = f"{act['via']}, {act['who']}" if act["who"] else act["via"]
+    why = f" — {act['reason']}" if act["reason"] else ""
+    return f"{act['at'][:19].replace('T', ' ')}  {act['act']}{about}{change} ({who}){why}"
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
+def _pause(given: Given) -> int:
+    answer = asked(given, f"{CONTROL}/pause")
+    since = str((answer["pause"] or {}).get("since", ""))[:19].replace("T", " ")
+    return show(given, answer, f"paused since {since} UTC: no worker on this database rates; `tradent resume` goes on")
+
+
+def _resume(given: Given) -> int:
+    return show(given, asked(given, f"{CONTROL}/resume"), "signals are rated")
+
+
+def _acts_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many; 20 unless given")
+    add_json(parser)
+
+
+def _acts(given: Given) -> int:
+    answer = asked(given, f"{CONTROL}/acts?limit={given.limit}", method="GET")
+    lines = [said_of(act) for act in reversed(answer["acts"])]
+    return show(given, answer, "\n".join(lines) or "nothing was changed by hand so far")
+
+
+COMMANDS: dict[str, Command] = {
+    "pause": Command("stop rating, in every process on the database, until resume", _pause, act_options),
+    "resume": Command("rate again", _resume, act_options),
+    "acts": Command(
+        "show what was changed by hand: pauses, limits, models, retries, by whom and why", _acts, _acts_options
+    ),
+}

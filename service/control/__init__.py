@@ -1,0 +1,1 @@
+"""Changing a running daemon: pause, limits, model, settings read anew, tasks by hand; every act is kept."""

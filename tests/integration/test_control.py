@@ -1,0 +1,164 @@
+"""Changing a running daemon over real HTTP, by its real command line, on a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.daemon import Daemon, Look, Process
+from tests.proxy import Proxy
+
+ADMIN, READ = "admin-0123456789abcdef", "reads-0123456789abcdef"
+MARKET = {"feed": {"type": "simulated", "speed": 600.0, "timeframe": "1m", "symbols": ["SIMBTC"], "seed": 11}}
+
+
+class Api:
+    """The HTTP API of a running daemon."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def ask(
+        self, path: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, **headers: str
+    ) -> tuple[int, Any]:
+        """Status and JSON: GET without a body, POST with one."""
+        await self._process.said("is answered at http")
+        url = self._process.log.partition("is answered at ")[2].split()[0]
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method or ("GET" if body is None else "POST"), url + path, json=body, headers=sent) as got,
+        ):
+            return got.status, orjson.loads(await got.read())
+
+    async def until_ready(self, **headers: str) -> None:
+        async with asyncio.timeout(60):
+            while (await self.ask("/api/v1/control", **headers))[0] != 200:  # noqa: ASYNC110 - told by HTTP only
+                await asyncio.sleep(0.05)
+
+    @property
+    def port(self) -> str:
+        return self._process.log.partition("is answered at ")[2].split()[0].rpartition(":")[2]
+
+
+@asynccontextmanager
+async def running(daemon: Daemon, *arguments: str) -> AsyncIterator[tuple[Process, Api]]:
+    async with daemon.start("--plain", *arguments) as process:
+        api = Api(process)
+        await api.until_ready()
+        yield process, api
+
+
+@pytest.fixture
+def daemon(database: str, tmp_path: Path) -> Daemon:
+    return Daemon(tmp_path, {"trading": MARKET, "database": {"url": database}})
+
+
+async def results(look: Look) -> int:
+    count: int = await look.value("SELECT count(*) FROM llm_analysis_results")
+    return count
+
+
+async def test_a_pause_stops_every_worker_survives_a_restart_and_is_told(daemon: Daemon, database: str) -> None:
+    """The market is watched on, nothing is rated, and the next process finds it so; `resume` rates all that waited."""
+    look = Look(database)
+    async with running(daemon) as (process, api):
+        await look.until("SELECT count(*) > 2 FROM llm_analysis_results")
+        status, told = await api.ask("/api/v1/control/pause", {"reason": "the model dreams", "who": "ann"})
+        assert (status, told["paused"], told["pause"]["reason"]) == (200, True, "the model dreams")
+        await process.said("PAUSED: no signal is rated until `tradent resume`")
+        await look.until("SELECT count(*) = 0 FROM llm_enhancement_tasks WHERE status = 'processing'")
+        before = await results(look)
+        await look.until("SELECT count(*) > 5 FROM llm_enhancement_tasks WHERE status = 'pending'")
+        assert await results(look) == before
+        code, out, _ = await daemon.do("status", "--set", f"service.port={api.port}")
+        assert code == 0
+        assert "PAUSED" in out
+        assert "by ann (the model dreams)" in out
+    async with running(daemon) as (process, api):
+        await process.said("PAUSED")
+        waiting = await look.value("SELECT count(*) FROM llm_enhancement_tasks WHERE status = 'pending'")
+        await look.until(f"SELECT count(*) > {waiting} + 2 FROM llm_enhancement_tasks WHERE status = 'pending'")
+        assert await results(look) == before
+        assert (await api.ask("/api/v1/control/resume", {}))[1] == {"paused": False, "pause": None}
+        await look.until(f"SELECT count(*) > {before} + {waiting} FROM llm_analysis_results")
+
+
+async def test_a_pause_by_one_process_is_obeyed_by_another(daemon: Daemon, database: str, tmp_path: Path) -> None:
+    look = Look(database)
+    other = tmp_path / "other"
+    other.mkdir()
+    worker = Daemon(other, {"trading": MARKET, "database": {"url": database}})
+    async with running(daemon, "--role", "trader") as (_, api), running(worker, "--role", "worker") as (process, _):
+        await look.until("SELECT count(*) > 2 FROM llm_analysis_results")
+        await api.ask("/api/v1/control/pause", {})
+        await process.said("PAUSED")
+        await api.ask("/api/v1/control/resume", {})
+        await process.said("resumed: signals are rated again")
+
+
+async def test_acts_are_kept_with_who_by_which_way_and_why(daemon: Daemon, database: str) -> None:
+    """By the API, the command line and the page; a second pause changes nothing, and is none."""
+    async with running(daemon) as (_, api):
+        port = f"service.port={api.port}"
+        await api.ask("/api/v1/control/pause", {"who": "bob"})
+        await api.ask("/api/v1/control/pause", {"who": "carol"})
+        code, out, _ = await daemon.do("resume", "--reason", "all is well\x1b[31m", "--set", port)
+        assert (code, out) == (0, "signals are rated\n")
+        await api.ask("/api/v1/control/pause", {}, Sec_Fetch_Site="same-origin")
+        kept = (await api.ask("/api/v1/control/acts"))[1]["acts"]
+        assert [(act["act"], act["via"]) for act in kept] == [("pause", "page"), ("resume", "cli"), ("pause", "api")]
+        assert kept[2]["who"] == "bob"
+        assert kept[2]["before"] == {"paused": False}
+        assert kept[2]["after"] == {"paused": True}
+        assert kept[1]["reason"] == "all is well\x1b[31m"
+        page = (await api.ask("/api/v1/control/acts?limit=2"))[1]
+        assert (await api.ask(f"/api/v1/control/acts?cursor={page['next_cursor']}"))[1]["acts"] == kept[2:]
+        code, out, _ = await daemon.do("acts", "--set", port)
+        assert code == 0
+        assert "resume: paused true → false (cli, " in out
+        assert "\x1b" not in out
+    assert await Look(database).value("SELECT count(*) FROM control_acts") == 3
+
+
+async def test_only_the_admin_acts_and_what_cannot_be_understood_changes_nothing(database: str, tmp_path: Path) -> None:
+    tokens = {"TRADENT_ADMIN_TOKEN": ADMIN, "TRADENT_READ_TOKEN": READ}
+    daemon = Daemon(tmp_path, {"trading": MARKET, "database": {"url": database}}, tokens)
+    reader, admin = {"Authorization": f"Bearer {READ}"}, {"Authorization": f"Bearer {ADMIN}"}
+    async with daemon.start("--plain") as process:
+        api = Api(process)
+        await api.until_ready(**reader)
+        assert (await api.ask("/api/v1/control/pause", {}, **reader))[0] == 403
+        assert (await api.ask("/api/v1/control/pause", {}))[0] == 401
+        wrong: list[tuple[Any, str]] = [
+            ({"reason": 1}, "reason = 1"), ({"reason": "x" * 501}, "at most 500"), ({"why": 1}, "why = 1"),
+            ({"who": "\0"}, "NUL"), ([], "a JSON object"),
+        ]  # fmt: skip
+        for body, said in wrong:
+            status, told = await api.ask("/api/v1/control/pause", body, method="POST", **admin)
+            assert (status, said in told["error"]) == (400, True), told
+        assert (await api.ask("/api/v1/control", **reader))[1]["paused"] is False
+        assert (await api.ask("/api/v1/control/acts?limit=x", **reader))[0] == 400
+        assert (await api.ask("/api/v1/control/acts", **reader))[1]["acts"] == []
+        code, out, _ = await daemon.do("pause", "--set", f"service.port={api.port}")
+        assert (code, out.startswith("paused since ")) == (0, True)
+
+
+async def test_while_postgresql_is_away_nothing_is_changed_and_the_answer_says_so(
+    database: str, tmp_path: Path
+) -> None:
+    """An act that cannot be kept is not done."""
+    async with Proxy(database) as proxy:
+        daemon = Daemon(tmp_path, {"trading": MARKET, "database": {"url": proxy.url}})
+        async with running(daemon) as (_, api):
+            await proxy.cut()
+            status, told = await api.ask("/api/v1/control/pause", {})
+            assert status == 503
+            assert "PostgreSQL" in told["error"]
+            assert (await api.ask("/api/v1/control"))[1]["paused"] is False
+            await proxy.mend()
