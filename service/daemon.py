@@ -16,8 +16,10 @@ from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.control.control import Control
 from service.ending import everything_done, first_cause, stop_signals
+from service.events import EventHub
 from service.http.access import Access
 from service.http.server import HttpServer, all_routes
+from service.items import bar_item, signal_item
 from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
 from service.settings import Settings
@@ -79,6 +81,7 @@ class Daemon:
         self.queue_unseen = False
         self.left_behind = False
         self.tally = Tally()
+        self.events = EventHub()
         self.before_sudden_end: Callable[[], None] = lambda: None
         self.supervised = Supervised(self)
         self._rating_log = RatingLog()
@@ -190,6 +193,7 @@ class Daemon:
 
     async def _stop_status(self) -> None:
         if self.status is not None:
+            self.events.close()
             await self.status.stop()
 
     async def _live(self, room: StoreRoom) -> None:
@@ -269,8 +273,7 @@ class Daemon:
         """Let everything go, after a crash too: the journal is made durable, tasks are handed back."""
         if self.trading is not None:
             self.trading.close()
-        if self.status is not None:
-            await self.status.stop()
+        await self._stop_status()
         if self.rating is not None:
             if not self._drained:
                 with contextlib.suppress(TimeoutError):
@@ -293,7 +296,9 @@ class Daemon:
 
     def _on_bar(self, bar: Bar, signals: Sequence[Signal]) -> None:
         self.tally.bar(bar)
+        self.events.publish("bar", bar_item(bar))
         for found in signals:
+            self.events.publish("signal", signal_item(found, status="pending" if self.settings.llm.enabled else None))
             log.debug("signal", extra={"id": str(found.id), "symbol": found.symbol, "strategy": found.strategy})
 
     def _on_shipped(self) -> None:
@@ -305,6 +310,7 @@ class Daemon:
     def _on_final(self, rated: Signal, result: Result) -> None:
         self.recent.append((rated, result))
         self.tally.final(result)
+        self.events.publish("verdict", signal_item(rated, result))
         self._rating_log.log_rating(rated, result)
         if self.exporter is not None:
             self.exporter.poke()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from service.http import control, openapi, vitals
+from service.http import control, health, openapi, stream, vitals
 from service.http.access import ACCESS, Access
 from service.http.failures import guarded, harden, wire_log
 from service.status import in_url
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS = (vitals, control, openapi)
+PARTS = (vitals, control, health, stream, openapi)
 LARGEST_BODY = 1 << 20
+STOP_S = 2.0
 
 
 def all_routes(daemon: Daemon) -> list[web.RouteDef]:
@@ -45,7 +46,7 @@ class HttpServer:
         app[ACCESS] = self._access
         app.on_response_prepare.append(harden)
         app.router.add_routes(self._routes)
-        runner = web.AppRunner(app, access_log=None, logger=wire_log())
+        runner = web.AppRunner(app, access_log=None, logger=wire_log(), shutdown_timeout=STOP_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self._port)

@@ -47,6 +47,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shell(command: str, home: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    port = json.loads((home / "config.json").read_text())["service"]["port"]
+    command = command.replace(":8710", f":{port}")
     return subprocess.run(
         ["bash", "-c", command], cwd=home, env={**os.environ, "PATH": path}, input="", text=True,
         capture_output=True, timeout=LIMIT_S, check=False,

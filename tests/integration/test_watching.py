@@ -1,0 +1,76 @@
+"""A real daemon as those see it that watch it: ready or not, and what it tells as it happens."""
+
+import asyncio
+
+import aiohttp
+
+from service.daemon import Role
+from tests.events import told
+from tests.running import running_daemon, url_of
+from tests.waiting import until
+
+LIMIT_S = 60.0
+EARLY = {
+    "signal", "source", "symbol", "timeframe", "close_time", "strategy", "side", "strength", "price", "origin",
+    "status",
+}  # fmt: skip
+LATER = {
+    "rating", "confidence", "action", "rationale", "abstention", "error", "model", "fallback", "cost_usd",
+    "processing_ms", "finished_at", "decision",
+}  # fmt: skip
+
+
+async def test_bars_signals_and_verdicts_are_told_until_a_stop_ends_the_stream(database: str) -> None:
+    """A signal has every key from the start, with null for what is not known; its verdict fills them in."""
+    kinds: dict[str, dict[str, object]] = {}
+    async with aiohttp.ClientSession() as session, asyncio.timeout(LIMIT_S):
+        async with running_daemon(database) as daemon:
+            response = await session.get(url_of(daemon, f"/api/v1/stream?last_event_id={daemon.events.position(0)}"))
+            events = told(response)
+            while len(kinds) < 4:
+                one = await anext(events)
+                kinds.setdefault(one.kind, one.data)
+        async for _ in events:
+            pass
+    assert kinds.keys() == {"bar", "signal", "verdict", "health"}
+    assert set(kinds["bar"]) == {
+        "source", "symbol", "timeframe", "open_time", "close_time", "open", "high", "low", "close", "volume",
+    }  # fmt: skip
+    assert str(kinds["bar"]["close_time"]).endswith("Z")
+    assert set(kinds["signal"]) == set(kinds["verdict"]) == EARLY | LATER
+    assert {kinds["signal"][key] for key in LATER} == {None}
+    assert kinds["signal"]["status"] == "pending"
+    assert kinds["verdict"]["status"] == "completed"
+    assert kinds["verdict"]["model"] == "rules/baseline"
+    assert set(kinds["health"]) == {"ready", "reasons", "phase", "paused", "queue", "limits", "cost", "version"}
+
+
+async def test_a_running_daemon_is_alive_and_ready(database: str) -> None:
+    async with aiohttp.ClientSession() as session, running_daemon(database) as daemon, asyncio.timeout(LIMIT_S):
+        async with session.get(url_of(daemon, "/healthz")) as alive:
+            assert (alive.status, await alive.json()) == (200, {"alive": True, "phase": "running"})
+        while True:
+            async with session.get(url_of(daemon, "/readyz")) as ready:
+                answer = await ready.json()
+            if ready.status == 200:
+                break
+            assert {each["check"] for each in answer["checks"] if not each["ok"]} <= {"model"}
+            await asyncio.sleep(0.02)
+    assert answer["ready"] is True
+    assert {each["check"]: each["ok"] for each in answer["checks"]} == dict.fromkeys(
+        ("process", "database", "feed", "journal", "disk", "model", "queue", "csv"), True
+    )
+
+
+async def test_a_daemon_without_a_usable_model_is_alive_and_says_why_it_is_not_ready(database: str) -> None:
+    llm = {"model": "openrouter/any/model"}
+    async with aiohttp.ClientSession() as session, running_daemon(database, Role.WORKER, llm=llm) as daemon:
+        assert daemon.rating is not None
+        await until(lambda: bool(daemon.rating and daemon.rating.checked))
+        async with session.get(url_of(daemon, "/readyz")) as ready:
+            assert ready.status == 503
+            checks = {each["check"]: each for each in (await ready.json())["checks"]}
+        async with session.get(url_of(daemon, "/healthz")) as alive:
+            assert alive.status == 200
+    assert "OPENROUTER_API_KEY" in checks["model"]["detail"]
+    assert checks["database"]["ok"]

@@ -1,0 +1,141 @@
+"""Each check by itself: when it fails, and that it then says what to do."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from service.daemon import Daemon
+from service.readiness import Check, is_ready, readiness
+from trading.feeds.base import FeedState
+from trading.model import Bar, Stream
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+class LiveFeed:
+    """A feed of a real market, as far as it is looked at."""
+
+    def __init__(self, trouble: str | None) -> None:
+        self.state = FeedState(trouble is None, NOW, trouble, 0.0, {})
+
+    def is_new(self, bar: Bar) -> bool:
+        return True
+
+
+def trading(**changes: Any) -> SimpleNamespace:
+    """The trading side of a live feed, all well."""
+    state = {"kept_bytes": 10, "max_bytes": 1000, "memory_bytes": 0, "unsynced_s": 0.0, "full_in_s": None}
+    state |= {key: changes.pop(key) for key in tuple(changes) if key in state}
+    away_s = changes.pop("away_s", 0.0)
+    return SimpleNamespace(
+        feed=object() if changes.pop("never_late", False) else LiveFeed(changes.pop("trouble", None)),
+        feed_ended=SimpleNamespace(is_set=lambda: changes.get("ended", False)),
+        recorder=SimpleNamespace(away_s=away_s, shipped=SimpleNamespace(waiting_since=away_s or None)),
+        journal=SimpleNamespace(state=SimpleNamespace(**state)),
+    )
+
+
+def streams(*ages_s: float, timeframe: str = "1m") -> dict[Stream, SimpleNamespace]:
+    """Streams whose last bars closed that long ago."""
+    return {
+        Stream("x", f"S{number}", timeframe): SimpleNamespace(
+            last=SimpleNamespace(close_time=NOW - timedelta(seconds=age_s))
+        )
+        for number, age_s in enumerate(ages_s)
+    }
+
+
+def rating(*standing: tuple[str, str | None], checked: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(checked=[1] if checked else [], caller=SimpleNamespace(standing=lambda: list(standing)))
+
+
+def daemon(**changes: Any) -> Daemon:
+    """All well, but for the changes."""
+    parts: dict[str, Any] = {
+        "phase": "running", "room": object(), "awaits_database": False, "queue_unseen": False,
+        "trading": trading(), "rating": rating(("a/b", None)), "exporter": SimpleNamespace(trouble=None),
+        "unfinished": {"pending": 3}, "clock": SimpleNamespace(now=lambda: NOW), "started_at": NOW,
+        "tally": SimpleNamespace(streams=streams(20.0)),
+        "settings": SimpleNamespace(
+            llm=SimpleNamespace(max_memory_signals=1000), trading=SimpleNamespace(feed=SimpleNamespace(timeframe="1m"))
+        ),
+    }  # fmt: skip
+    return cast(Daemon, SimpleNamespace(**parts | changes))
+
+
+def failing(found: Sequence[Check]) -> dict[str, str]:
+    return {each.check: each.detail for each in found if not each.ok}
+
+
+def test_a_daemon_that_is_well_passes_every_check() -> None:
+    checks = readiness(daemon())
+    assert is_ready(checks)
+    assert [each.check for each in checks] == [
+        "process", "database", "feed", "journal", "disk", "model", "queue", "csv",
+    ]  # fmt: skip
+    assert all(each.detail for each in checks)
+
+
+NO_BARS = SimpleNamespace(streams={})
+LATE_BARS = SimpleNamespace(streams=streams(20.0, 151.0))
+FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"phase": "starting"}, "process", "wait for it"),
+    ({"phase": "stopping"}, "process", "stopping"),
+    ({"room": None}, "database", "not open yet"),
+    ({"room": None, "awaits_database": True}, "database", "start it, or correct database.url"),
+    ({"trading": trading(away_s=12.0)}, "database", "nothing for 12 s.*bring it back"),
+    ({"queue_unseen": True}, "database", "bring it back"),
+    ({"tally": LATE_BARS}, "feed", "S1 1m for 151 s .1 of 2.*network"),
+    (
+        {"tally": NO_BARS, "started_at": NOW - timedelta(minutes=3)},
+        "feed",
+        "no bar has come in 180 s",
+    ),
+    (
+        {"trading": trading(trouble="rate limited"), "tally": SimpleNamespace(streams=streams(151.0))},
+        "feed",
+        "rate lim",
+    ),
+    ({"trading": trading(kept_bytes=800, full_in_s=90.0)}, "journal", "80%.*full in 90 s.*bring PostgreSQL back"),
+    ({"trading": trading(memory_bytes=4096)}, "disk", "4 KiB wait in memory: make room"),
+    ({"trading": trading(unsynced_s=11.0)}, "disk", "not been durable for 11 s"),
+    ({"rating": rating(checked=False)}, "model", "being looked at"),
+    ({"rating": rating(("a/b", "no key"), ("c/d", "away"))}, "model", "no model.*a/b: no key; c/d: away"),
+    ({"unfinished": {"pending": 1001}}, "queue", "1001 signals.*add workers"),
+    ({"exporter": SimpleNamespace(trouble="no room on the disk")}, "csv", "no room on the disk"),
+]
+
+
+@pytest.mark.parametrize(("changes", "check", "words"), FAULTS)
+def test_what_is_wrong_fails_its_own_check_alone_and_says_what_to_do(
+    changes: dict[str, Any], check: str, words: str
+) -> None:
+    checks = readiness(daemon(**changes))
+    assert not is_ready(checks)
+    assert list(failing(checks)) == [check]
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(failing(checks)[check])
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "1h"])
+def test_a_feed_is_late_by_its_own_timeframe(timeframe: str) -> None:
+    """Two bars' length and half a minute behind the last close."""
+    limit_s = {"1m": 150.0, "1h": 7230.0}[timeframe]
+    for age_s, well in ((limit_s, True), (limit_s + 1, False)):
+        found = readiness(daemon(tally=SimpleNamespace(streams=streams(age_s, timeframe=timeframe))))
+        assert is_ready(found) is well
+
+
+@pytest.mark.parametrize("feed", [trading(never_late=True), trading(ended=True)])
+def test_bars_of_a_feed_that_is_never_late_or_has_ended_are_of_any_age(feed: SimpleNamespace) -> None:
+    assert is_ready(readiness(daemon(trading=feed, tally=SimpleNamespace(streams=streams(1e9)))))
+
+
+def test_a_process_is_only_asked_for_what_it_does() -> None:
+    worker = readiness(daemon(trading=None))
+    trader = readiness(daemon(rating=None, exporter=None))
+    assert [each.check for each in worker] == ["process", "database", "model", "queue", "csv"]
+    assert [each.check for each in trader] == ["process", "database", "feed", "journal", "disk"]
