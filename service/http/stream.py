@@ -90,7 +90,7 @@ def health_of(daemon: Daemon) -> dict[str, Any]:
         "ready": is_ready(checks),
         "reasons": [{"check": each.check, "ok": each.ok, "detail": each.detail} for each in checks],
         "phase": vitals["phase"],
-        "paused": bool(getattr(daemon, "paused", False)),
+        "paused": vitals["paused"],
         "queue": vitals["queue"],
         "limits": vitals["models"]["limits"],
         "cost": vitals["cost"],
