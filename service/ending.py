@@ -5,9 +5,11 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 from llm_integration.csv_exporter import LLMCSVExporter
+from service import exit_codes
 from service.rating_side import RatingSide
 from service.trading_side import TradingSide
 from trading.clock import Clock
@@ -48,6 +50,20 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
         with contextlib.suppress(NotImplementedError):
             for number in numbers:
                 loop.remove_signal_handler(number)
+
+
+async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
+    """Do what ends by itself or when it is stopped; its exit status."""
+    task = asyncio.ensure_future(work)
+
+    def stop() -> None:
+        task.cancel()
+
+    with stop_signals(stop):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return exit_codes.INTERRUPTED
 
 
 def first_cause(crashes: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,80 +1,25 @@
 """The real program in a real terminal: the view comes up, Ctrl-C ends it, and the terminal is as it was before."""
 
-import contextlib
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.postgres import make_folder, named
-
-DOOR = Path(__file__).parent.parent.parent / "main_with_database.py"
-ENTER, LEAVE, HIDE, SHOW = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h"
+from tests.terminal import ENTER, LEAVE, Screen
 
 
-class Screen:
-    """The program behind a pseudo-terminal of 100 by 30; `written` is all it has written."""
-
-    def __init__(self, database: str, *arguments: str) -> None:
-        folder = make_folder()
-        (folder / "config.json").write_text('{"service": {"port": 0}, "trading": {"feed": {"type": "simulated"}}}')
-        self.place, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        self.before = termios.tcgetattr(inner)
-        self.inner = inner
-        environment = {key: value for key, value in os.environ.items() if key != "OPENROUTER_API_KEY"}
-        environment |= {"DATABASE_URL": database, "TERM": "xterm-256color"}
-        heard = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the program would inherit that it is ignored
-        self.process = subprocess.Popen(
-            [sys.executable, str(DOOR), "run", *arguments],
-            stdin=inner, stdout=inner, stderr=inner, cwd=folder, env=environment, start_new_session=True,
-        )  # fmt: skip
-        signal.signal(signal.SIGHUP, heard)
-        self.written = b""
-
-    def read_until(self, sought: bytes, limit_s: float = 60.0) -> None:
-        """Read on until the program has written this."""
-        deadline = time.monotonic() + limit_s
-        while sought not in self.written:
-            assert time.monotonic() < deadline, self.written[-2000:]
-            assert self.process.poll() is None, self.written[-2000:]
-            self._read()
-
-    def end(self, limit_s: float = 60.0) -> int:
-        """Read on until the program has ended; its exit status."""
-        deadline = time.monotonic() + limit_s
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, "the program did not end"
-            self._read()
-        self._read()
-        return self.process.returncode
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for place in (self.place, self.inner):
-            with contextlib.suppress(OSError):
-                os.close(place)
-
-    def _read(self) -> None:
-        while select.select([self.place], [], [], 0.1)[0]:
-            self.written += os.read(self.place, 65536)
+def run_behind(database: str, *arguments: str) -> Screen:
+    """`tradent run` on this database, in a folder of its own."""
+    folder = make_folder()
+    (folder / "config.json").write_text('{"service": {"port": 0}, "trading": {"feed": {"type": "simulated"}}}')
+    return Screen(folder, "run", *arguments, environment={"DATABASE_URL": database})
 
 
 @pytest.fixture
 def screen(database: str) -> Iterator[Screen]:
-    made = Screen(database)
+    made = run_behind(database)
     yield made
     made.close()
 
@@ -92,7 +37,7 @@ def test_the_view_comes_up_and_ctrl_c_leaves_its_last_state_and_the_warnings(scr
     assert b"ended" in after
     assert b"WARNING rating_side: openrouter/" in after
     assert b"\xe2\x98\x85" in after
-    assert_terminal_is_as_before(screen)
+    screen.assert_terminal_is_as_before()
 
 
 def test_a_second_ctrl_c_ends_at_once_and_gives_the_terminal_back(screen: Screen) -> None:
@@ -100,7 +45,7 @@ def test_a_second_ctrl_c_ends_at_once_and_gives_the_terminal_back(screen: Screen
     os.kill(screen.process.pid, signal.SIGINT)
     os.kill(screen.process.pid, signal.SIGTERM)
     assert screen.end() == 130
-    assert_terminal_is_as_before(screen)
+    screen.assert_terminal_is_as_before()
 
 
 def test_a_terminal_that_is_closed_ends_the_daemon_in_order(screen: Screen) -> None:
@@ -114,19 +59,19 @@ def test_a_terminal_that_is_closed_ends_the_daemon_in_order(screen: Screen) -> N
 
 def test_an_error_that_ends_the_program_is_printed_plainly_after_the_view(database: str) -> None:
     """A database that is not there: one line behind the view, and the exit status for it."""
-    screen = Screen(named(database, "no_such_database"))
+    screen = run_behind(named(database, "no_such_database"))
     try:
         assert screen.end() == 69
         after = screen.written.rpartition(LEAVE)[2]
         assert b"does not exist" in after
         assert b"Traceback" not in screen.written
-        assert_terminal_is_as_before(screen)
+        screen.assert_terminal_is_as_before()
     finally:
         screen.close()
 
 
 def test_plain_writes_log_lines_and_no_control_sequence(database: str) -> None:
-    screen = Screen(database, "--plain")
+    screen = run_behind(database, "--plain")
     try:
         screen.read_until(b"ratings: rated sig-")
         screen.process.send_signal(signal.SIGINT)
@@ -135,11 +80,3 @@ def test_plain_writes_log_lines_and_no_control_sequence(database: str) -> None:
         assert b"summary: so far" in screen.written
     finally:
         screen.close()
-
-
-def assert_terminal_is_as_before(screen: Screen) -> None:
-    written = screen.written
-    assert written.rfind(ENTER) < written.rfind(LEAVE), "the ordinary screen is back"
-    assert written.rfind(HIDE) < written.rfind(SHOW), "the cursor is seen"
-    assert written.rfind(b"\x1b[?7l") < written.rfind(b"\x1b[?7h"), "long lines are wrapped"
-    assert termios.tcgetattr(screen.inner) == screen.before
