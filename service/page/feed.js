@@ -1,0 +1,155 @@
+// The feed of verdicts: newest first, each a button that opens it.
+
+import { $, badge, fill, h, note, setText, stateOf, STATES } from "./dom.js";
+import { moment, NONE, percent, price, usd } from "./format.js";
+
+const PAGE = 40;
+const PAGE_NARROW = 8;
+const SAY_EVERY_MS = 6000;
+
+export class Feed {
+  /** `onOpen(signal)` when one is chosen; `current()` gives the line that the chart shows. */
+  constructor(market, { onOpen, current }) {
+    this.market = market;
+    this.onOpen = onOpen;
+    this.current = current;
+    this.list = $("feed");
+    this.rows = new Map();
+    this.shown = this.#page();
+    this.saidAt = 0;
+    this.unsaid = 0;
+    this.ready = false;
+    this.error = null;
+    for (const id of ["only", "least"]) {
+      $(id).addEventListener("change", () => {
+        this.shown = this.#page();
+        this.draw();
+      });
+    }
+    $("more").addEventListener("click", () => {
+      this.shown += PAGE;
+      this.draw();
+    });
+  }
+
+  #page() {
+    return matchMedia("(max-width: 719px)").matches ? PAGE_NARROW : PAGE;
+  }
+
+  #keeps(item) {
+    const least = Number($("least").value);
+    if ($("only").value === "this" && item.key !== this.current()?.key) return false;
+    if (least === 0) return true;
+    if (stateOf(item) !== "rated") return false;
+    return least > 0 ? item.rating >= least : item.rating <= -least;
+  }
+
+  /** Bring the list in line with what is known; rows that stay are left alone. */
+  draw() {
+    const items = this.market.newest((item) => this.#keeps(item));
+    const wanted = items.slice(0, this.shown);
+    $("more").hidden = items.length <= this.shown;
+    const nothing = wanted.length === 0;
+    this.list.hidden = nothing && this.ready;
+    $("feed-note").hidden = !(nothing && this.ready);
+    if (nothing) {
+      if (this.ready) $("feed-note").replaceChildren(...this.#emptiness());
+      this.rows.clear();
+      if (this.ready) fill(this.list);
+      return;
+    }
+    this.list.classList.remove("loading");
+    this.list.removeAttribute("aria-busy");
+    const now = Date.now();
+    const rows = new Map();
+    let before = null;
+    for (const item of wanted) {
+      const kept = this.rows.get(item.signal);
+      const row = kept?.item === item ? kept : { item, element: rowOf(item, this.onOpen, now) };
+      if (kept && kept !== row) kept.element.replaceWith(row.element);
+      const next = before ? before.nextSibling : this.list.firstChild;
+      if (next !== row.element) this.list.insertBefore(row.element, next);
+      rows.set(item.signal, row);
+      before = row.element;
+    }
+    while (before.nextSibling) before.nextSibling.remove();
+    this.rows = rows;
+  }
+
+  #emptiness() {
+    if (this.error) return note("The verdicts could not be read", this.error);
+    if (this.market.signals.size) return note("Nothing here", "No signal fits what is chosen above.");
+    return note("No signals yet", "A signal appears when a strategy finds one on a closed bar; its verdict follows.");
+  }
+
+  /** Tell a screen reader of a verdict: the last one and how many came, not more often than it can be heard. */
+  say(item) {
+    this.unsaid++;
+    const now = Date.now();
+    if (now - this.saidAt < SAY_EVERY_MS) return;
+    this.saidAt = now;
+    const more = this.unsaid > 1 ? `, and ${this.unsaid - 1} more` : "";
+    this.unsaid = 0;
+    setText($("said"), `${item.symbol} ${item.side}: ${ratingInWords(item)}${more}`);
+  }
+
+  /** Move the focus along the list. */
+  step(direction) {
+    const buttons = [...this.list.querySelectorAll("button")];
+    const at = buttons.indexOf(document.activeElement);
+    buttons[Math.max(0, Math.min(buttons.length - 1, at + direction))]?.focus();
+  }
+}
+
+export const ratingInWords = (item) =>
+  stateOf(item) === "rated" ? `rated ${item.rating} of 5` : STATES[stateOf(item)];
+
+/** What is said of a signal that has no rating, or its rationale. */
+export function reasonOf(item) {
+  return (
+    item.rationale || item.abstention || item.error || (stateOf(item) === "waiting" ? "Waits for its rating." : "")
+  );
+}
+
+function rowOf(item, onOpen, now) {
+  const state = stateOf(item);
+  const sure = state === "rated" && item.confidence !== null ? `${percent(item.confidence)} sure` : null;
+  const decided =
+    typeof item.decision === "object" ? (item.decision?.decision ?? item.decision?.verdict) : item.decision;
+  return h(
+    "li",
+    {},
+    h(
+      "button",
+      { type: "button", class: `row ${state}`, "data-signal": item.signal, onclick: () => onOpen(item) },
+      badge(item),
+      h(
+        "span",
+        { class: "row-head" },
+        h("b", {}, item.symbol),
+        h("span", { class: `side ${item.side}` }, item.side),
+        h("span", { class: "quiet" }, `${item.strategy} · ${item.timeframe}${state === "waiting" ? " · waits" : ""}`),
+      ),
+      h(
+        "time",
+        { class: "quiet", datetime: item.close_time, title: `${item.close_time} (the bar's close)` },
+        moment(item.close_time, now),
+      ),
+      h("span", { class: "row-text" }, reasonOf(item)),
+      h(
+        "span",
+        { class: "row-foot quiet" },
+        [
+          item.action,
+          decided,
+          sure,
+          price(item.price),
+          item.model && `${item.model}${item.fallback ? " (fallback)" : ""}`,
+          item.cost_usd ? usd(item.cost_usd) : null,
+        ]
+          .filter((part) => part && part !== NONE)
+          .join(" · "),
+      ),
+    ),
+  );
+}

@@ -1,0 +1,91 @@
+// What is known of bars and signals, merged from answers and events in any order: each bar and signal is there once.
+
+export const MOST_BARS = 3000;
+export const MOST_SIGNALS = 3000;
+const FINAL = new Set(["completed", "failed", "expired", "skipped"]);
+
+export const keyOf = (item) => `${item.source}\u001f${item.symbol}\u001f${item.timeframe}`;
+
+/** One line of bars, oldest first; `loaded` once the past has been asked for. A bar is {t, o, h, l, c, v}, t in ms. */
+export class Series {
+  constructor({ source, symbol, timeframe }) {
+    Object.assign(this, { source, symbol, timeframe, bars: [], loaded: false, loading: null, error: null });
+    this.key = keyOf(this);
+  }
+
+  /** Put one bar in its place; a bar of the same time is replaced. */
+  put(bar) {
+    const { bars } = this;
+    const newest = bars.at(-1);
+    if (!newest || bar.t > newest.t) {
+      bars.push(bar);
+      if (bars.length > MOST_BARS) bars.splice(0, bars.length - MOST_BARS);
+      return;
+    }
+    const at = this.indexAt(bar.t);
+    if (bars[at]?.t === bar.t) bars[at] = bar;
+    else bars.splice(at, 0, bar);
+  }
+
+  /** The index of the first bar that opens at `t` ms or later. */
+  indexAt(t) {
+    let low = 0;
+    let high = this.bars.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.bars[middle].t < t) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+export const barOf = (item) => ({
+  t: Date.parse(item.open_time),
+  o: Number(item.open),
+  h: Number(item.high),
+  l: Number(item.low),
+  c: Number(item.close),
+  v: item.volume === null || item.volume === undefined ? null : Number(item.volume),
+});
+
+export class Market {
+  constructor() {
+    this.series = new Map();
+    this.signals = new Map();
+  }
+
+  line(item) {
+    const key = keyOf(item);
+    if (!this.series.has(key)) this.series.set(key, new Series(item));
+    return this.series.get(key);
+  }
+
+  /** A signal or verdict; false where nothing new is in it. A final result is not taken back by an older event. */
+  put(item) {
+    const before = this.signals.get(item.signal);
+    if (before && FINAL.has(before.status) && !FINAL.has(item.status)) return false;
+    if (before && before.status === item.status && before.finished_at === item.finished_at) return false;
+    item.t = Date.parse(item.close_time);
+    item.at = Date.parse(item.finished_at ?? item.close_time);
+    item.key = keyOf(item);
+    this.signals.set(item.signal, item);
+    if (this.signals.size > MOST_SIGNALS * 1.2) this.#forgetOldest();
+    return true;
+  }
+
+  #forgetOldest() {
+    const oldestFirst = [...this.signals.values()].sort((a, b) => a.t - b.t);
+    for (const item of oldestFirst.slice(0, this.signals.size - MOST_SIGNALS)) this.signals.delete(item.signal);
+  }
+
+  /** Signals of one line, oldest first. */
+  of(key) {
+    return [...this.signals.values()].filter((item) => item.key === key).sort((a, b) => a.t - b.t);
+  }
+
+  /** The newest first: by the time they became final, those that wait by their bar. */
+  newest(keep) {
+    return [...this.signals.values()].filter(keep).sort((a, b) => b.at - a.at || (a.signal < b.signal ? -1 : 1));
+  }
+}

@@ -1,0 +1,42 @@
+// Dark and light: as the system, or as chosen here. The choice stays in this browser.
+
+import { $ } from "./dom.js";
+
+const CHOICES = ["", "light", "dark"];
+const WORDS = { "": "as the system", light: "light", dark: "dark" };
+const KEY = "tradent-theme";
+
+/** `onChange` is called when colours have changed, by choice or by the system. */
+export function followTheme(onChange) {
+  const set = (choice) => {
+    if (choice) document.documentElement.dataset.theme = choice;
+    else delete document.documentElement.dataset.theme;
+    const button = $("theme");
+    button.title = `Colours: ${WORDS[choice]} (d)`;
+    button.setAttribute("aria-label", `Colours: ${WORDS[choice]}`);
+    onChange();
+  };
+  let choice = kept();
+  const turn = () => {
+    choice = CHOICES[(CHOICES.indexOf(choice) + 1) % CHOICES.length];
+    try {
+      localStorage.setItem(KEY, choice);
+    } catch {
+      // a browser that keeps nothing: the choice holds until the page is closed
+    }
+    set(choice);
+  };
+  $("theme").addEventListener("click", turn);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", onChange);
+  set(choice);
+  return turn;
+}
+
+function kept() {
+  try {
+    const choice = localStorage.getItem(KEY) ?? "";
+    return CHOICES.includes(choice) ? choice : "";
+  } catch {
+    return "";
+  }
+}

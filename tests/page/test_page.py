@@ -1,0 +1,396 @@
+"""The page in real headless Chromium, before a stand-in for the daemon's API."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from tests.page.browser import ABSENT, CHROMIUM, chromium, opened, until
+from tests.page.stand_in import RATIONALES, StandIn, bar, signal
+from tests.sampledata import SHARED
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)]
+
+MARKUP = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg/onload=alert(1)>',
+    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
+    "javascript:alert(1)",
+    "<style>*{display:none}</style>",
+    "</pre></dialog><a href=javascript:alert(1)>x</a>",
+    "{{constructor.constructor('alert(1)')()}}",
+    "\u202egnp.exe \x1b[31m\x00 ]]>",
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def daemon() -> AsyncIterator[StandIn]:
+    async with StandIn() as running:
+        yield running
+
+
+def hostile() -> Iterator[str]:
+    """Texts that a model, or whoever talks to it, may send: our own, and those of public lists where they are."""
+    yield from MARKUP
+    if SHARED is not None:
+        yield from json.loads((SHARED / "hostile" / "blns.json").read_text("utf-8"))
+        lines = (SHARED / "hostile" / "prompt_injection.jsonl").read_text("utf-8").splitlines()
+        yield from (json.loads(line)["text"] for line in lines)
+
+
+def row(page: Page, item: dict[str, Any]) -> Any:
+    return page.locator(f"#feed [data-signal='{item['signal']}']")
+
+
+async def live(page: Page) -> None:
+    await expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    await expect(page.locator(".chart-box")).to_have_attribute("data-state", "there")
+
+
+async def test_a_bar_and_a_verdict_appear_as_they_come(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        before = await page.locator("#last").inner_text()
+        added = daemon.add_bar("SIMBTC")
+        waiting = signal("SIMBTC", 240, None)
+        daemon.publish("signal", waiting)
+
+        await expect(page.locator("#last")).to_have_text(f"{added['close']:.2f}")
+        assert before != f"{added['close']:.2f}"
+        await expect(row(page, waiting)).to_contain_text("waits")
+        daemon.add_verdict(signal("SIMBTC", 240, 5))
+        await expect(row(page, waiting).locator(".chip")).to_have_text("5")
+        await expect(row(page, waiting)).to_contain_text(RATIONALES[0])
+        await expect(page.locator("#said")).to_contain_text("SIMBTC long: rated 5 of 5")
+        await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("241 candles, 1 signals"))
+
+
+async def test_a_verdict_is_not_taken_back_by_an_older_event(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        daemon.add_verdict(signal("SIMBTC", 230, 2))
+        daemon.publish("signal", signal("SIMBTC", 230, None))
+        last = signal("SIMBTC", 231, None)
+        daemon.publish("signal", last)
+
+        await expect(row(page, last)).to_be_visible()
+        await expect(row(page, signal("SIMBTC", 230)).locator(".chip")).to_have_text("2")
+
+
+async def test_a_signal_opens_with_its_prompt_reply_cost_decision_and_snapshot(
+    browser: Browser, daemon: StandIn
+) -> None:
+    item = signal("SIMBTC", 235, 4)
+    daemon.signals.append(item)
+    call = {
+        "model": "openrouter/some", "requested_at": "2026-11-29T10:00:00Z", "tokens_in": 812, "tokens_out": 64,
+        "prompt": [{"role": "system", "content": "You rate signals."}, {"role": "user", "content": "SIMBTC long"}],
+        "reply": '{"rating": 4}', "cost_usd": 0.00021, "latency_ms": 812, "error": None,
+    }  # fmt: skip
+    daemon.details[item["signal"]] = {
+        "calls": [call], "decision": {"decision": "allow", "reasons": ["rating 4 is enough"]},
+        "snapshot": {"indicators": {"ema_200": 101.5, "atr": None}, "bars": [bar("SIMBTC", 235)]},
+    }  # fmt: skip
+    async with opened(browser, daemon.url) as (page, _):
+        await row(page, item).click()
+
+        for text in ("You rate signals.", "SIMBTC long", '{"rating": 4}', "$0.00021", "812 → 64 tokens", "allow",
+                     "rating 4 is enough", "ema_200", "101.5", item["signal"]):  # fmt: skip
+            await expect(page.locator("#detail")).to_contain_text(text)
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#detail")).to_be_hidden()
+        await expect(row(page, item)).to_be_focused()
+
+
+async def test_whatever_a_model_writes_stays_text(browser: Browser, daemon: StandIn) -> None:
+    texts = list(hostile())
+    worst = "\n".join(texts)
+    async with opened(browser, daemon.url) as (page, seen):
+        await live(page)
+        await page.locator("#least").select_option("0")
+        for index, text in enumerate(MARKUP):
+            item = signal("SIMBTC", index, 3, rationale=text, strategy=text, model=text, action=text)
+            daemon.add_verdict(item)
+            await expect(row(page, item)).to_have_count(1)
+            assert await row(page, item).locator(".row-text").text_content() == text
+        item = signal("SIMBTC", 100, 1, rationale=worst, error=worst, decision={text: text for text in texts})
+        call = {"model": worst, "prompt": [{"role": worst, "content": worst}], "reply": worst, "error": worst}
+        daemon.details[item["signal"]] = {
+            "calls": [call], "outcome": {"text": texts},
+            "snapshot": {"indicators": {text: text for text in texts}, "bars": []},
+        }  # fmt: skip
+        daemon.add_verdict(item)
+        daemon.publish(
+            "health", daemon.health() | {"ready": False, "reasons": [{"check": worst, "ok": False, "detail": worst}]}
+        )
+        await expect(page.locator("#banner")).to_contain_text(MARKUP[0])
+        await row(page, item).click()
+        await expect(page.locator("#detail pre")).to_have_count(3)
+
+        assert await page.locator("#detail pre").nth(2).text_content() == worst
+        assert (
+            await page.locator("main script, main img, main iframe, dialog script, dialog img, dialog a").count() == 0
+        )
+        await seen.nothing()
+
+
+async def test_after_an_outage_it_takes_up_where_it_was_without_a_row_twice(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        daemon.add_verdict(signal("SIMBTC", 200, 4))
+        await expect(page.locator("#feed li")).to_have_count(1)
+        seen = len(daemon.resumed)
+
+        await daemon.stop()
+        await expect(page.locator("#banner")).to_contain_text("No connection since")
+        await expect(page.locator("#link")).to_have_attribute("data-state", "lost")
+        for index in (201, 202):
+            daemon.add_verdict(signal("SIMBTC", index, 2))
+        missed = daemon.add_bar("SIMBTC")
+        await daemon.start()
+        await page.get_by_role("button", name="Try now").click()
+
+        await live(page)
+        await expect(page.locator("#banner")).to_be_hidden()
+        await expect(page.locator("#feed li")).to_have_count(3)
+        await expect(page.locator("#last")).to_have_text(f"{missed['close']:.2f}")
+        await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("241 candles, 3 signals"))
+        assert daemon.resumed[seen:] == ["1"]
+
+
+async def test_events_that_are_gone_make_it_read_everything_anew(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        daemon.bars["SIMBTC"].append(bar("SIMBTC", 240))
+        daemon.signals.append(signal("SIMBTC", 239, 5))
+        daemon.publish("reset", {})
+
+        await expect(page.locator("#feed li")).to_have_count(1)
+        await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("241 candles, 1 signals"))
+
+
+async def test_a_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, daemon: StandIn) -> None:
+    daemon.token, daemon.admin = "read-me", "rule-me"
+    async with opened(browser, daemon.url) as (page, _):
+        gate = page.get_by_role("dialog", name="This daemon asks for a token")
+        await gate.get_by_label("Token").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(gate).to_contain_text("a token is needed")
+        await gate.get_by_label("Token").fill("read-me")
+        await page.keyboard.press("Enter")
+
+        await live(page)
+        await page.reload()
+        await live(page)
+        assert await page.evaluate("[document.cookie, JSON.stringify(localStorage)]") == ["", "{}"]
+        await page.get_by_role("button", name="Pause rating").click()
+        stronger = page.get_by_role("dialog", name="This needs the admin token")
+        await stronger.get_by_label("Token").fill("rule-me")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#banner")).to_contain_text("Rating is paused")
+        assert daemon.paused
+
+
+async def test_rating_is_paused_and_goes_on(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await page.keyboard.press("p")
+        await expect(page.get_by_role("button", name="Resume rating")).to_have_attribute("aria-pressed", "true")
+        assert daemon.paused
+        await page.get_by_role("button", name="Resume rating").click()
+        await expect(page.get_by_role("button", name="Pause rating")).to_be_enabled()
+        assert not daemon.paused
+
+
+async def test_what_is_wrong_is_said_with_its_reason(browser: Browser, daemon: StandIn) -> None:
+    daemon.ready = False
+    async with opened(browser, daemon.url) as (page, _):
+        await expect(page.locator("#banner")).to_contain_text("PostgreSQL is away for 12 s")
+        await page.get_by_role("button", name="1 thing is wrong").click()
+        await expect(page.locator("#reasons li")).to_have_count(5)
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#reasons")).to_be_hidden()
+
+
+async def test_a_daemon_without_bars_or_signals_says_so(browser: Browser, daemon: StandIn) -> None:
+    daemon.bars = {}
+    async with opened(browser, daemon.url) as (page, _):
+        await expect(page.locator("#chart-note")).to_contain_text("No bars yet")
+        await expect(page.locator("#feed-note")).to_contain_text("No signals yet")
+        daemon.bars = {"NEW": [bar("NEW", 0)]}
+        daemon.publish("bar", bar("NEW", 0))
+        await expect(page.locator("#symbol")).to_have_text("NEW")
+        await expect(page.locator(".chart-box")).to_have_attribute("data-state", "there")
+
+
+async def test_an_error_is_shown_in_its_place_and_can_be_tried_again(browser: Browser, daemon: StandIn) -> None:
+    daemon.broken = "the database does not answer yet; wait, or see `tradent doctor`"
+    async with opened(browser, daemon.url) as (page, _):
+        for place in ("#chart-note", "#feed-note", "#p-ratings", "#p-cost"):
+            await expect(page.locator(place)).to_contain_text("see `tradent doctor`")
+        daemon.broken = None
+        await page.locator("#chart-note").get_by_role("button", name="Try again").click()
+        await live(page)
+        await expect(page.locator("#p-ratings")).to_contain_text("no signal rated yet")
+
+
+async def test_everything_can_be_done_by_keyboard(browser: Browser, daemon: StandIn) -> None:
+    items = [signal("SIMBTC", index, 4) for index in (220, 230)]
+    daemon.signals += items
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the chart")).to_be_focused()
+        await page.keyboard.press("]")
+        await expect(page.locator("#symbol")).to_have_text("SIMETH")
+        await page.keyboard.press("[")
+        await expect(page.locator("#symbol")).to_have_text("SIMBTC")
+
+        await page.keyboard.press("c")
+        await expect(page.locator("#chart")).to_be_focused()
+        await page.keyboard.press("ArrowLeft")
+        await expect(page.locator("#said")).to_contain_text("2026-11-29 03:59, open")
+        await page.keyboard.press(",")
+        await expect(page.locator("#said")).to_contain_text("rated 4 of 5")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("dialog")).to_contain_text(items[1]["signal"])
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("j")
+        await page.keyboard.press("j")
+        await expect(row(page, items[0])).to_be_focused()
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+        await page.get_by_label("Single keys do something").uncheck()
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("]")
+        await expect(page.locator("#symbol")).to_have_text("SIMBTC")
+
+
+async def test_each_place_that_takes_focus_shows_it_and_has_a_name(browser: Browser, daemon: StandIn) -> None:
+    daemon.signals.append(signal("SIMBTC", 220, 4))
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        visited = []
+        for _ in range(40):
+            await page.keyboard.press("Tab")
+            found = await page.evaluate(
+                """() => { const it = document.activeElement; const style = getComputedStyle(it);
+                return it === document.body ? null : [it.id || it.className || it.textContent, style.outlineStyle,
+                  it.ariaLabel || it.textContent.trim() || it.labels?.[0]?.textContent || it.title]; }"""
+            )
+            if found is None:
+                break
+            visited.append(found)
+
+        order = [name for name, _, _ in visited]
+        assert order.index("health") < order.index("pause") < order.index("chart") < order.index("only")
+        assert [name for name, outline, label in visited if outline == "none" or not label] == []
+
+
+async def test_the_chart_can_be_read_as_a_table(browser: Browser, daemon: StandIn) -> None:
+    item = signal("SIMBTC", 238, 2)
+    daemon.signals.append(item)
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await page.keyboard.press("t")
+        rows = page.locator("#chart-table tbody tr")
+        await expect(rows).to_have_count(200)
+        await expect(rows.nth(1)).to_contain_text(f"{item['price']:.2f}")
+        await (
+            rows.nth(1)
+            .get_by_role("button", name="short, rated 2 of 5")
+            .or_(rows.nth(1).get_by_role("button", name="exit, rated 2 of 5"))
+            .click()
+        )
+        await expect(page.get_by_role("dialog")).to_contain_text(item["signal"])
+
+
+async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, daemon: StandIn) -> None:
+    wide = "W" * 300
+    daemon.signals.append(signal("SIMBTC", 238, 2, rationale=wide, strategy=wide, model=wide))
+    options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    async with opened(browser, daemon.url, **options) as (page, _):
+        await live(page)
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360
+        await page.locator("#feed button").first.tap()
+        await expect(page.locator("#detail")).to_contain_text(wide)
+        assert await page.evaluate("document.querySelector('#detail').scrollWidth") <= 360
+
+
+async def test_colours_follow_the_system_until_they_are_chosen(browser: Browser, daemon: StandIn) -> None:
+    ground = "getComputedStyle(document.querySelector('.panel')).backgroundColor"
+    async with opened(browser, daemon.url, color_scheme="dark") as (page, _):
+        dark = await page.evaluate(ground)
+        await page.emulate_media(color_scheme="light")
+        light = await page.evaluate(ground)
+        await page.locator("#theme").click()
+        await page.keyboard.press("d")
+        chosen = await page.evaluate(ground)
+        await page.reload()
+
+        assert dark != light
+        assert chosen == dark
+        assert await page.evaluate(ground) == dark
+
+
+async def test_numbers_on_ratings_and_text_stand_out_enough(browser: Browser, daemon: StandIn) -> None:
+    contrast = """() => { const probe = document.createElement('i'); document.body.append(probe);
+      const light = (name) => { probe.style.color = `var(--${name})`;
+        const [r, g, b] = getComputedStyle(probe).color.match(/[\\d.]+/g).map((x) => x / 255)
+          .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+      const pairs = [1, 2, 3, 4, 5].map((n) => [`r${n}`, `r${n}-ink`]).concat([['ground', 'ink'], ['ground', 'quiet'],
+        ['paper', 'quiet'], ['bad-back', 'bad'], ['ground', 'good']]);
+      return pairs.map(([a, b]) => [`${a} ${b}`, [light(a) + 0.05, light(b) + 0.05].sort((x, y) => y - x)])
+        .map(([name, [high, low]]) => [name, high / low]); }"""
+    for scheme in ("light", "dark"):
+        async with opened(browser, daemon.url, color_scheme=scheme) as (page, _):
+            assert [pair for pair in await page.evaluate(contrast) if pair[1] < 4.5] == []
+
+
+async def test_a_day_of_twenty_markets_is_there_and_keeps_up(browser: Browser) -> None:
+    symbols = tuple(f"SIM{number:02}" for number in range(20))
+    async with StandIn(symbols, 1440) as daemon, opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await expect(page.locator(".market-last", has_text=re.compile(r"\d"))).to_have_count(20)
+        for _ in range(30):
+            for symbol in symbols:
+                daemon.add_bar(symbol)
+        last = daemon.bars[symbols[19]][-1]
+
+        await expect(page.locator("#market-list li").nth(19).locator(".market-last")).to_have_text(
+            f"{last['close']:.2f}"
+        )
+        await page.locator("#market-list button").nth(19).click()
+        await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("1470 candles"))
+
+
+async def test_a_signal_on_the_chart_opens_by_a_click(browser: Browser, daemon: StandIn) -> None:
+    item = signal("SIMBTC", 225, 5)
+    daemon.signals.append(item)
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        place = "window.tradent.chart.boxes.length && (({x, y}) => ({x, y}))(window.tradent.chart.boxes[0])"
+        await page.wait_for_function(place)
+        await page.locator("#chart").click(position=await page.evaluate(place))
+        await expect(page.get_by_role("dialog")).to_contain_text(item["signal"])
+
+
+async def test_another_tab_left_alone_stops_listening_when_closed(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        assert daemon.listeners == 1
+    for _ in range(3):
+        daemon.publish("health", daemon.health())
+    await until(lambda: daemon.listeners == 0)
