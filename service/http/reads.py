@@ -1,0 +1,277 @@
+"""GET /api/v1/signals, /signals/{id}, /bars, /streams, /stats, /costs: what is stored, for whoever may read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+from aiohttp import web
+from asyncpg.pool import PoolConnectionProxy
+
+from database.market_reads import bars_page, latest_bars
+from database.reads import reading
+from database.signal_reads import Place, SignalFilter, signals_page, whole_signal
+from database.summaries import costs_since, stats_since
+from service.http import tables
+from service.http.access import needs
+from service.http.answers import JSON, Refused, json_answer
+from service.http.counts import BarCounts
+from service.http.documented import Answer, Model, documented
+from service.http.forms import BarPage, Costs, SignalDetail, SignalPage, Stats, Streams
+from service.http.inputs import query_of
+from service.http.queries import (
+    BarQuery,
+    CostsQuery,
+    SignalQuery,
+    StatsQuery,
+    read_cursor,
+    signal_id,
+    written_cursor,
+)
+from trading.model import Stream
+
+if TYPE_CHECKING:
+    from service.daemon import Daemon
+
+WAIT_S = 10.0
+DAY = timedelta(days=1)
+AWAY = "the database is not there yet; ask again in a while"
+
+
+def routes(daemon: Daemon) -> list[web.RouteDef]:
+    """Where this part is answered."""
+    reads = Reads(daemon)
+    return [
+        web.get("/api/v1/signals", reads.signals),
+        web.get("/api/v1/signals/{id}", reads.signal),
+        web.get("/api/v1/bars", reads.bars),
+        web.get("/api/v1/streams", reads.streams),
+        web.get("/api/v1/stats", reads.stats),
+        web.get("/api/v1/costs", reads.costs),
+    ]
+
+
+def _list(model: Model) -> Answer:
+    return Answer(model.__doc__ or "", {JSON: model, tables.CSV: {"type": "string"}})
+
+
+class Reads:
+    """Answers from PostgreSQL, with few of the daemon's connections at a time: its own work comes first."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._turns = asyncio.Semaphore(max(1, daemon.settings.database.pool_size // 2))
+        self._counts = BarCounts(daemon.clock)
+
+    @needs("read")
+    @documented("Rated signals, newest first.", query=SignalQuery, answers={200: _list(SignalPage)})
+    async def signals(self, request: web.Request) -> web.Response:
+        """GET /api/v1/signals."""
+        query = query_of(request, SignalQuery)
+        wanted = SignalFilter(**query.model_dump(exclude={"limit", "cursor"}))
+        async with self._connection() as connection:
+            rows, place = await signals_page(connection, wanted, _place(query.cursor), query.limit)
+        cursor = None if place is None else written_cursor(*place)
+        items = [signal_row(row) for row in rows]
+        if tables.wants_csv(request):
+            return tables.csv_answer(tables.SIGNALS, items, cursor)
+        return _listed({"signals": items, "next_cursor": cursor})
+
+    @needs("read")
+    @documented(
+        "One signal with its snapshot, calls and outcome.",
+        answers={200: SignalDetail},
+        path={"id": "The signal's id: sig- and a UUID."},
+    )
+    async def signal(self, request: web.Request) -> web.Response:
+        """GET /api/v1/signals/{id}."""
+        asked = signal_id(request.match_info["id"])
+        async with self._connection() as connection:
+            whole = await whole_signal(connection, asked)
+        if whole is None:
+            raise Refused(404, f"there is no signal sig-{asked}")
+        more = {
+            "snapshot": orjson.Fragment(whole.snapshot),
+            "calls": [_call(row) for row in whole.calls],
+            "outcome": None,
+        }
+        return json_answer(signal_row(whole.item) | more)
+
+    @needs("read")
+    @documented("Stored bars of one stream, oldest first.", query=BarQuery, answers={200: _list(BarPage)})
+    async def bars(self, request: web.Request) -> web.Response:
+        """GET /api/v1/bars."""
+        query = query_of(request, BarQuery)
+        before = None if query.cursor is None else read_cursor(query.cursor, with_signal=False)[0]
+        async with self._connection() as connection:
+            stream = await self._stream(connection, query)
+            rows: Sequence[asyncpg.Record] = ()
+            place = None
+            if stream is not None:
+                rows, place = await bars_page(connection, stream, query.since, query.until, before, query.limit)
+        cursor = None if place is None else written_cursor(place)
+        if tables.wants_csv(request):
+            return tables.csv_answer(tables.BARS, map(dict, rows), cursor)
+        return _listed({"bars": [dict(row) for row in rows], "next_cursor": cursor})
+
+    @needs("read")
+    @documented("Every stream of bars that is stored.", answers={200: Streams})
+    async def streams(self, request: web.Request) -> web.Response:
+        """GET /api/v1/streams."""
+        async with self._connection() as connection:
+            latest = await latest_bars(connection)
+            counts = await self._counts.now(connection)
+        streams = [
+            {
+                "source": stream.source,
+                "symbol": stream.symbol,
+                "timeframe": stream.timeframe,
+                "bars": None if counts is None else counts.get(stream),
+                "last_open_time": last,
+            }
+            for stream, last in latest.items()
+        ]
+        return json_answer({"streams": streams})
+
+    @needs("read")
+    @documented("What ratings came to since a time.", query=StatsQuery, answers={200: Stats})
+    async def stats(self, request: web.Request) -> web.Response:
+        """GET /api/v1/stats."""
+        since = query_of(request, StatsQuery).since or self._daemon.clock.now() - DAY
+        async with self._connection() as connection:
+            row = await stats_since(connection, since)
+        counted = {name: orjson.loads(row[name] or "{}") for name in ("ratings", "statuses", "abstentions")}
+        latency = row["latency_ms"] or (None, None, None)
+        return json_answer(
+            {
+                "since": since,
+                **counted,
+                "ratings": {str(rating): counted["ratings"].get(str(rating), 0) for rating in range(1, 6)},
+                "queue": {"pending": 0, "processing": 0, **self._daemon.unfinished},
+                "latency_ms": dict(zip(("p50", "p95", "p99"), latency, strict=True)),
+                "by_model": orjson.loads(row["by_model"] or "[]"),
+                "by_symbol": orjson.loads(row["by_symbol"] or "[]"),
+            }
+        )
+
+    @needs("read")
+    @documented("What calls to models cost.", query=CostsQuery, answers={200: Costs})
+    async def costs(self, request: web.Request) -> web.Response:
+        """GET /api/v1/costs."""
+        days = query_of(request, CostsQuery).days
+        today = self._daemon.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        async with self._connection() as connection:
+            rows = await costs_since(connection, today - (days - 1) * DAY)
+        by_day, by_model = _summed(rows, "day"), _summed(rows, "model")
+        budget_usd = self._daemon.settings.llm.budget.daily_usd
+        return json_answer(
+            {
+                "days": by_day,
+                "today_usd": next((each["usd"] for each in by_day if each["day"] == today.date()), 0.0),
+                "budget_usd": None if budget_usd is None else float(budget_usd),
+                "by_model": sorted(by_model, key=lambda each: (-each["usd"], each["model"])),
+            }
+        )
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
+        if self._daemon.room is None:
+            raise Refused(503, AWAY, {"Retry-After": "2"})
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Refused(503, "too much is being read at once; ask again in a while", {"Retry-After": "5"}) from None
+        try:
+            async with reading(self._daemon.room.pool) as connection:
+                yield connection
+        finally:
+            self._turns.release()
+
+    @staticmethod
+    async def _stream(connection: PoolConnectionProxy, query: BarQuery) -> Stream | None:
+        """The one stream that is meant; None where there is none. Raises Refused where several could be."""
+        if query.source is not None and query.timeframe is not None:
+            return Stream(query.source, query.symbol, query.timeframe)
+        fitting = [
+            stream
+            for stream in await latest_bars(connection)
+            if stream.symbol == query.symbol
+            and query.source in (None, stream.source)
+            and query.timeframe in (None, stream.timeframe)
+        ]
+        if len(fitting) > 1:
+            several = ", ".join(f"source={stream.source} timeframe={stream.timeframe}" for stream in fitting[:10])
+            raise Refused(400, f"source or timeframe: several streams have this symbol, say which: {several}")
+        return fitting[0] if fitting else None
+
+
+def signal_row(row: asyncpg.Record) -> dict[str, Any]:
+    """A row of `database.signal_reads` as a SignalItem."""
+    cost_usd = row["cost_usd"]
+    return {
+        "signal": f"sig-{row['id']}",
+        "source": row["source"],
+        "symbol": row["symbol"],
+        "timeframe": row["timeframe"],
+        "close_time": row["close_time"],
+        "strategy": row["strategy"],
+        "side": row["side"],
+        "strength": row["strength"],
+        "price": float(row["price"]),
+        "origin": row["origin"],
+        "status": row["status"],
+        "rating": row["rating"],
+        "confidence": row["confidence"],
+        "action": row["action"],
+        "rationale": row["rationale"],
+        "abstention": row["abstention"],
+        "error": row["error"],
+        "model": row["model"],
+        "fallback": row["fallback"],
+        "cost_usd": None if cost_usd is None else float(cost_usd),
+        "processing_ms": row["processing_ms"],
+        "finished_at": row["finished_at"],
+        "decision": None,
+    }
+
+
+def _call(row: asyncpg.Record) -> dict[str, Any]:
+    cost_usd = row["cost_usd"]
+    return {
+        "model": row["model"],
+        "requested_at": row["started_at"],
+        "prompt": orjson.Fragment(row["messages"]),
+        "reply": row["reply"],
+        "tokens_in": row["prompt_tokens"],
+        "tokens_out": row["completion_tokens"],
+        "cost_usd": None if cost_usd is None else float(cost_usd),
+        "latency_ms": row["latency_ms"],
+        "error": row["error"],
+    }
+
+
+def _summed(rows: Sequence[asyncpg.Record], by: str) -> list[dict[str, Any]]:
+    """Cost, calls and unknown ones by day or by model, in the order they come."""
+    sums: dict[object, dict[str, Any]] = {}
+    for row in rows:
+        each = sums.setdefault(row[by], {by: row[by], "usd": 0.0, "calls": 0, "unknown": 0})
+        for name in ("usd", "calls", "unknown"):
+            each[name] += row[name]
+    return list(sums.values())
+
+
+def _place(cursor: str | None) -> Place | None:
+    if cursor is None:
+        return None
+    time, signal = read_cursor(cursor, with_signal=True)
+    return None if signal is None else (time, signal)
+
+
+def _listed(answer: dict[str, Any]) -> web.Response:
+    return json_answer(answer, headers={"Vary": "Accept"})

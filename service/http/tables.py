@@ -1,0 +1,67 @@
+"""Lists as CSV for whoever asks so by `Accept: text/csv`, with the cells of our CSV files: no formula gets through."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from aiohttp import web
+from aiohttp.hdrs import ACCEPT
+
+from llm_integration.csv_rows import Kind, Layout
+
+CSV = "text/csv"
+N, P, W, X = Kind.NUMBER, Kind.PLAIN, Kind.NAME, Kind.TEXT
+SIGNALS = Layout(
+    "signals.csv",
+    (
+        ("signal", P), ("source", W), ("symbol", W), ("timeframe", W), ("close_time", P), ("strategy", W), ("side", W),
+        ("strength", N), ("price", N), ("origin", W), ("status", W), ("rating", N), ("confidence", N), ("action", W),
+        ("rationale", X), ("abstention", X), ("error", X), ("model", W), ("fallback", P), ("cost_usd", N),
+        ("processing_ms", N), ("finished_at", P), ("decision", X),
+    ),
+    (),
+)  # fmt: skip
+BARS = Layout(
+    "bars.csv", (("open_time", P), ("open", N), ("high", N), ("low", N), ("close", N), ("volume", N)), ()
+)  # fmt: skip
+
+
+def wants_csv(request: web.Request) -> bool:
+    """Whether CSV is named, and no less wanted than JSON."""
+    wanted = {CSV: 0.0, "application/json": 0.0}
+    for part in ",".join(request.headers.getall(ACCEPT, [])).split(","):
+        media, *options = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((option[2:] for option in options if option.startswith("q=")), "1")
+        if media in wanted:
+            wanted[media] = _number(quality)
+    return wanted[CSV] > 0 and wanted[CSV] >= wanted["application/json"]
+
+
+def csv_answer(layout: Layout, items: Iterable[Mapping[str, Any]], next_cursor: str | None) -> web.Response:
+    """A file of its own name; where to go on is in the header X-Next-Cursor."""
+    names = layout.names
+    rows = [[_cell(item[name]) for name in names] for item in items]
+    headers = {"Content-Disposition": f'attachment; filename="{layout.file}"', "Vary": "Accept"}
+    if next_cursor is not None:
+        headers["X-Next-Cursor"] = next_cursor
+    return web.Response(body=layout.head + layout.render(rows), content_type=CSV, charset="utf-8", headers=headers)
+
+
+def _cell(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f")
+    return str(value)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
