@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from llm_integration.histogram import Histogram
 from llm_integration.model import Claim, Result, TaskStatus
 from llm_integration.urgency import strength_step
 from trading.clock import Clock
@@ -25,6 +26,7 @@ _ENTRY = 640
 _INDICATOR = 2 * _REFERENCE + _FLOAT + 3 * _REFERENCE
 _STEP_S = 30.0
 _STALE = 64
+AGE_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _Place = tuple[int, float, int, UUID]
 
 
@@ -73,6 +75,8 @@ class SignalMemoryStore:
         self._processing_ms = 0.0
         self._timed = 0
         self._refused = 0
+        self.ages_s = Histogram(AGE_BOUNDS_S)
+        """How old signals were, from their making to the result, when that was final; of those rated here."""
 
     def __len__(self) -> int:
         return len(self._signals)
@@ -158,6 +162,8 @@ class SignalMemoryStore:
             entry = self._signals.get(signal_id)
             if entry is None:
                 return False
+            if entry.claim is not None:
+                self.ages_s.observe(max(0.0, (self._clock.now() - entry.claim.created_at).total_seconds()))
             self._put(StoredSignal(entry.signal, result.status, None, result, self._clock.monotonic()))
             return True
 

@@ -16,6 +16,7 @@ class SubmitTimes:
     """Kept in steps of a tenth; what is told of it is the step's upper bound."""
 
     max_ms: float = 0.0
+    total_ms: float = 0.0
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_MS) + 1))
 
     def took(self, seconds: float) -> None:
@@ -23,6 +24,7 @@ class SubmitTimes:
         milliseconds = 1000 * seconds
         self.counts[bisect_left(BOUNDS_MS, milliseconds)] += 1
         self.max_ms = max(self.max_ms, milliseconds)
+        self.total_ms += milliseconds
 
     @property
     def p99_ms(self) -> float | None:

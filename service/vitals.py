@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def collect(daemon: Daemon) -> dict[str, Any]:
     """Everything a person asks of a running daemon. Plain values only, and no control characters in any text."""
     now = daemon.clock.now()
-    memory = _memory_mib()
+    memory = memory_mib()
     return {
         "version": VERSION,
         "role": daemon.role.value,
@@ -40,9 +40,9 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "memory_mib": memory,
         "memory_peak_mib": max(memory or 0.0, _memory_peak_mib()),
         "asyncio_tasks": len(asyncio.all_tasks()),
-        "open_files": _open_files(),
+        "open_files": open_files(),
         "database": visible(daemon.settings.database.redacted_url),
-        "postgresql_away": _postgresql_away(daemon),
+        "postgresql_away": postgresql_away(daemon),
         "feed": _feed(daemon),
         "recorder": _recorder(daemon),
         "signals": daemon.store.get_stats(),
@@ -126,7 +126,7 @@ def _recorder(daemon: Daemon) -> dict[str, Any]:
     }
 
 
-def _postgresql_away(daemon: Daemon) -> bool:
+def postgresql_away(daemon: Daemon) -> bool:
     shipping = daemon.trading is not None and daemon.trading.recorder.shipped.waiting_since is not None
     return shipping or daemon.queue_unseen or daemon.awaits_database
 
@@ -197,7 +197,7 @@ def _rating(signal: Signal, result: Result) -> dict[str, Any]:
     }
 
 
-def _memory_mib() -> float | None:
+def memory_mib() -> float | None:
     """This process's memory now, MiB; None where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -206,7 +206,7 @@ def _memory_mib() -> float | None:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
 
 
-def _open_files() -> int | None:
+def open_files() -> int | None:
     """Files and sockets this process holds open; None where the system does not tell."""
     try:
         return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1

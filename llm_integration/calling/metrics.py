@@ -6,14 +6,21 @@ from decimal import Decimal
 from statistics import quantiles
 from typing import Any
 
+from llm_integration.histogram import Histogram
 from llm_integration.model import Call
 
+DURATION_BOUNDS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BOUNDS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _WINDOW = 500
 
 
 @dataclass(slots=True)
 class ModelMetrics:
-    """One model's figures; tokens and cost are of the calls that report them. Latencies are those of late, in ms."""
+    """One model's figures; tokens and cost are of the calls that report them. Latencies are those of late, in ms.
+
+    `durations_s` are kept by the class of the error, "" where there was none; `tokens` as "input" and "output". Their
+    bounds are those that OpenTelemetry's conventions for generative AI ask for.
+    """
 
     calls: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -22,14 +29,21 @@ class ModelMetrics:
     cost_usd: Decimal = Decimal(0)
     unknown_cost: int = 0
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    durations_s: dict[str, Histogram] = field(default_factory=dict)
+    tokens: dict[str, Histogram] = field(default_factory=dict)
 
     def count(self, call: Call) -> None:
         """A call that was made."""
         self.calls += 1
+        duration_s = self.durations_s.setdefault(call.error_class or "", Histogram(DURATION_BOUNDS_S))
+        duration_s.observe(call.latency_ms / 1000)
         if call.error_class is not None:
             self.failures[call.error_class] += 1
             return
         self.latencies_ms.append(call.latency_ms)
+        for kind, tokens in (("input", call.prompt_tokens), ("output", call.completion_tokens)):
+            if tokens is not None:
+                self.tokens.setdefault(kind, Histogram(TOKEN_BOUNDS)).observe(tokens)
         self.prompt_tokens += call.prompt_tokens or 0
         self.completion_tokens += call.completion_tokens or 0
         if call.cost_usd is None:
@@ -64,6 +78,10 @@ class Metrics:
     def observe(self, call: Call) -> None:
         """A call was made."""
         self._models.setdefault(f"{call.backend}/{call.model}", ModelMetrics()).count(call)
+
+    def models(self) -> dict[str, ModelMetrics]:
+        """Each model's figures themselves, by model string."""
+        return dict(self._models)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Each model's figures, by model string."""
