@@ -22,6 +22,7 @@ from service.commands import (
     version,
 )
 from service.commands.command import Command, Given, takes_file
+from service.logs import error_mark
 from service.safe_text import escaped
 from service.streams import silence
 from service.version import VERSION
@@ -56,7 +57,7 @@ def run_command(arguments: Sequence[str]) -> int:
         status = COMMANDS[given.command].do(given)
         sys.stdout.flush()
     except TradentError as error:
-        sys.stderr.write("".join(f"{escaped(line)}\n" for line in str(error).split("\n")))
+        sys.stderr.write("".join(f"{error_mark()}{escaped(line)}\n" for line in str(error).split("\n")))
         return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), exit_codes.FAILED)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from service.safe_text import escaped
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 HIDDEN = "[hidden]"
 _SHORTEST_SECRET = 4
+PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 
 class LineFormatter(logging.Formatter):
@@ -46,6 +48,19 @@ class LineFormatter(logging.Formatter):
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return text
+
+
+class JournalLines(logging.Formatter):
+    """The lines of `inner` for systemd's journal: a priority before each, and no time, as the journal has its own."""
+
+    def __init__(self, inner: LineFormatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for least, number in PRIORITIES if record.levelno >= least)
+        _, _, text = self._inner.format(record).partition(" ")
+        return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
 
 
 class RecentLines(logging.Handler):
@@ -89,7 +104,7 @@ def set_up_logging(level: str, secrets: Iterable[str], stream: TextIO | None = N
     """Send log lines to `stream` (stderr). Returns the formatter, for further handlers."""
     formatter = LineFormatter(secrets)
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(JournalLines(formatter) if _is_journal(handler.stream) else formatter)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -123,6 +138,21 @@ def off_the_screen(lines: RecentLines) -> Iterator[Callable[[], None]]:
         yield put_back
     finally:
         put_back()
+
+
+def error_mark() -> str:
+    """What goes before a line of an error written to stderr by hand: its priority, where that is the journal."""
+    return "<3>" if _is_journal(sys.stderr) else ""
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether what is written there goes to systemd's journal, which says in JOURNAL_STREAM which file that is."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        there = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(there.st_dev), str(there.st_ino))
 
 
 def _shows_in_terminal(handler: logging.Handler) -> bool:

@@ -3,11 +3,13 @@
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 
@@ -205,3 +207,47 @@ def test_the_summary_names_quota_cost_and_what_is_away() -> None:
     assert facts["openrouter_tokens"] == "9"
     assert (facts["queue"], facts["cost_usd"], facts["cost_unknown"]) == (4, 0.5, 2)
     assert (facts["postgresql"], facts["memory_mib"]) == ("away", 90.0)
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 2)],
+)
+def test_lines_for_the_journal_carry_their_priority_and_no_time(
+    level: int, priority: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w+") as stream:
+        there = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}")
+        set_up_logging("DEBUG", ["key-0123456789"], stream)
+        logging.getLogger("service.daemon").log(level, "key-0123456789 was used\n<0>forged")
+        stream.seek(0)
+        said = stream.read()
+
+    assert said == f"<{priority}>{logging.getLevelName(level)} daemon: {HIDDEN} was used\\n<0>forged\n"
+
+
+def test_every_line_of_a_traceback_carries_the_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "journal").open("w+") as stream:
+        there = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}")
+        set_up_logging("INFO", [], stream)
+        try:
+            raise ValueError("once")
+        except ValueError:
+            logging.getLogger("daemon").exception("failed")
+        stream.seek(0)
+        said = stream.read().splitlines()
+
+    assert len(said) > 3
+    assert {line[:3] for line in said} == {"<3>"}
+
+
+def test_a_stderr_that_was_led_elsewhere_is_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable stays set in `tradent run 2>file` from a service's shell."""
+    monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
+    with (tmp_path / "file").open("w+") as stream:
+        set_up_logging("INFO", [], stream)
+        logging.getLogger("daemon").info("begun")
+        stream.seek(0)
+        assert stream.read().startswith("20")
