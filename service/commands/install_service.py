@@ -1,0 +1,119 @@
+"""`install-service`: a systemd unit for this installation, written and explained."""
+
+import argparse
+import difflib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from service import exit_codes
+from service.commands.command import Command, Given
+from service.installation import keys_in_use, obstacles, this_installation
+from service.safe_text import escaped
+from service.settings import Settings
+from service.unit_file import Installation, Section, sections, unit_text, wrapped
+from trading.errors import TradentError
+
+UNITS = Path("/etc/systemd/system")
+DIFF_LINES = 40
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only print the unit")
+    parser.add_argument("--worker", action="store_true", help="a unit for workers in place of the whole daemon")
+    parser.add_argument("--encrypted", action="store_true", help="keys and tokens are made by systemd-creds encrypt")
+    parser.add_argument(
+        "--credential", action="append", default=[], metavar="NAME", help="one more secret that the service may read"
+    )
+    parser.add_argument("--directory", type=Path, default=UNITS, metavar="DIR", help=f"where units lie ({UNITS})")
+    parser.add_argument("--force", action="store_true", help="overwrite another unit, and write one that cannot work yet")
+    parser.add_argument("--start", action="store_true", help="let systemctl start it at once, and with the system")
+
+
+def _do(given: Given) -> int:
+    settings = given.settings()
+    about = this_installation(
+        settings, given.config, worker=given.worker, encrypted=given.encrypted, more=given.credential
+    )
+    text = unit_text(about)
+    in_the_way = list(obstacles(about))
+    if given.dry_run:
+        sys.stdout.write(text)
+        sys.stderr.write("".join(f"# {escaped(line)}\n" for line in in_the_way))
+        return exit_codes.OK
+    if in_the_way and not given.force:
+        raise TradentError("\n".join([*in_the_way, "nothing was written; --force writes the unit all the same"]))
+    path = given.directory / about.unit
+    _write(path, text, force=given.force)
+    sys.stdout.write("".join(f"{line}\n" for line in explanation(about, settings, path)))
+    return _start(about) if given.start else exit_codes.OK
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    """Put the unit there; one that says something else is left alone unless forced. Raises TradentError."""
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else text
+        if before != text and not force:
+            changes = list(difflib.unified_diff(before.splitlines(), text.splitlines(), "there", "new", lineterm=""))
+            more = [f"… and {len(changes) - DIFF_LINES} lines more"] if len(changes) > DIFF_LINES else []
+            advice = f"{path} says something else; --force overwrites it. Changes of your own belong into a drop-in:"
+            raise TradentError(
+                "\n".join([*changes[:DIFF_LINES], *more, f"{advice} systemctl edit {path.name.removesuffix('.service')}"])
+            )
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+    except OSError as error:
+        raise TradentError(f"{path} cannot be written: {error.strerror}; run this as root, or see --dry-run") from error
+
+
+def explanation(about: Installation, settings: Settings, path: Path) -> Iterator[str]:
+    """What was written, part by part, and what to do next."""
+    yield f"{path} is written. What stands in it:"
+    for section in sections(about):
+        yield ""
+        yield from (f"  {line}" for line in wrapped(_keys(section)))
+        yield from (f"      {line}" for line in wrapped(section.why, 96))
+    unit = about.unit.removesuffix(".service") + ("1" if about.worker else "")
+    yield ""
+    yield "What to do next:"
+    yield ""
+    for name in keys_in_use(settings):
+        yield f"  {_key_command(about, name)}"
+    if about.worker:
+        yield f"  {_key_command(about, 'TRADENT_DATABASE__URL')}"
+    yield "      asks for the key and keeps it where only the service gets it; again for each further one"
+    for path_written in about.writes:
+        yield f"  {path_written} lies outside of the service's own folders: see docs/service.md on whom it must belong to"
+    yield "  systemctl daemon-reload"
+    yield f"  systemctl enable --now {unit}"
+    yield f"  systemctl status {unit}"
+    yield f"  journalctl -u {unit} -f"
+
+
+def _keys(section: Section) -> str:
+    """The names that are set in a section, each once."""
+    return ", ".join(dict.fromkeys(line.partition("=")[0] for line in section.lines))
+
+
+def _key_command(about: Installation, name: str) -> str:
+    """How to store a secret so that the unit finds it."""
+    if about.encrypted:
+        place = f"/etc/credstore.encrypted/tradent.{name}"
+        return f"systemd-ask-password {name}: | systemd-creds encrypt --name={name} - {place}"
+    return f"systemd-ask-password {name}: | install -D -m 600 /dev/stdin /etc/credstore/tradent.{name}"
+
+
+def _start(about: Installation) -> int:
+    unit = about.unit.replace("@", "@1")
+    for arguments in (["daemon-reload"], ["enable", "--now", unit]):
+        try:
+            ran = subprocess.run(["systemctl", *arguments], check=False)
+        except OSError as error:
+            raise TradentError(f"systemctl cannot be run: {error.strerror}; is this a system with systemd?") from error
+        if ran.returncode:
+            raise TradentError(f"systemctl {' '.join(arguments)} failed; see above, and journalctl -u {unit}")
+    return exit_codes.OK
+
+
+COMMAND = Command("write a systemd unit for this installation, and say what stands in it", _do, _options)
