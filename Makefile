@@ -56,6 +56,7 @@ llama-server: install ## build the real llama-server and a tiny model for the te
 docs: install ## write what is generated: the settings page and schema, the SQL
 	@$(BIN)/python -m service.settings_docs
 	@$(BIN)/python -m database.schema_sql --write
+	@$(BIN)/python -m service.deploy_files
 
 picture: install ## make docs/live-view.svg from the running program
 	@$(BIN)/python -m docs.make_picture docs/live-view.svg

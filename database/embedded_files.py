@@ -78,7 +78,10 @@ def socket_folder(sockets: Path) -> Path | None:
 
 
 def replace_text(path: Path, text: str, mode: int | None = None) -> None:
-    """Write a file whole or not at all; its owner and mode stay those of the file it replaces."""
+    """Write a file whole or not at all; its owner stays that of the file it replaces.
+
+    It is handed over only where it must be: a service's sandbox may refuse that call whatever it is for.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     fresh = Path(name)
     try:
@@ -87,7 +90,8 @@ def replace_text(path: Path, text: str, mode: int | None = None) -> None:
             file.flush()
             os.fsync(file.fileno())
         before = path.stat() if path.exists() else path.parent.stat()
-        if sys.platform != "win32":
+        now = fresh.stat()
+        if sys.platform != "win32" and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
             os.chown(fresh, before.st_uid, before.st_gid)
         fresh.chmod(mode if mode is not None else 0o600)
         fresh.replace(path)

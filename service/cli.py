@@ -15,6 +15,7 @@ from service.commands import (
     control,
     doctor,
     export,
+    install_service,
     restore,
     run,
     sql,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "audit": audit.COMMAND,
     "backup": backup.COMMAND,
     "restore": restore.COMMAND,
+    "install-service": install_service.COMMAND,
     "completion": completion.COMMAND,
     "version": version.COMMAND,
 }

@@ -10,7 +10,7 @@ from llm_integration.calling.compose import key_names
 from service.settings import Settings
 from service.unit_file import CACHE, LOGS, STATE, Installation, usual_credentials
 
-HIDDEN = tuple(map(Path, ("/tmp", "/var/tmp", "/root", "/run/user")))  # noqa: S108 - what the service does not see
+HIDDEN = tuple(map(Path, ("/tmp", "/var/tmp", "/root", "/run/user")))
 NAME_SERVICES = Path("/etc/nsswitch.conf")
 
 

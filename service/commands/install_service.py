@@ -27,7 +27,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--credential", action="append", default=[], metavar="NAME", help="one more secret that the service may read"
     )
     parser.add_argument("--directory", type=Path, default=UNITS, metavar="DIR", help=f"where units lie ({UNITS})")
-    parser.add_argument("--force", action="store_true", help="overwrite another unit, and write one that cannot work yet")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite another unit, and write one that cannot work yet"
+    )
     parser.add_argument("--start", action="store_true", help="let systemctl start it at once, and with the system")
 
 
@@ -45,22 +47,21 @@ def _do(given: Given) -> int:
     if in_the_way and not given.force:
         raise TradentError("\n".join([*in_the_way, "nothing was written; --force writes the unit all the same"]))
     path = given.directory / about.unit
-    _write(path, text, force=given.force)
+    write_unit(path, text, force=given.force)
     sys.stdout.write("".join(f"{line}\n" for line in explanation(about, settings, path)))
     return _start(about) if given.start else exit_codes.OK
 
 
-def _write(path: Path, text: str, *, force: bool) -> None:
+def write_unit(path: Path, text: str, *, force: bool) -> None:
     """Put the unit there; one that says something else is left alone unless forced. Raises TradentError."""
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else text
         if before != text and not force:
             changes = list(difflib.unified_diff(before.splitlines(), text.splitlines(), "there", "new", lineterm=""))
             more = [f"… and {len(changes) - DIFF_LINES} lines more"] if len(changes) > DIFF_LINES else []
-            advice = f"{path} says something else; --force overwrites it. Changes of your own belong into a drop-in:"
-            raise TradentError(
-                "\n".join([*changes[:DIFF_LINES], *more, f"{advice} systemctl edit {path.name.removesuffix('.service')}"])
-            )
+            own = f"changes of your own belong into a drop-in: systemctl edit {path.name}"
+            advice = f"{path} says something else, as shown; --force overwrites it; {own}"
+            raise TradentError("\n".join([*changes[:DIFF_LINES], *more, advice]))
         path.write_text(text, encoding="utf-8")
         path.chmod(0o644)
     except OSError as error:
@@ -83,8 +84,8 @@ def explanation(about: Installation, settings: Settings, path: Path) -> Iterator
     if about.worker:
         yield f"  {_key_command(about, 'TRADENT_DATABASE__URL')}"
     yield "      asks for the key and keeps it where only the service gets it; again for each further one"
-    for path_written in about.writes:
-        yield f"  {path_written} lies outside of the service's own folders: see docs/service.md on whom it must belong to"
+    for folder in about.writes:
+        yield f"  {folder} is not one of the service's own folders: docs/service.md says whom it must belong to"
     yield "  systemctl daemon-reload"
     yield f"  systemctl enable --now {unit}"
     yield f"  systemctl status {unit}"
