@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0014. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0015. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -2203,5 +2203,17 @@ LEFT JOIN llm_analysis_results r ON r.signal_id = s.id;
 COMMENT ON COLUMN v_enhanced_signals.origin IS 'Who made it: loop is the strategy here; api, tradingview, freqtrade sent it.';
 
 UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0013';
+
+-- Running upgrade 0014 -> 0015
+
+CREATE INDEX ix_signals_close_time_id ON signals (close_time, id);
+
+CREATE INDEX ix_signals_symbol_close_time_id ON signals (symbol, close_time, id);
+
+CREATE INDEX ix_llm_analysis_results_finished_at ON llm_analysis_results (finished_at);
+
+CREATE INDEX ix_llm_calls_started_at ON llm_calls (started_at) INCLUDE (backend, model, cost_usd, error_class);
+
+UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
 
 COMMIT;

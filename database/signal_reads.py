@@ -26,10 +26,12 @@ signals s LEFT JOIN llm_enhancement_tasks t ON t.signal_id = s.id
 """
 PAGE = f"SELECT {ITEM} FROM {JOINED} WHERE {{where}} ORDER BY s.close_time DESC, s.id DESC LIMIT {{limit}}"
 ONE = f"SELECT {ITEM}, s.snapshot::text AS snapshot FROM {JOINED} WHERE s.id = $1"
+# Found first, then sorted: with the order in sight, PostgreSQL would read all calls by their time until enough fit.
 CALLS = f"""
-SELECT c.backend || '/' || c.model AS model, c.started_at, c.messages::text AS messages, c.reply, c.prompt_tokens,
-       c.completion_tokens, c.cost_usd, c.latency_ms, c.error
-FROM llm_calls c WHERE c.signal_ids @> ARRAY[$1::uuid] ORDER BY c.started_at, c.id LIMIT {MOST_CALLS}
+WITH found AS MATERIALIZED (SELECT * FROM llm_calls WHERE signal_ids @> ARRAY[$1::uuid])
+SELECT backend || '/' || model AS model, started_at, messages::text AS messages, reply, prompt_tokens,
+       completion_tokens, cost_usd, latency_ms, error
+FROM found ORDER BY started_at, id LIMIT {MOST_CALLS}
 """
 
 

@@ -62,6 +62,8 @@ signals = Table(
     CheckConstraint("strength BETWEEN 0 AND 1", name="strength"),
     Index(None, "source", "symbol", "timeframe", "close_time"),
     Index(None, "created_at"),
+    Index(None, "close_time", "id"),
+    Index(None, "symbol", "close_time", "id"),
     comment="One row per signal: a strategy's event on a closed bar.",
 )  # fmt: skip
 

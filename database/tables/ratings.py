@@ -64,6 +64,7 @@ llm_analysis_results = Table(
     CheckConstraint("rating BETWEEN 1 AND 5", name="rating"),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
     Index(None, "xid", "id"),
+    Index(None, "finished_at"),
     comment="The final result of each signal's task.",
 )  # fmt: skip
 
@@ -109,6 +110,7 @@ llm_calls = Table(
     Index(None, "chain", "seq"),
     Index(None, "signal_ids", postgresql_using="gin"),
     Index(None, "backend", "finished_at"),
+    Index(None, "started_at", postgresql_include=["backend", "model", "cost_usd", "error_class"]),
     comment="Every request to a model, failed ones too: the audit trail, and what the quota remembers at start.",
     postgresql_partition_by="RANGE (started_at)",
 )  # fmt: skip
