@@ -1,54 +1,54 @@
-// The page put together: what is asked for at the start, what each event changes, and one drawing a frame.
+// The page put together: what each event and each answer changes, and one drawing a frame.
 
-import { Api, Refused } from "./api.js";
+import { Api } from "./api.js";
 import { Chart } from "./chart.js";
 import { Detail } from "./detail.js";
-import { $, note, setText } from "./dom.js";
+import { $, h, note, setText } from "./dom.js";
 import { Feed } from "./feed.js";
 import { count, price, signed, timeframeMs } from "./format.js";
 import { Head } from "./head.js";
-import { askForToken, listenToKeys } from "./keys.js";
+import { listenToKeys } from "./keys.js";
 import { Live } from "./live.js";
+import { Loading } from "./loading.js";
 import { barOf, keyOf, Market } from "./market.js";
 import { Markets } from "./markets.js";
 import * as panels from "./panels.js";
+import { Steering } from "./steering.js";
 import { drawTable } from "./table.js";
 import { followTheme } from "./theme.js";
 import { barInWords } from "./words.js";
 
-const BARS = 1500;
-const AHEAD = 30;
-const SIGNALS = 300;
 const FIGURES_EVERY_MS = 15000;
 const FIGURES_AFTER_MS = 2000;
 const SIMULATED = "simulated";
+const SHOWN = "tradent-market";
 
 class Page {
   constructor() {
-    this.api = new Api();
-    this.market = new Market();
     this.line = null;
+    this.asTable = false;
     this.dirty = { chart: false, feed: false, rows: new Set() };
-    this.loads = 0;
-    this.chart = new Chart($("chart"), {
-      onOpen: (mark) => this.detail.open(mark.signal),
-      onCursor: (...at) => this.readout(...at),
-    });
-    this.detail = new Detail(this.api, this.market);
-    this.feed = new Feed(this.market, { onOpen: (item) => this.detail.open(item.signal), current: () => this.line });
-    this.markets = new Markets((line) => this.choose(line));
-    this.head = new Head({ onRetry: () => this.live.retryNow(), onPause: () => this.pause() });
+    this.market = new Market();
+    this.api = new Api();
+    this.api.onUnauthorised = (why) => this.unauthorised(why);
+    this.loading = new Loading(this.api, this.market, this);
     this.live = new Live(
       this.api,
       (kind, data) => this.take(kind, data),
       (state) => this.linked(state),
     );
-    this.api.onUnauthorised = (why) => this.unauthorised(why);
+    this.head = new Head({ onRetry: () => this.live.retryNow() });
+    this.steering = new Steering(this.api, this.head, () => this.start());
+    this.detail = new Detail(this.api, this.market);
+    const open = (item) => this.detail.open(item.signal);
+    this.chart = new Chart($("chart"), { onOpen: open, onCursor: (...at) => this.readout(...at) });
+    this.feed = new Feed(this.market, { onOpen: open, current: () => this.line });
+    this.markets = new Markets((line) => this.choose(line));
     this.turnTheme = followTheme(() => {
       this.chart.restyle();
       this.mark("rows", ...this.market.series.keys());
     });
-    this.tools();
+    this.listen();
     this.start();
     setInterval(() => document.hidden || this.again(), FIGURES_EVERY_MS);
   }
@@ -56,102 +56,42 @@ class Page {
   /** Everything anew: events first, so that nothing falls between them and what is asked for. */
   start() {
     this.live.start();
-    this.load();
+    this.loading.everything();
   }
 
   /** The figures anew; everything, where it could not be read before. */
   again() {
     if (this.head.link.at !== "live") return;
-    if (this.feed.error || this.line?.error || !this.market.series.size) this.load();
-    else this.figures();
+    if (this.feed.error || this.line?.error || !this.market.series.size) this.loading.everything();
+    else this.loading.figures();
   }
 
-  async load() {
-    const load = ++this.loads;
-    this.figures();
-    try {
-      const { streams } = await this.api.get("streams");
-      if (load !== this.loads) return;
-      for (const stream of streams) this.market.line(stream);
-      this.setMarkets();
-    } catch (error) {
-      if (load === this.loads && !unanswered(error))
-        this.chartNote("error", "The markets could not be read", error.message, () => this.load());
-      if (load === this.loads && !this.market.series.size)
-        this.markets.set([], unanswered(error) ? "the daemon does not answer" : error.message);
+  listen() {
+    const zoom = {
+      in: () => this.chart.zoom(0.7),
+      out: () => this.chart.zoom(1.4),
+      all: () => this.chart.showAll(),
+      now: () => this.chart.showNow(),
+    };
+    for (const button of document.querySelectorAll("[data-chart]")) {
+      button.addEventListener("click", zoom[button.dataset.chart]);
     }
-    if (load === this.loads) await Promise.all([this.loadFeed(load), this.line && this.loadBars(this.line, true)]);
-    for (const line of this.markets.lines?.slice(0, AHEAD) ?? []) {
-      if (load !== this.loads) return;
-      if (!line.loaded) await this.loadBars(line);
-    }
-  }
-
-  setMarkets() {
-    this.markets.set(this.market.series.values());
-    const [first] = this.markets.lines;
-    if (!first) {
-      this.chartNote(
-        "empty",
-        "No bars yet",
-        "The feed has not delivered a closed bar. The chart begins with the first one.",
-      );
-      return;
-    }
-    if (!this.line) this.choose(this.wanted() ?? first);
-    else this.markets.choose(this.line.key);
-    this.mark("rows", ...this.market.series.keys());
-  }
-
-  /** The market of the last visit in this tab. */
-  wanted() {
-    return this.market.series.get(sessionStorage.getItem("tradent-market"));
-  }
-
-  async loadFeed(load) {
-    try {
-      const { signals } = await this.api.get("signals", { limit: SIGNALS });
-      if (load !== this.loads) return;
-      for (const item of signals) this.market.put(item);
-      this.feed.error = null;
-    } catch (error) {
-      this.feed.error = unanswered(error) ? "the daemon does not answer" : error.message;
-    }
-    this.feed.ready = true;
-    this.mark("feed");
-    this.mark("chart");
-    if (location.hash.startsWith("#sig-") && !this.detail.id) this.detail.open(location.hash.slice(1));
-  }
-
-  /** The past of one line, once; its signals too. */
-  async loadBars(line, again = false) {
-    if (line.loading || (line.loaded && !again)) return line.loading;
-    line.loading = this.#loadBars(line).finally(() => (line.loading = null));
-    return line.loading;
-  }
-
-  async #loadBars(line) {
-    const { source, symbol, timeframe } = line;
-    try {
-      const [{ bars }, { signals }] = await Promise.all([
-        this.api.get("bars", { source, symbol, timeframe, limit: BARS }),
-        this.api.get("signals", { symbol, timeframe, limit: SIGNALS }),
-      ]);
-      for (const item of bars) line.put(barOf(item));
-      for (const item of signals) this.market.put(item);
-      line.loaded = true;
-      line.error = null;
-    } catch (error) {
-      line.error = unanswered(error) ? "the daemon does not answer" : error.message;
-    }
-    this.mark("rows", line.key);
-    this.mark("feed");
-    if (line === this.line) this.mark("chart");
+    $("as-table").addEventListener("click", () => this.turnTable());
+    listenToKeys({
+      "[": () => this.step(-1),
+      "]": () => this.step(1),
+      j: () => this.feed.step(1),
+      k: () => this.feed.step(-1),
+      c: () => (this.asTable ? $("chart-table") : $("chart")).focus(),
+      t: () => this.turnTable(),
+      d: () => this.turnTheme(),
+      p: () => $("pause").click(),
+    });
   }
 
   choose(line) {
     this.line = line;
-    sessionStorage.setItem("tradent-market", line.key);
+    sessionStorage.setItem(SHOWN, line.key);
     setText($("symbol"), line.symbol);
     setText($("timeframe"), line.timeframe);
     $("simulated").hidden = line.source !== SIMULATED;
@@ -160,15 +100,28 @@ class Page {
     this.chart.open(timeframeMs(line.timeframe));
     this.mark("chart");
     this.mark("feed");
-    this.loadBars(line);
+    this.loading.bars(line);
+  }
+
+  step(by) {
+    const line = this.line && this.markets.neighbour(this.line.key, by);
+    if (line) this.choose(line);
+  }
+
+  turnTable() {
+    this.asTable = !this.asTable;
+    $("as-table").setAttribute("aria-pressed", String(this.asTable));
+    $("chart-table").hidden = !this.asTable;
+    $("chart").hidden = this.asTable;
+    this.mark("chart");
   }
 
   take(kind, data) {
     if (kind === "bar") {
-      const known = this.market.series.has(keyOf(data));
+      const isNew = !this.market.series.has(keyOf(data));
       const line = this.market.line(data);
       line.put(barOf(data));
-      if (!known) this.setMarkets();
+      if (isNew) this.foundMarkets();
       this.mark("rows", line.key);
       if (line === this.line) this.mark("chart");
     } else if (kind === "signal" || kind === "verdict") {
@@ -181,7 +134,7 @@ class Page {
       this.drawHealth(data);
     } else if (kind === "reset") {
       for (const line of this.market.series.values()) line.loaded = false;
-      this.load();
+      this.loading.everything();
     }
   }
 
@@ -190,8 +143,74 @@ class Page {
     this.detail.refresh(item);
     this.figuresSoon ??= setTimeout(() => {
       this.figuresSoon = null;
-      this.figures();
+      this.loading.figures();
     }, FIGURES_AFTER_MS);
+  }
+
+  linked(state) {
+    this.head.setLink(state);
+    if (state.at !== "live") return;
+    if (this.feed.error || this.line?.error || (this.feed.ready && !this.line)) this.loading.everything();
+    else if (state.again) this.loading.figures();
+  }
+
+  unauthorised(why) {
+    this.live.stop();
+    this.loading.stop();
+    this.head.setLink({ at: "refused" });
+    this.steering.unauthorised(why);
+  }
+
+  foundMarkets() {
+    this.markets.set(this.market.series.values());
+    const [first] = this.markets.lines;
+    if (!first) {
+      this.chartNote(
+        "empty",
+        "No bars yet",
+        "The feed has not delivered a closed bar. The chart begins with the first.",
+      );
+      return;
+    }
+    if (!this.line) this.choose(this.market.series.get(sessionStorage.getItem(SHOWN)) ?? first);
+    else this.markets.choose(this.line.key);
+    this.mark("rows", ...this.market.series.keys());
+  }
+
+  noMarkets(why) {
+    if (this.market.series.size) return;
+    this.markets.set([], why);
+    this.chartNote("error", "The markets could not be read", why, () => this.loading.everything());
+  }
+
+  foundSignals(why) {
+    this.feed.error = why;
+    this.feed.ready = true;
+    this.mark("feed");
+    this.mark("chart");
+    if (location.hash.startsWith("#sig-") && !this.detail.id) this.detail.open(location.hash.slice(1));
+  }
+
+  foundBars(line) {
+    this.mark("rows", line.key);
+    this.mark("feed");
+    if (line === this.line) this.mark("chart");
+  }
+
+  foundStats(stats) {
+    this.stats = stats;
+    panels.drawRatings(stats);
+    panels.drawLatency(stats);
+    panels.drawQueue(this.head.health?.queue ?? stats.queue, stats.statuses);
+  }
+
+  foundCosts(costs) {
+    this.costs = costs;
+    panels.drawCost(costs, this.head.health?.cost);
+  }
+
+  noFigures(ids, why) {
+    panels.drawTrouble(ids, why);
   }
 
   drawHealth(health) {
@@ -203,129 +222,16 @@ class Page {
     panels.drawCost(this.costs, health.cost);
   }
 
-  async figures() {
-    const since = new Date(Date.now() - 86400000).toISOString();
-    const ask = async (path, params, ids, draw) => {
-      try {
-        draw(await this.api.get(path, params));
-      } catch (error) {
-        if (!unanswered(error) && error.status !== 401) panels.drawTrouble(ids, error.message);
-      }
-    };
-    await Promise.all([
-      ask("stats", { since }, ["p-ratings", "p-latency"], (stats) => {
-        this.stats = stats;
-        panels.drawRatings(stats);
-        panels.drawLatency(stats);
-        if (!this.head.health) panels.drawQueue(stats.queue, stats.statuses);
-      }),
-      ask("costs", { days: 14 }, ["p-cost"], (costs) => {
-        this.costs = costs;
-        panels.drawCost(costs, this.head.health?.cost);
-      }),
-    ]);
-  }
-
-  linked(state) {
-    this.head.setLink(state);
-    if (state.at === "live" && state.again) this.figures();
-    if (state.at === "live" && (!this.feed.ready || this.feed.error || !this.line?.loaded)) this.load();
-    $("pause").disabled = state.at !== "live";
-  }
-
-  unauthorised(why) {
-    this.live.stop();
-    this.loads++;
-    this.head.setLink({ at: "refused" });
-    askForToken(
-      (token) => {
-        this.api.keep(token);
-        this.start();
-      },
-      this.api.token ? why : "",
-    );
-  }
-
-  async pause() {
-    const act = this.head.health?.paused ? "resume" : "pause";
-    this.head.setBusy(true);
-    try {
-      await this.api.post(`control/${act}`);
-      this.head.setHealth({ ...this.head.health, paused: act === "pause" });
-      this.toast(act === "pause" ? "Rating is paused." : "Rating goes on.");
-    } catch (error) {
-      if (error instanceof Refused && error.status === 403) {
-        askForToken(
-          (token) => {
-            this.api.keep(token);
-            this.start();
-            this.pause();
-          },
-          "",
-          true,
-        );
-      } else if (!(error instanceof Refused && error.status === 401)) {
-        this.toast(`It was not ${act}d: ${unanswered(error) ? "the daemon does not answer" : error.message}`);
-      }
-    } finally {
-      this.head.setBusy(false);
-    }
-  }
-
-  toast(text) {
-    const toast = $("toast");
-    toast.hidden = false;
-    setText(toast, text);
-    clearTimeout(this.toastTimer);
-    this.toastTimer = setTimeout(() => (toast.hidden = true), 6000);
-  }
-
-  tools() {
-    const acts = {
-      in: () => this.chart.zoom(0.7),
-      out: () => this.chart.zoom(1.4),
-      all: () => this.chart.showAll(),
-      now: () => this.chart.showNow(),
-    };
-    for (const button of document.querySelectorAll("[data-chart]"))
-      button.addEventListener("click", acts[button.dataset.chart]);
-    const table = () => {
-      this.asTable = !this.asTable;
-      $("as-table").setAttribute("aria-pressed", String(this.asTable));
-      $("chart-table").hidden = !this.asTable;
-      $("chart").hidden = this.asTable;
-      this.mark("chart");
-    };
-    $("as-table").addEventListener("click", table);
-    const step = (by) => {
-      const line = this.line && this.markets.neighbour(this.line.key, by);
-      if (line) this.choose(line);
-    };
-    listenToKeys({
-      "[": () => step(-1),
-      "]": () => step(1),
-      j: () => this.feed.step(1),
-      k: () => this.feed.step(-1),
-      c: () => $("chart").focus(),
-      t: table,
-      d: () => this.turnTheme(),
-      p: () => $("pause").disabled || this.pause(),
-    });
-  }
-
   readout(bar, marks, byKey) {
-    const line = bar
-      ? `O ${price(bar.o)}  H ${price(bar.h)}  L ${price(bar.l)}  C ${price(bar.c)}${bar.v === null ? "" : `  V ${count(bar.v)}`}`
-      : "";
-    setText($("readout"), line);
+    const volume = bar && bar.v !== null ? `  V ${count(bar.v)}` : "";
+    const prices = bar && `O ${price(bar.o)}  H ${price(bar.h)}  L ${price(bar.l)}  C ${price(bar.c)}${volume}`;
+    setText($("readout"), prices ?? "");
     if (bar && byKey) setText($("said"), barInWords(bar, marks));
   }
 
   chartNote(state, title, text = "", again = null) {
     $("chart").closest(".chart-box").dataset.state = state;
-    const button =
-      again &&
-      Object.assign(document.createElement("button"), { type: "button", textContent: "Try again", onclick: again });
+    const button = again && h("button", { type: "button", onclick: again }, "Try again");
     $("chart-note").replaceChildren(...note(title, text, button));
   }
 
@@ -349,38 +255,27 @@ class Page {
 
   drawChart(line) {
     const { bars } = line;
-    if (!bars.length) {
-      if (line.error)
-        this.chartNote("error", "The bars could not be read", line.error, () => this.loadBars(line, true));
-      else if (line.loaded)
-        this.chartNote(
-          "empty",
-          "No bars yet",
-          `The feed has not delivered a closed ${line.timeframe} bar of ${line.symbol}.`,
-        );
-      else this.chartNote("loading", "");
-    } else {
-      $("chart").closest(".chart-box").dataset.state = "there";
-      $("chart-note").replaceChildren();
-    }
+    if (bars.length) this.chartNote("there", "");
+    else if (line.error) {
+      this.chartNote("error", "The bars could not be read", line.error, () => this.loading.bars(line, true));
+    } else if (line.loaded) {
+      this.chartNote("empty", "No bars yet", `The feed has not delivered a closed bar of ${line.symbol}.`);
+    } else this.chartNote("loading", "");
     const marks = this.market.of(line.key);
     this.chart.show(bars, marks);
-    const newest = bars.at(-1);
-    const before = bars.at(-2);
+    const [before, newest] = [bars.at(-2), bars.at(-1)];
     setText($("last"), newest ? price(newest.c) : "");
-    $("last").dataset.change = newest && before ? `${signed(newest.c / before.c - 1)}` : "";
+    $("last").dataset.change = newest && before ? signed(newest.c / before.c - 1) : "";
     $("chart").setAttribute(
       "aria-label",
       newest
         ? `${line.symbol} ${line.timeframe}: ${bars.length} candles, ${marks.length} signals, newest close ${price(newest.c)}`
         : "Candles",
     );
-    if (this.asTable)
+    if (this.asTable) {
       drawTable($("chart-table"), line, marks, this.chart.stepMs, (mark) => this.detail.open(mark.signal));
+    }
   }
 }
-
-/** Whether nobody answered at all: the connection's own message says so already. */
-const unanswered = (error) => !(error instanceof Refused);
 
 window.tradent = new Page();

@@ -1,11 +1,11 @@
 // Candles on a canvas: drawn at most once a frame, whatever comes in, and only what is in view.
 
-import { clock, day, price } from "./format.js";
+import { AXIS_HEIGHT, drawCrosshair, drawGrid, drawNewest } from "./chart_axes.js";
 import { ChartInput } from "./chart_input.js";
 import { drawMarks, layMarks } from "./chart_marks.js";
-import { priceTicks, timeStep } from "./ticks.js";
+import { price } from "./format.js";
+import { indexOfTime } from "./market.js";
 
-const AXIS_HEIGHT = 24;
 const FEWEST = 12;
 const COLOURS = [
   "ink",
@@ -39,10 +39,11 @@ export class Chart {
     this.stepMs = 60000;
     this.span = 120;
     this.right = 0;
+    this.rightTime = 0;
+    this.cursorTime = 0;
     this.follows = true;
     this.cursor = null;
     this.pointerY = null;
-    this.frames = 0;
     this.wanted = false;
     this.input = new ChartInput(this);
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -58,13 +59,14 @@ export class Chart {
     this.onCursor(null, [], false);
   }
 
-  /** The bars and signals to show, both oldest first. Arrays may be the same as before, with more in them. */
+  /**
+   * The bars and signals to show, both oldest first. The view stays at its time, whatever was added or dropped before it.
+   */
   show(bars, marks) {
     this.bars = bars;
     this.marks = marks;
-    if (this.follows) this.right = bars.length;
-    this.right = Math.min(this.right, bars.length);
-    if (this.cursor !== null && this.cursor >= bars.length) this.cursor = bars.length - 1;
+    this.right = this.follows ? bars.length : Math.min(bars.length, indexOfTime(bars, this.rightTime) + 1);
+    if (this.cursor !== null) this.cursor = Math.min(bars.length - 1, indexOfTime(bars, this.cursorTime));
     this.ask();
   }
 
@@ -126,6 +128,7 @@ export class Chart {
   pan(bars) {
     this.right = Math.min(this.bars.length, Math.max(Math.min(this.span * 0.5, this.bars.length), this.right + bars));
     this.follows = this.right >= this.bars.length - 0.01;
+    this.rightTime = this.bars[Math.max(0, Math.round(this.right) - 1)]?.t ?? 0;
     this.ask();
   }
 
@@ -155,6 +158,7 @@ export class Chart {
   moveCursor(index, byKey = true) {
     if (!this.bars.length) return;
     this.cursor = Math.max(0, Math.min(this.bars.length - 1, index));
+    this.cursorTime = this.bars[this.cursor].t;
     if (byKey) {
       if (this.cursor >= this.right) this.pan(this.cursor + 1 - this.right);
       const left = this.right - this.span;
@@ -175,14 +179,8 @@ export class Chart {
   /** The index of the bar at whose close a signal came. */
   indexOf(mark) {
     const open = mark.t - this.stepMs;
-    let low = 0;
-    let high = this.bars.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.bars[middle].t < open) low = middle + 1;
-      else high = middle;
-    }
-    return this.bars[low]?.t === open ? low : -1;
+    const index = indexOfTime(this.bars, open);
+    return this.bars[index]?.t === open ? index : -1;
   }
 
   marksAt(index) {
@@ -190,7 +188,6 @@ export class Chart {
   }
 
   draw() {
-    this.frames++;
     const { pen, width, height } = this;
     if (!width || !height) return;
     pen.clearRect(0, 0, width, height);
@@ -199,7 +196,7 @@ export class Chart {
     const first = Math.max(0, Math.floor(this.right - this.span) - 1);
     const last = Math.min(this.bars.length, Math.ceil(this.right) + 1);
     this.#scale(first, last);
-    this.#grid(first, last);
+    drawGrid(this, first, last);
     pen.save();
     pen.beginPath();
     pen.rect(0, 0, this.plotWidth(), height - AXIS_HEIGHT);
@@ -209,8 +206,8 @@ export class Chart {
     this.boxes = layMarks(this, first, last);
     drawMarks(this, this.boxes);
     pen.restore();
-    this.#newest();
-    if (this.cursor !== null) this.#crosshair();
+    drawNewest(this);
+    if (this.cursor !== null) drawCrosshair(this);
   }
 
   #scale(first, last) {
@@ -232,43 +229,6 @@ export class Chart {
 
   yOf(value) {
     return ((this.high - value) / (this.high - this.low)) * this.plotHeight;
-  }
-
-  #grid(first, last) {
-    const { pen, colours } = this;
-    const { ticks, decimals } = priceTicks(this.low, this.high, this.plotHeight / 56);
-    this.decimals = decimals;
-    pen.font = `11px ${this.font}`;
-    pen.textBaseline = "middle";
-    pen.textAlign = "left";
-    pen.lineWidth = 1;
-    pen.strokeStyle = colours.line;
-    pen.fillStyle = colours.quiet;
-    const right = this.plotWidth();
-    const newestY = this.yOf(this.bars.at(-1).c);
-    pen.beginPath();
-    for (const tick of ticks) {
-      const y = Math.round(this.yOf(tick)) + 0.5;
-      pen.moveTo(0, y);
-      pen.lineTo(right, y);
-      if (y > 8 && y < this.plotHeight - 4 && Math.abs(y - newestY) > 16)
-        pen.fillText(price(tick, decimals), right + 8, y);
-    }
-    const step = timeStep(this.span * this.stepMs, right / 84);
-    pen.textAlign = "center";
-    for (let i = Math.max(1, first); i < last; i++) {
-      const { t } = this.bars[i];
-      if (Math.floor(t / step) === Math.floor(this.bars[i - 1].t / step)) continue;
-      const x = Math.round(this.xOf(i)) + 0.5;
-      pen.moveTo(x, 0);
-      pen.lineTo(x, this.plotHeight);
-      if (x < 18 || x > right - 18) continue;
-      const midnight = t % 86400000 === 0 || step >= 86400000;
-      pen.fillStyle = midnight ? colours.ink : colours.quiet;
-      pen.fillText(midnight ? day(t).slice(5) : clock(t, step < 60000), x, this.plotHeight + AXIS_HEIGHT / 2 + 1);
-      pen.fillStyle = colours.quiet;
-    }
-    pen.stroke();
   }
 
   #volume(first, last) {
@@ -314,67 +274,6 @@ export class Chart {
         pen.fillRect(left, top, body, height);
         pen.globalAlpha = 1;
       }
-    }
-  }
-
-  #newest() {
-    const { pen, colours } = this;
-    const bar = this.bars.at(-1);
-    const y = Math.min(this.plotHeight - 9, Math.max(9, Math.round(this.yOf(bar.c)) + 0.5));
-    pen.setLineDash([2, 3]);
-    pen.strokeStyle = colours.quiet;
-    pen.beginPath();
-    pen.moveTo(this.follows ? this.xOf(this.bars.length - 1) : 0, y);
-    pen.lineTo(this.plotWidth(), y);
-    pen.stroke();
-    pen.setLineDash([]);
-    this.#label(this.plotWidth() + 2, y, price(bar.c), colours.ink, colours.ground, "left");
-  }
-
-  #label(x, y, text, back, ink, align) {
-    const { pen } = this;
-    pen.font = `600 11px ${this.font}`;
-    const width = pen.measureText(text).width + 12;
-    const left = align === "left" ? x : Math.min(this.plotWidth() - width, Math.max(0, x - width / 2));
-    pen.fillStyle = back;
-    pen.beginPath();
-    pen.roundRect(left, y - 9, width, 18, 3);
-    pen.fill();
-    pen.fillStyle = ink;
-    pen.textAlign = "left";
-    pen.textBaseline = "middle";
-    pen.fillText(text, left + 6, y + 0.5);
-  }
-
-  #crosshair() {
-    const { pen, colours } = this;
-    const bar = this.bars[this.cursor];
-    const x = Math.round(this.xOf(this.cursor)) + 0.5;
-    if (x < 0 || x > this.plotWidth()) return;
-    const y = this.pointerY ?? this.yOf(bar.c);
-    pen.strokeStyle = colours.quiet;
-    pen.lineWidth = 1;
-    pen.setLineDash([3, 3]);
-    pen.beginPath();
-    pen.moveTo(x, 0);
-    pen.lineTo(x, this.plotHeight);
-    if (y < this.plotHeight) {
-      pen.moveTo(0, Math.round(y) + 0.5);
-      pen.lineTo(this.plotWidth(), Math.round(y) + 0.5);
-    }
-    pen.stroke();
-    pen.setLineDash([]);
-    this.#label(
-      x,
-      this.plotHeight + AXIS_HEIGHT / 2,
-      `${day(bar.t).slice(5)} ${clock(bar.t, this.stepMs < 60000)}`,
-      colours.ink,
-      colours.ground,
-      "center",
-    );
-    if (y < this.plotHeight) {
-      const value = this.high - (y / this.plotHeight) * (this.high - this.low);
-      this.#label(this.plotWidth() + 2, y, price(value, this.decimals + 1), colours.quiet, colours.ground, "left");
     }
   }
 }

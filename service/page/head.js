@@ -6,12 +6,12 @@ import { clock, duration } from "./format.js";
 const LINK = { connecting: "Connecting", live: "Live", lost: "Disconnected", refused: "No access" };
 
 export class Head {
-  constructor({ onRetry, onPause }) {
+  constructor({ onRetry }) {
     this.health = null;
+    this.busy = false;
     this.link = { at: "connecting" };
     this.onRetry = onRetry;
     $("health").addEventListener("click", () => this.toggleReasons());
-    $("pause").addEventListener("click", onPause);
     document.addEventListener("click", (event) => {
       if (!event.target.closest(".health-box")) this.toggleReasons(false);
     });
@@ -41,6 +41,7 @@ export class Head {
     $("link").dataset.state = link.at;
     setText($("link").querySelector("span"), link.at === "connecting" && link.since ? "Reconnecting" : LINK[link.at]);
     document.body.classList.toggle("stale", link.at === "lost");
+    this.#allowPause();
     if (link.at !== "live") {
       $("health").dataset.state = "unknown";
       setText($("health").querySelector("span"), "Health not known");
@@ -115,15 +116,19 @@ export class Head {
       );
     }
     const pause = $("pause");
-    pause.disabled = this.busy === true;
+    this.#allowPause();
     pause.setAttribute("aria-pressed", String(Boolean(health.paused)));
     setText(pause, health.paused ? "Resume rating" : "Pause rating");
     this.#warn();
   }
 
+  #allowPause() {
+    $("pause").disabled = this.busy || this.link.at !== "live" || this.health === null;
+  }
+
   setBusy(busy) {
     this.busy = busy;
-    $("pause").disabled = busy;
+    this.#allowPause();
   }
 
   #warn() {

@@ -22,22 +22,22 @@ export class Series {
       if (bars.length > MOST_BARS) bars.splice(0, bars.length - MOST_BARS);
       return;
     }
-    const at = this.indexAt(bar.t);
+    const at = indexOfTime(bars, bar.t);
     if (bars[at]?.t === bar.t) bars[at] = bar;
     else bars.splice(at, 0, bar);
   }
+}
 
-  /** The index of the first bar that opens at `t` ms or later. */
-  indexAt(t) {
-    let low = 0;
-    let high = this.bars.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.bars[middle].t < t) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+/** The index of the first bar that opens at `t` ms or later. */
+export function indexOfTime(bars, t) {
+  let low = 0;
+  let high = bars.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (bars[middle].t < t) low = middle + 1;
+    else high = middle;
   }
+  return low;
 }
 
 export const barOf = (item) => ({

@@ -4,13 +4,14 @@ import { $ } from "./dom.js";
 
 const CHOICES = ["", "light", "dark"];
 const WORDS = { "": "as the system", light: "light", dark: "dark" };
+const MEDIA = { "": "(prefers-color-scheme: dark)", light: "not all", dark: "all" };
 const KEY = "tradent-theme";
 
 /** `onChange` is called when colours have changed, by choice or by the system. */
 export function followTheme(onChange) {
   const set = (choice) => {
-    if (choice) document.documentElement.dataset.theme = choice;
-    else delete document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = choice;
+    $("dark").media = MEDIA[choice];
     const button = $("theme");
     button.title = `Colours: ${WORDS[choice]} (d)`;
     button.setAttribute("aria-label", `Colours: ${WORDS[choice]}`);
@@ -28,6 +29,7 @@ export function followTheme(onChange) {
   };
   $("theme").addEventListener("click", turn);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", onChange);
+  $("dark").addEventListener("load", onChange);
   set(choice);
   return turn;
 }
