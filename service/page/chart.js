@@ -66,7 +66,9 @@ export class Chart {
     this.bars = bars;
     this.marks = marks;
     this.right = this.follows ? bars.length : Math.min(bars.length, indexOfTime(bars, this.rightTime) + 1);
-    if (this.cursor !== null) this.cursor = Math.min(bars.length - 1, indexOfTime(bars, this.cursorTime));
+    if (this.cursor !== null) {
+      this.cursor = bars.length ? Math.min(bars.length - 1, indexOfTime(bars, this.cursorTime)) : null;
+    }
     this.ask();
   }
 

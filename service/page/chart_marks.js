@@ -54,7 +54,11 @@ export function drawMarks(chart, boxes) {
     pen.font = `700 ${size > 13 ? 11 : 9}px ${chart.font}`;
     pen.fillStyle = rated ? colours[`r${mark.rating}-ink`] : colours.quiet;
     const shift = mark.side === "long" ? size * 0.1 : mark.side === "short" ? -size * 0.1 : 0;
-    pen.fillText(rated ? mark.rating : ({ waiting: "…", abstained: "–" }[stateOf(mark)] ?? "×"), x, y + shift + 0.5);
+    pen.fillText(
+      rated ? mark.rating : ({ waiting: "…", abstained: "–", unrated: "" }[stateOf(mark)] ?? "×"),
+      x,
+      y + shift + 0.5,
+    );
   }
 }
 

@@ -38,7 +38,7 @@ export function badge(item) {
   const state = stateOf(item);
   if (state === "rated")
     return h("b", { class: `chip r${item.rating}`, title: `rated ${item.rating} of 5` }, item.rating);
-  const sign = { waiting: "…", abstained: "–", failed: "×", expired: "×", skipped: "○" }[state] ?? "?";
+  const sign = { waiting: "…", abstained: "–", failed: "×", expired: "×", skipped: "○", unrated: "○" }[state] ?? "?";
   return h("b", { class: `chip none ${state}`, title: STATES[state] ?? state }, sign);
 }
 
@@ -49,11 +49,13 @@ export const STATES = {
   failed: "rating failed",
   expired: "too late to rate",
   skipped: "not to be rated",
+  unrated: "no rating was asked for",
 };
 
 /** What became of a signal, in one word. */
 export function stateOf(item) {
   if (item.rating !== null && item.rating !== undefined) return "rated";
+  if (item.status === null) return "unrated";
   if (item.status === "completed") return "abstained";
   if (["failed", "expired", "skipped"].includes(item.status)) return item.status;
   return "waiting";

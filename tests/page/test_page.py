@@ -354,9 +354,10 @@ async def test_numbers_on_ratings_and_text_stand_out_enough(browser: Browser, da
         ['paper', 'quiet'], ['bad-back', 'bad'], ['ground', 'good']]);
       return pairs.map(([a, b]) => [`${a} ${b}`, [light(a) + 0.05, light(b) + 0.05].sort((x, y) => y - x)])
         .map(([name, [high, low]]) => [name, high / low]); }"""
-    for scheme in ("light", "dark"):
-        async with opened(browser, daemon.url, color_scheme=scheme) as (page, _):
-            assert [pair for pair in await page.evaluate(contrast) if pair[1] < 4.5] == []
+    async with opened(browser, daemon.url) as (page, _):
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            assert [pair for pair in await page.evaluate(contrast) if pair[1] < 4.5] == [], scheme
 
 
 async def test_a_day_of_twenty_markets_is_there_and_keeps_up(browser: Browser) -> None:
