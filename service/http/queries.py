@@ -1,7 +1,6 @@
 """What may be asked of the reading routes, and the cursors between pages."""
 
 import base64
-import binascii
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -15,6 +14,8 @@ from service.http.forms import Side, Status
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def _time(value: object) -> object:
@@ -38,8 +39,9 @@ def _utc(value: datetime) -> datetime:
 
 
 Time = Annotated[datetime, BeforeValidator(_time), AfterValidator(_utc)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Cursor = Annotated[str, Field(max_length=200, description="next_cursor of the page before.")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+SignalCursor = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{32}$", description="next_cursor of the page before.")]
+BarCursor = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{11}$", description="next_cursor of the page before.")]
 Since = Annotated[Time | None, Field(description="From this time on, ISO 8601; UTC where no offset is given.")]
 Until = Annotated[Time | None, Field(description="Before this time.")]
 
@@ -61,7 +63,7 @@ class SignalQuery(_Query):
     since: Since = None
     until: Until = None
     limit: int = Field(100, ge=1, le=500, description="How many at most.")
-    cursor: Cursor | None = None
+    cursor: SignalCursor | None = None
 
 
 class BarQuery(_Query):
@@ -73,7 +75,7 @@ class BarQuery(_Query):
     since: Since = None
     until: Until = None
     limit: int = Field(1500, ge=1, le=5000, description="How many at most, the newest.")
-    cursor: Cursor | None = None
+    cursor: BarCursor | None = None
 
 
 class StatsQuery(_Query):
@@ -95,23 +97,45 @@ def signal_id(text: str) -> UUID:
     try:
         return UUID(text.removeprefix("sig-"))
     except ValueError:
-        raise Refused(400, "id: expected a signal's id, sig- and a UUID") from None
+        raise Refused(404, "there is no such signal; an id is sig- and a UUID") from None
 
 
-def written_cursor(time: datetime, signal: UUID | None = None) -> str:
-    """A place between pages, as a client gets it; it means nothing to anybody else."""
-    micros = (time - _EPOCH) // _MICROSECOND
-    place = micros.to_bytes(8, "big", signed=True) + (b"" if signal is None else signal.bytes)
+def signal_cursor(close_time: datetime, signal: UUID) -> str:
+    """A place in a list of signals, as a client gets it; it means nothing to anybody else."""
+    return _written(_micros(close_time) + signal.bytes)
+
+
+def signal_place(cursor: str | None) -> tuple[datetime, UUID] | None:
+    """The place that such a cursor names."""
+    if cursor is None:
+        return None
+    place = _read(cursor)
+    return _moment(place[:8]), UUID(bytes=place[8:])
+
+
+def bar_cursor(open_time: datetime) -> str:
+    """A place in a list of bars."""
+    return _written(_micros(open_time))
+
+
+def bar_place(cursor: str | None) -> datetime | None:
+    """The place that such a cursor names."""
+    return None if cursor is None else _moment(_read(cursor))
+
+
+def _written(place: bytes) -> str:
     return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
-def read_cursor(text: str, *, with_signal: bool) -> tuple[datetime, UUID | None]:
-    """The place that such a cursor names. Raises Refused for one that never was ours."""
-    try:
-        place = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if len(place) != (24 if with_signal else 8):
-            raise ValueError
-        time = _EPOCH + int.from_bytes(place[:8], "big", signed=True) * _MICROSECOND
-    except (binascii.Error, ValueError, OverflowError):
-        raise Refused(400, "cursor: is none that this route gave; begin without one") from None
-    return time, UUID(bytes=place[8:]) if with_signal else None
+def _read(cursor: str) -> bytes:
+    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+
+
+def _micros(time: datetime) -> bytes:
+    return ((time - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
+
+
+def _moment(place: bytes) -> datetime:
+    """The time; the first or the last there is where a cursor, which was none of ours, names one beyond."""
+    micros = int.from_bytes(place, "big", signed=True)
+    return _EPOCH + max(_FIRST, min(_LAST, micros)) * _MICROSECOND

@@ -15,7 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from database.market_reads import bars_page, latest_bars
 from database.reads import reading
-from database.signal_reads import Place, SignalFilter, signals_page, whole_signal
+from database.signal_reads import SignalFilter, signals_page, whole_signal
 from database.summaries import costs_since, stats_since
 from service.http import tables
 from service.http.access import needs
@@ -29,9 +29,11 @@ from service.http.queries import (
     CostsQuery,
     SignalQuery,
     StatsQuery,
-    read_cursor,
+    bar_cursor,
+    bar_place,
+    signal_cursor,
     signal_id,
-    written_cursor,
+    signal_place,
 )
 from trading.model import Stream
 
@@ -75,8 +77,8 @@ class Reads:
         query = query_of(request, SignalQuery)
         wanted = SignalFilter(**query.model_dump(exclude={"limit", "cursor"}))
         async with self._connection() as connection:
-            rows, place = await signals_page(connection, wanted, _place(query.cursor), query.limit)
-        cursor = None if place is None else written_cursor(*place)
+            rows, place = await signals_page(connection, wanted, signal_place(query.cursor), query.limit)
+        cursor = None if place is None else signal_cursor(*place)
         items = [signal_row(row) for row in rows]
         if tables.wants_csv(request):
             return tables.csv_answer(tables.SIGNALS, items, cursor)
@@ -107,14 +109,14 @@ class Reads:
     async def bars(self, request: web.Request) -> web.Response:
         """GET /api/v1/bars."""
         query = query_of(request, BarQuery)
-        before = None if query.cursor is None else read_cursor(query.cursor, with_signal=False)[0]
+        before = bar_place(query.cursor)
         async with self._connection() as connection:
             stream = await self._stream(connection, query)
             rows: Sequence[asyncpg.Record] = ()
             place = None
             if stream is not None:
                 rows, place = await bars_page(connection, stream, query.since, query.until, before, query.limit)
-        cursor = None if place is None else written_cursor(place)
+        cursor = None if place is None else bar_cursor(place)
         if tables.wants_csv(request):
             return tables.csv_answer(tables.BARS, map(dict, rows), cursor)
         return _listed({"bars": [dict(row) for row in rows], "next_cursor": cursor})
@@ -264,13 +266,6 @@ def _summed(rows: Sequence[asyncpg.Record], by: str) -> list[dict[str, Any]]:
         for name in ("usd", "calls", "unknown"):
             each[name] += row[name]
     return list(sums.values())
-
-
-def _place(cursor: str | None) -> Place | None:
-    if cursor is None:
-        return None
-    time, signal = read_cursor(cursor, with_signal=True)
-    return None if signal is None else (time, signal)
 
 
 def _listed(answer: dict[str, Any]) -> web.Response:

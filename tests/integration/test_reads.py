@@ -26,7 +26,7 @@ from llm_integration.model import Abstention, Action, Call, Claim, Message, Resu
 from service.daemon import Daemon
 from service.http import forms, reads, tables
 from service.http.access import Access
-from service.http.queries import read_cursor, written_cursor
+from service.http.queries import bar_cursor, bar_place, signal_cursor, signal_place
 from service.http.server import HttpServer
 from service.items import bar_item, signal_item
 from service.settings import Settings
@@ -190,15 +190,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("signals", {"since": "yesterday"}, "since = 'yesterday': expected a time such as"),
     ("signals", {"until": "2026-02-30"}, "until = '2026-02-30': there is no such time"),
     ("signals", {"since": "0001-01-01T00:00:00+23:00"}, "since = '0001-01-01T00:00:00+23:00': there is no such"),
-    ("signals", {"cursor": "nonsense"}, "cursor: is none that this route gave"),
-    ("signals", {"cursor": written_cursor(START)}, "cursor: is none that this route gave"),
+    ("signals", {"cursor": "nonsense"}, "cursor = '"),
+    ("signals", {"cursor": bar_cursor(START)}, "cursor = '"),
     ("signals", {"page": 2}, "'page' is no parameter here; there are: symbol"),
     ("bars", {}, "symbol: Field required"),
     ("bars", {"symbol": "X", "limit": 0}, "limit = '0': "),
-    ("bars", {"symbol": "X", "cursor": written_cursor(START, uuid4())}, "cursor: is none"),
+    ("bars", {"symbol": "X", "cursor": signal_cursor(START, uuid4())}, "cursor = '"),
     ("stats", {"since": "soon"}, "since = 'soon'"),
     ("costs", {"days": 0}, "days = '0'"),
-    ("signals/x", {}, "id: expected a signal's id"),
 ]
 
 
@@ -237,8 +236,9 @@ async def test_the_last_page_says_that_it_is_the_last(world: World) -> None:
 def test_cursors_keep_microseconds_and_any_time() -> None:
     signal = uuid4()
     for time in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)):
-        assert read_cursor(written_cursor(time, signal), with_signal=True) == (time, signal)
-        assert read_cursor(written_cursor(time), with_signal=False) == (time, None)
+        assert signal_place(signal_cursor(time, signal)) == (time, signal)
+        assert bar_place(bar_cursor(time)) == time
+    assert bar_place("f" * 11) == datetime.max.replace(tzinfo=UTC)
 
 
 def test_the_csv_has_a_column_for_each_key_of_a_signal_and_a_bar() -> None:
@@ -322,6 +322,7 @@ async def test_a_signal_is_told_whole_by_either_form_of_its_id(world: World) -> 
 
 async def test_a_signal_that_is_not_there_is_404(world: World) -> None:
     assert "there is no signal sig-" in (await world.get(f"signals/sig-{uuid4()}", 404))["error"]
+    assert "an id is sig- and a UUID" in (await world.get("signals/x", 404))["error"]
 
 
 async def test_bars_come_oldest_first_and_earlier_ones_by_the_cursor(world: World) -> None:

@@ -1,0 +1,34 @@
+"""The running daemon does what its /openapi.json says, whatever is sent: schemathesis asks it."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from tests.daemon import LIMIT_S, Daemon
+
+ADMIN = "admin-token-0123456789"
+NEVER_ENDS = "/api/v1/stream"
+
+
+async def test_what_is_said_in_openapi_json_is_held(database: str, tmp_path: Path) -> None:
+    """Forms, statuses, tokens and methods; good values are taken, bad ones refused, and nothing ends in a 500."""
+    daemon = Daemon(tmp_path, {"database": {"url": database}}, {"TRADENT_ADMIN_TOKEN": ADMIN})
+    async with daemon.start() as running:
+        await running.said("rated sig-", times=3)
+        (url,) = re.findall(r"answered at (http://\S+)", running.log)
+        asking = await asyncio.create_subprocess_exec(
+            Path(sys.executable).parent / "schemathesis", "run", f"{url}/openapi.json",
+            "--header", f"Authorization: Bearer {ADMIN}", "--exclude-path", NEVER_ENDS, "--continue-on-failure",
+            "--phases", "coverage,fuzzing", "--max-examples", "8", "--generation-deterministic", "--no-color",
+            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                said, _ = await asking.communicate()
+        finally:
+            if asking.returncode is None:
+                asking.kill()
+        assert asking.returncode == 0, said.decode()
+        assert re.search(r"Tested: +1[0-9]", said.decode())
+        assert "failed; please report it" not in running.log
