@@ -134,6 +134,11 @@ class PostgresLedger:
     def seed(self, entries: Iterable[tuple[float, int]]) -> None:
         """Nothing: the database remembers."""
 
+    def limit(self, limits: Limits) -> None:
+        self.limits = limits
+        self._own.limit(limits)
+        self._has_news()
+
     def used(self) -> Used:
         answer = self._answer
         if self._away or answer is None:

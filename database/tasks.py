@@ -203,10 +203,14 @@ class PostgresTaskQueue:
         self._pool = pool
         self._results = results
         self._worker = worker
-        self._most_deaths = max(2, max_attempts)
+        self.limit_attempts(max_attempts)
         self._beginnings = Grouped(self._begin)
         self._since: tuple[datetime, int] | None = None
         self._looks = 0
+
+    def limit_attempts(self, most: int) -> None:
+        """How often a task may die from now on: `llm.max_retries`, at least twice."""
+        self._most_deaths = max(2, most)
 
     async def claim(self, limit: int) -> Sequence[Claim]:
         """Up to `limit` tasks due now, highest priority first, now held by this process.

@@ -91,6 +91,7 @@ class Batcher:
         self._unseen: dict[object, float] = {}
         self._room: int | None = None
         self._most_room = 0
+        self._retired = False
 
     def ahead(self, requests: int) -> int:
         """How many claims to hold so that `requests` can be filled as the quota makes it necessary.
@@ -116,9 +117,13 @@ class Batcher:
             return None
         return max(0, room - len(self._unseen))
 
+    def retire(self) -> None:
+        """Another takes its place: let nobody wait here any more."""
+        self._retired = True
+
     async def wait(self) -> None:
-        """Return once a request may be begun."""
-        while (free := self.free()) is not None and not free:
+        """Return once a request may be begun, or another Batcher is to be asked."""
+        while not self._retired and (free := self.free()) is not None and not free:
             if self._unseen and self._room:
                 await self._clock.sleep(LOOK_S)
             else:

@@ -87,6 +87,11 @@ class LLMCSVExporter:
         """What is in each file, by its name, as far as is known."""
         return {each.layout.file: FileFacts(each.rows, each.bytes, each.closed) for each in self._followers}
 
+    def pace(self, poll_interval_s: float, summary_interval_s: float) -> None:
+        """Look, and write the summary, as often as this from the next time on."""
+        self._poll_interval_s = poll_interval_s
+        self._summary_interval_s = summary_interval_s
+
     def poke(self) -> None:
         """Something was committed: look soon. Costs nothing; call it as often as you like, from the event loop."""
         self._poked.set()

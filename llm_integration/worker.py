@@ -15,6 +15,7 @@ from llm_integration.finishing import Finisher, OnFinal, SweptQueue, crashed
 from llm_integration.llm_processor import Processed, Processor
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Claim
+from llm_integration.slots import Slots
 from trading.clock import Clock
 from trading.errors import TradentError
 from trading.fault_points import passing
@@ -84,8 +85,8 @@ class LLMWorker:
         self._more = True
         self._claim_wanted = asyncio.Event()
         self._work_there = asyncio.Event()
-        self._slots = asyncio.Semaphore(config.max_concurrency)
-        self._endings = asyncio.Semaphore(ENDINGS * config.max_concurrency)
+        self._slots = Slots(config.max_concurrency)
+        self._endings = Slots(ENDINGS * config.max_concurrency)
         self._busy: dict[asyncio.Task[None], _Batch] = {}
         self._claiming: asyncio.Task[int | None] | None = None
         self._said: set[str] = set()
@@ -100,6 +101,20 @@ class LLMWorker:
         """There may be new tasks: look at once."""
         self._more = True
         self._claim_wanted.set()
+
+    def change(self, config: LLMConfig, processor: Processor, batcher: Batcher) -> Sequence[asyncio.Task[None]]:
+        """Work by these from the next request on; the requests under way, which end by what they were begun with.
+
+        `signal_ttl_seconds` stays as it was.
+        """
+        self._config = config.model_copy(update={"signal_ttl_seconds": self._config.signal_ttl_seconds})
+        self._processor = processor
+        before, self._batcher = self._batcher, batcher
+        before.retire()
+        self._slots.resize(config.max_concurrency)
+        self._endings.resize(ENDINGS * config.max_concurrency)
+        self.poke()
+        return list(self._busy)
 
     @property
     def paused(self) -> bool:

@@ -73,6 +73,11 @@ class Breaker(Wrapper):
         """Why the model is left alone at present; None where it is not."""
         return None if self._why is None else str(self._why)
 
+    def take_over(self, other: "Breaker") -> None:
+        """Know what another knows of the same model; what that one has under way is still its own."""
+        self._why, self._in_a_row = other._why, other._in_a_row
+        self._pause_s, self._probe_at = other._pause_s, other._probe_at
+
     @property
     def turned_away(self) -> str | None:
         """Why a call would be turned away now; None where it would be sent, be it as a probe."""

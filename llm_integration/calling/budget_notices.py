@@ -19,6 +19,11 @@ class BudgetNotices:
         self._quiet_s = quiet_s
         self._refused: dict[str, tuple[datetime | None, float]] = {}
 
+    def change(self, *, skips: bool) -> None:
+        """What a refused call means from now on; limits are other ones, so that each is said anew."""
+        self._skips = skips
+        self._refused.clear()
+
     def refused(self, limit: str, resets_at: datetime | None, now: datetime, said: str) -> None:
         """A call did not fit into `limit`; `now` by the ledger's clock."""
         before = self._refused.get(limit)

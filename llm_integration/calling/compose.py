@@ -7,6 +7,9 @@ stands inside the retries, so that it sees every try and a hanging model costs i
 outside the quota, so that a call it turns away waits for none, while its probes count like any other call. The gate
 looks at it once more after the wait. What is audited is what went to the backend, with its cost where prices tell it.
 Where texts are not to be kept, Discreet stands around each backend: its errors quote none.
+
+Settings may change while calls are under way: then all of this is put together anew around what lasts, and the calls
+under way end in what they began in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +27,10 @@ from llm_integration.calling.caller import Caller, turned_away
 from llm_integration.calling.discreet import Discreet
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.hedge import Hedge
+from llm_integration.calling.lasting import Lasting
 from llm_integration.calling.ledger import Ledger, Limits
 from llm_integration.calling.limited import Limited
 from llm_integration.calling.limiter import Limiter
-from llm_integration.calling.metrics import Metrics
 from llm_integration.calling.pool import Pool
 from llm_integration.calling.prices import Priced
 from llm_integration.calling.retry import Retry
@@ -40,8 +43,11 @@ from llm_integration.config import BackendSettings, LLMConfig
 from llm_integration.ports import Backend, BackendContext
 from trading.clock import Clock
 
-__all__ = ["Caller", "Stores", "build", "key_names"]
+__all__ = ["Caller", "Stores", "build", "key_names", "limits_of"]
 _IDENTITY = {"base_url", "servers", "headers", "region", "commands", "context_tokens"}
+_CHANGING = {
+    "requests_per_minute", "tokens_per_minute", "requests_per_10_seconds", "tokens_per_10_seconds", "timeout_seconds",
+}  # fmt: skip
 SharedLedger = Callable[[str, str | None, str | None, Limits], Ledger]
 
 
@@ -74,24 +80,30 @@ def build(
     *,
     stores: Stores | None = None,
     run_id: str | None = None,
+    before: Caller | None = None,
 ) -> Caller:
     """The Caller for `config.all_models`; `keys` holds the API keys by backend name, None or absent where not set.
 
     Models of one backend share its connections and its quota; each has a breaker of its own, since the provider behind
     one may fail while the others answer. Without `stores` this process shares with nobody. `run_id` is whose budget
     it is where a request names no run. Raises SettingsError for routes that can never be taken.
+
+    Where it takes the place of the Caller `before`, quotas, budget and what was learnt go on: nothing changes until
+    its `begin` is called; then `before` is to be let go by `retire`, once no call is under way in it.
     """
     routes = routes_of(config)
     open_texts = config.audit.redact != "everything"
-    kept = stores.replies if stores and open_texts else MemoryReplies(clock)
-    replies = ReplyCache(kept, clock, config.cache_ttl_seconds)
-    spending = Spending(
-        config.budget, stores.spending if stores else MemorySpendingLedger(clock), clock, run_id or uuid4().hex
-    )
+    if before is not None:
+        lasting = before.lasting
+    else:
+        kept = stores.replies if stores and open_texts else MemoryReplies(clock)
+        ledger = stores.spending if stores else MemorySpendingLedger(clock)
+        lasting = Lasting(Spending(config.budget, ledger, clock, run_id or uuid4().hex), kept, Latencies(clock))
+    replies = ReplyCache(lasting.replies, clock, config.cache_ttl_seconds)
     breakers: dict[str, Breaker] = {}
-    metrics = Metrics()
+    old_places = {} if before is None else before.places
     places = {
-        name: _place(config, clock, name, (keys.get(name) or "").strip() or None, stores, spending, breakers, metrics)
+        name: _place(config, clock, name, (keys.get(name) or "").strip() or None, stores, lasting, old_places.get(name))
         for name in _backends(config)
     }
     candidates: dict[str, Candidate] = {}
@@ -100,6 +112,8 @@ def build(
         place, settings = places[name], _settings(config, name)
         hedge = Hedge(place.budget, clock, config.hedge_after_seconds, config.hedge_urgency, place.limiter.room)
         breakers[model] = Breaker(hedge, clock, model, partial(_instead, breakers), peers=breakers.values)
+        if model in lasting.breakers and name in old_places and old_places[name].limiter is place.limiter:
+            breakers[model].take_over(lasting.breakers[model])
         asked: Backend = Retry(breakers[model], clock, config.max_retries)
         if name not in SAME_EVERY_TIME:
             asked = Cache(asked, replies, settings.model_dump_json(include=_IDENTITY))
@@ -108,18 +122,41 @@ def build(
     def chain(models: Sequence[str]) -> Fallback:
         return Fallback([candidates[model] for model in models])
 
-    router = Router(routes, chain, partial(turned_away, breakers, places), spending.share_left, Latencies(clock))
+    def begin() -> None:
+        for name, place in places.items():
+            place.limiter.limit(limits_of(config, name))
+        lasting.spending.change(config.budget)
+        lasting.breakers.update(breakers)
+
+    standing = partial(turned_away, breakers, places)
+    router = Router(routes, chain, standing, lasting.spending.share_left, lasting.latencies)
     members = [member.model for member in config.ensemble.members]
-    return Caller(
+    caller = Caller(
         backend=router,
         models=config.all_models,
         chain=chain,
-        spending=spending,
-        metrics=metrics,
-        _places=places,
+        lasting=lasting,
+        places=places,
+        begin=begin,
         _breakers=breakers,
         _replies=replies,
         _asked=lambda: members or router.models_for(RATING_AGENT),
+    )
+    if before is None:
+        begin()
+    return caller
+
+
+def limits_of(config: LLMConfig, backend: str) -> Limits:
+    """The limits of a backend, by the settings."""
+    settings, metered = _settings(config, backend), backend_class(backend).METERED
+    if config.quota_scope == "none":
+        return Limits()
+    return Limits(
+        _limit(settings.requests_per_minute, config.requests_per_minute, metered),
+        _limit(settings.tokens_per_minute, config.tokens_per_minute, metered),
+        settings.requests_per_10_seconds,
+        settings.tokens_per_10_seconds,
     )
 
 
@@ -129,35 +166,34 @@ def _place(
     name: str,
     key: str | None,
     stores: Stores | None,
-    spending: Spending,
-    breakers: Mapping[str, Breaker],
-    metrics: Metrics,
+    lasting: Lasting,
+    before: Place | None,
 ) -> Place:
-    """One backend with all that its models share."""
+    """One backend with all that its models share: the one `before` where nothing of it has changed but its limits."""
     settings, kind = _settings(config, name), backend_class(name)
-    limits = Limits(
-        _limit(settings.requests_per_minute, config.requests_per_minute, kind.METERED),
-        _limit(settings.tokens_per_minute, config.tokens_per_minute, kind.METERED),
-        settings.requests_per_10_seconds,
-        settings.tokens_per_10_seconds,
-    )
-    if config.quota_scope == "none":
-        limits = Limits()
-    ledger = None
-    if stores is not None and config.quota_scope == "database" and not limits.none:
-        ledger = stores.quota(name, ",".join(sorted(settings.servers)) or settings.base_url, key, limits)
-    limiter = Limiter(
-        clock,
-        name,
-        limits.requests,
-        limits.tokens,
-        requests_per_10_s=limits.short_requests,
-        tokens_per_10_s=limits.short_tokens,
-        ledger=ledger,
-    )
-    priced = Priced(_backend(config, clock, name, key), config.prices, metered=kind.METERED)
-    limited = Limited(Gate(Audit(priced, clock, metrics), breakers), limiter, clock, settings.token_mode)
-    return Place(limiter, Budget(limited, spending, clock), settings.token_mode)
+    limiter = _limiter(config, clock, name, key, stores, lasting)
+    prices = {model: price for model, price in config.prices.items() if split_model(model)[0] == name}
+    made_of = settings.model_dump(exclude=_CHANGING), key, config.max_concurrency, config.audit.redact, prices
+    if before is not None and before.limiter is limiter and before.made_of == made_of:
+        return before
+    backend = _backend(config, clock, name, key)
+    priced = Priced(backend, config.prices, metered=kind.METERED)
+    gate = Gate(Audit(priced, clock, lasting.metrics), lasting.breakers)
+    limited = Limited(gate, limiter, clock, settings.token_mode)
+    return Place(limiter, Budget(limited, lasting.spending, clock), settings.token_mode, backend, made_of)
+
+
+def _limiter(
+    config: LLMConfig, clock: Clock, name: str, key: str | None, stores: Stores | None, lasting: Lasting
+) -> Limiter:
+    """The one limiter of this backend, address and key. One that had no limit so far shared nothing with anybody."""
+    settings, limits = _settings(config, name), limits_of(config, name)
+    address = ",".join(sorted(settings.servers)) or settings.base_url
+    shared = stores.quota if stores is not None and config.quota_scope == "database" else None
+    alone, together = (name, address, key, "alone"), (name, address, key, "together")
+    if shared is None or (limits.none and together not in lasting.limiters):
+        return lasting.limiter(alone, lambda: Limiter(clock, name))
+    return lasting.limiter(together, lambda: Limiter(clock, name, ledger=shared(name, address, key, limits)))
 
 
 def _backend(config: LLMConfig, clock: Clock, name: str, key: str | None) -> Backend:

@@ -92,6 +92,10 @@ class Ledger(Protocol):
         """The last window."""
         ...
 
+    def limit(self, limits: Limits) -> None:
+        """These limits hold from now on; what was used stays written down."""
+        ...
+
     def room(self, tokens: int) -> int | None:
         """How many requests of `tokens` each could start now; None: any number. Asks nobody."""
         ...
@@ -176,6 +180,9 @@ class MemoryLedger:
     @property
     def blocked_until(self) -> float:
         return self.throttle.blocked_until
+
+    def limit(self, limits: Limits) -> None:
+        self.limits = limits
 
     async def take(self, sizes: Sequence[int]) -> list[Entry] | float:
         now = self.clock.monotonic()

@@ -160,6 +160,24 @@ class Limiter:
         finally:
             self._watchers.discard(watcher)
 
+    @property
+    def limits(self) -> Limits:
+        """The limits as they are set, whatever 429s have taken off them."""
+        return self._ledger.limits
+
+    def limit(self, limits: Limits) -> None:
+        """These limits hold from now on, over what the last minute has used. Who can never fit into them is told."""
+        if limits == self._ledger.limits:
+            return
+        self._ledger.limit(limits)
+        for waiter in self._line.all():
+            try:
+                self._require_possible(waiter.sizes)
+            except RequestRejected as rejected:
+                self._line.remove(waiter)
+                waiter.fail(rejected)
+        self._stir()
+
     async def open(self) -> None:
         """Let the ledger begin."""
         await self._ledger.open()

@@ -93,6 +93,14 @@ class Spending:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: asyncio.Task[None] | None = None
 
+    def change(self, settings: BudgetSettings) -> None:
+        """These limits hold from now on; what was spent stays spent."""
+        if settings == self._settings:
+            return
+        self._settings = settings
+        self.limits = Limits.of(settings)
+        self._notices.change(skips=settings.at_limit == "skip")
+
     @property
     def limited(self) -> bool:
         """Whether any limit is set; where none is, nothing is reserved."""

@@ -8,18 +8,23 @@ from llm_integration.calling import budget, quota
 from llm_integration.calling.budget import Budget
 from llm_integration.calling.limiter import Limiter
 from llm_integration.calling.tokens import TokenMode, wanted_tokens
-from llm_integration.ports import ChatRequest
+from llm_integration.ports import Backend, ChatRequest
 
 Reserved = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a member's requests are counted: its backend's quota and what that counts, its model's budget."""
+    """Where a member's requests are counted: its backend's quota and what that counts, its model's budget.
+
+    `backend` is what stands behind them, and `made_of` what that was made of.
+    """
 
     limiter: Limiter
     budget: Budget
     token_mode: TokenMode = "input_output"
+    backend: Backend | None = None
+    made_of: object = None
 
 
 class Together:

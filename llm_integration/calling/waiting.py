@@ -77,6 +77,10 @@ class WaitingLine:
         """Leave the line."""
         del self._waiters[bisect_left(self._waiters, waiter)]
 
+    def all(self) -> Sequence[Waiter]:
+        """Everyone, first come first."""
+        return tuple(self._waiters)
+
     def fail_all(self, error: Exception) -> None:
         """Send everyone away."""
         for waiter in self._waiters:

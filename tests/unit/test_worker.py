@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from llm_integration.batching import Batcher
 from llm_integration.config import LLMConfig
 from llm_integration.llm_processor import Postponed, Processed
 from llm_integration.memory_store import SignalMemoryStore
@@ -626,3 +627,45 @@ async def test_a_pause_while_the_queue_is_away_keeps_what_it_holds() -> None:
         await world.quiet()
         assert world.queue.count(TaskStatus.COMPLETED) == 4
     assert world.worker.untold == 0
+
+
+async def test_a_change_holds_from_the_next_request_on_and_what_is_under_way_ends_as_it_began() -> None:
+    world = World(max_concurrency=1)
+    world.put(6)
+    world.processor.gate.clear()
+    other = Processor(world.clock)
+    async with world.running():
+        await world.quiet()
+        changed = world.config.model_copy(update={"max_concurrency": 3})
+        under_way = world.worker.change(changed, other, Batcher(changed, world.clock))
+        other.gate.clear()
+        await world.quiet()
+        assert (len(under_way), world.processor.now, other.now) == (1, 1, 2)
+        world.processor.gate.set()
+        other.gate.set()
+        await world.quiet()
+        assert under_way[0].done()
+        assert (len(world.processor.batches), len(other.batches)) == (1, 5)
+    assert world.queue.count(TaskStatus.COMPLETED) == 6
+
+
+async def test_a_change_does_not_wait_for_room_that_the_old_model_has_none_of() -> None:
+    """The model so far takes nothing for an hour, as its server asked; the next one takes the signals at once."""
+
+    class Blocked:
+        def room(self) -> int | None:
+            return 0
+
+        async def wait_for_room(self) -> None:
+            await asyncio.Event().wait()
+
+    world = World()
+    world.worker._batcher = Batcher(world.config, world.clock, Blocked())
+    world.put(3)
+    async with world.running():
+        await world.clock.advance(1)
+        assert world.processor.batches == []
+        world.worker.change(world.config, world.processor, Batcher(world.config, world.clock))
+        for _ in range(10):
+            await world.clock.advance(1)
+        assert world.queue.count(TaskStatus.COMPLETED) == 3
