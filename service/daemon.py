@@ -52,6 +52,7 @@ class Daemon:
 
     `until_idle` ends it by itself once a finite feed is through and every task is final. `left_behind` is true where it
     ended before all it had under way was in PostgreSQL, final or handed back; nothing of it is lost.
+    `read_settings` reads them anew, for a reload; it may be called in a thread, and raises SettingsError.
     Raises SettingsError where the tokens do not fit, or the address wants one and there is none.
     """
 
@@ -63,8 +64,10 @@ class Daemon:
         until_idle: bool = False,
         may_migrate: bool = True,
         clock: Clock | None = None,
+        read_settings: Callable[[], Settings] | None = None,
     ) -> None:
         self.settings = settings
+        self.read_settings = read_settings or (lambda: settings)
         self.role = role
         self.clock = clock or SystemClock()
         self.started_at = self.clock.now()
@@ -116,11 +119,18 @@ class Daemon:
         if self._starting is not None:
             self._starting.cancel()
 
+    def request_reload(self) -> None:
+        """Read the settings anew, once everything has been started."""
+        if self.control is None:
+            log.info("the daemon is still starting by the settings it has read; send SIGHUP again later")
+        else:
+            self.control.reload_soon()
+
     async def run(self) -> None:
         """Until stopped, or idle. Raises TradentError where it cannot start or go on, and what made a part crash."""
         self._starting = asyncio.current_task()
         try:
-            with stop_signals(self.request_stop):
+            with stop_signals(self.request_stop, self.request_reload):
                 async with (
                     self.supervised,
                     open_store_room(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -21,14 +22,24 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block, SIGTERM, SIGINT and SIGHUP (the terminal was closed) call `request_stop` in the event loop.
+def stop_signals(request_stop: Callable[[], None], request_reload: Callable[[], None] | None = None) -> Iterator[None]:
+    """Within the block, SIGTERM, SIGINT and SIGHUP call `request_stop` in the event loop.
 
-    Where SIGHUP is ignored, as under nohup, it stays so. But for SIGINT, one right behind another is the same one:
-    supervisors and terminals tell a whole process group, and `make`, which is in it, passes its own on.
+    With `request_reload`, SIGHUP calls that, unless it comes because the terminal was closed: where there was one at
+    the beginning, and is none any more. Where SIGHUP is ignored, as under nohup, it stays so.
+
+    But for SIGINT, one right behind another is the same one: supervisors and terminals tell a whole process group, and
+    `make`, which is in it, passes its own on.
     """
     loop = asyncio.get_running_loop()
     last_s = -math.inf
+    had_terminal = has_terminal()
+
+    def hung_up() -> None:
+        if request_reload is None or (had_terminal and not has_terminal()):
+            told(signal.SIGHUP)
+        else:
+            request_reload()
 
     def told(number: int) -> None:
         nonlocal last_s
@@ -43,7 +54,10 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
         numbers.append(signal.SIGHUP)
     with contextlib.suppress(NotImplementedError):
         for number in numbers:
-            loop.add_signal_handler(number, told, number)
+            if number in STOP_SIGNALS:
+                loop.add_signal_handler(number, told, number)
+            else:
+                loop.add_signal_handler(number, hung_up)
     try:
         yield
     finally:
@@ -64,6 +78,17 @@ async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
             return await task
         except asyncio.CancelledError:
             return exit_codes.INTERRUPTED
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal, or its input or output is one."""
+    if any(os.isatty(place) for place in (0, 1, 2)):
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def first_cause(crashes: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -27,8 +27,12 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__()
-        forms = {form for secret in secrets for form in _forms(secret) if len(form) >= _SHORTEST_SECRET}
-        self._secrets = sorted(forms, key=len, reverse=True)
+        self._secrets: list[str] = []
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Blank these out as well."""
+        self._secrets = sorted({*self._secrets, *_all_forms(secrets)}, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -115,6 +119,14 @@ def set_up_logging(level: str, secrets: Iterable[str], stream: TextIO | None = N
     return formatter
 
 
+def hide(secrets: Iterable[str]) -> None:
+    """Keep further secrets out of the log, wherever it goes."""
+    known = list(secrets)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, LineFormatter):
+            handler.formatter.hide(known)
+
+
 @contextmanager
 def off_the_screen(lines: RecentLines) -> Iterator[Callable[[], None]]:
     """While the block runs, log lines and Python's warnings go to `lines` and nowhere that shows in a terminal.
@@ -157,6 +169,10 @@ def _is_journal(stream: TextIO) -> bool:
 
 def _shows_in_terminal(handler: logging.Handler) -> bool:
     return isinstance(handler, logging.StreamHandler) and handler.stream.isatty()
+
+
+def _all_forms(secrets: Iterable[str]) -> set[str]:
+    return {form for secret in secrets for form in _forms(secret) if len(form) >= _SHORTEST_SECRET}
 
 
 def _forms(secret: str) -> set[str]:

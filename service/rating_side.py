@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from database.calls import calls_since
@@ -51,37 +51,43 @@ class RatingSide:
         self._clock = clock
         self._running: list[asyncio.Task[None]] = []
         self._file = AuditFile(config.audit.jsonl, config.audit.redact) if config.audit.jsonl else None
-        run_id = uuid4().hex
-        keys = {name: secret(variable) for name, variable in key_names(config).items()}
-        self.caller: Caller = build(config, clock, keys, stores=_stores(config, room, clock), run_id=run_id)
+        self._run_id = uuid4().hex
+        self._callers: list[Caller] = []
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.caller = self._build(config, None)
+        self._callers.append(self.caller)
         writer = ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact, file=self._file)
-        steady = SteadyClock(clock)
+        self._steady = steady = SteadyClock(clock)
         self.queue = PostgresTaskQueue(
             room.pool, writer, worker=worker_name(), max_attempts=config.max_retries, clock=steady
         )
         self.parser = LLMResponseParser()
-        formatter = signal_formatter(config)
-        asker = Asker(config, formatter, self.parser, clock, forget=self.caller.forget)
-        processor = LLMProcessor(
-            config,
-            formatter,
-            self.parser,
-            self.caller.backend,
-            steady,
-            rater=_rater(config, asker, self.caller, run_id),
-            gate=_gate(config.selective, room, clock),
-        )
-        batcher = Batcher(
-            config,
-            clock,
-            self.caller,
-            asker.questions.estimate,
-            self.caller.most_tokens,
-            asker.questions.most_at_once,
-        )
+        self._formatter = signal_formatter(config)
+        processor, batcher = self._work_by(config, self.caller)
         self.worker = LLMWorker(config, store, self.queue, processor, steady, on_final, batcher)
         self.checked: Sequence[tuple[str, Health]] = ()
         self._checked = asyncio.Event()
+
+    def prepared(self, config: LLMConfig) -> Callable[[], None]:
+        """What makes this rate by other settings from the next request on; what is under way ends as it began.
+
+        The prompt, limits of time and what is kept of calls stay as they are. Raises SettingsError where it cannot be.
+        """
+        caller = self._build(config, self.caller)
+        processor, batcher = self._work_by(config, caller)
+
+        def swap() -> None:
+            new = [model for model in caller.models if model not in self.caller.models]
+            caller.begin()
+            self._config, self.caller = config, caller
+            self._callers.append(caller)
+            self.queue.limit_attempts(config.max_retries)
+            under_way = self.worker.change(config, processor, batcher)
+            task = asyncio.create_task(self._take_over(under_way, new), name="change of models")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+        return swap
 
     async def prepare(self) -> None:
         """Take up what a dead process left, and remember what the quota has given in the last minute."""
@@ -131,10 +137,58 @@ class RatingSide:
 
     async def close(self) -> None:
         """Let go of connections and helper processes."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for caller in self._callers[:-1]:
+            await caller.retire([self.caller])
         await self.caller.close()
         await self.parser.close()
         if self._file is not None:
             self._file.close()
+
+    def _build(self, config: LLMConfig, before: Caller | None) -> Caller:
+        keys = {name: secret(variable) for name, variable in key_names(config).items()}
+        stores = _stores(config, self._room, self._clock)
+        return build(config, self._clock, keys, stores=stores, run_id=self._run_id, before=before)
+
+    def _work_by(self, config: LLMConfig, caller: Caller) -> tuple[LLMProcessor, Batcher]:
+        """What rates by these settings, and what decides how many signals go into a request."""
+        asker = Asker(config, self._formatter, self.parser, self._clock, forget=caller.forget)
+        processor = LLMProcessor(
+            config,
+            self._formatter,
+            self.parser,
+            caller.backend,
+            self._steady,
+            rater=_rater(config, asker, caller, self._run_id),
+            gate=_gate(config.selective, self._room, self._clock),
+        )
+        questions = asker.questions
+        batcher = Batcher(
+            config, self._clock, caller, questions.estimate, caller.most_tokens, questions.most_at_once
+        )  # fmt: skip
+        return processor, batcher
+
+    async def _take_over(self, under_way: Sequence[asyncio.Task[None]], new: Sequence[str]) -> None:
+        """See whether the models that are new can be used; once what is under way has ended, let go of what it used."""
+        caller = self.caller
+        await caller.open()
+        if new:
+            found = await caller.check(new)
+            self.checked = [each for each in self.checked if each[0] not in new] + found
+            say_who_rates(_in_order(caller, self.checked))
+        if under_way:
+            await asyncio.wait(under_way)
+        while len(self._callers) > 1 and self._callers[0] is not caller:
+            old = self._callers.pop(0)
+            await old.retire(self._callers)
+
+
+def _in_order(caller: Caller, checked: Sequence[tuple[str, Health]]) -> list[tuple[str, Health]]:
+    """What is known of the models that are asked now, first choice first."""
+    known = dict(checked)
+    return [(model, known[model]) for model in caller.models if model in known]
 
 
 def _stores(config: LLMConfig, room: StoreRoom, clock: Clock) -> Stores:

@@ -1,4 +1,4 @@
-"""`pause` and `resume`: whether signals are rated; `acts`: what was done to daemons so far."""
+"""Commands that change a running daemon: `pause`, `resume`, `limits`, `model`, `reload`; `acts`: what was changed."""
 
 import argparse
 import asyncio
@@ -15,6 +15,7 @@ from service.safe_text import escaped
 from service.status import ask
 
 CONTROL = "/api/v1/control"
+FOR_NOW = "until the next reload or restart; to keep it, write it into config.json"
 
 
 def act_options(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,56 @@ def _resume(given: Given) -> int:
     return show(given, asked(given, f"{CONTROL}/resume"), "signals are rated")
 
 
+def _limits_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("backend", nargs="?", help="the backend whose limits to change; without one, show all")
+    parser.add_argument("--requests", type=int, metavar="N", help="requests in any 60 s; 0 is no limit")
+    parser.add_argument("--tokens", type=int, metavar="N", help="tokens in any 60 s; 0 is no limit")
+    parser.set_defaults(refuse=parser.error)
+    act_options(parser)
+
+
+def _limits(given: Given) -> int:
+    wanted = {"requests_per_minute": given.requests, "tokens_per_minute": given.tokens}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    if (given.backend is None) == bool(wanted):
+        given.refuse("name a backend and --requests, --tokens or both; or nothing, to see what holds")
+    if wanted:
+        answer = asked(given, f"{CONTROL}/limits", backend=given.backend, **wanted)
+    else:
+        answer = asked(given, CONTROL, method="GET")
+    lines = [
+        f"{name}: {_most(each['requests_per_minute'])} requests, {_most(each['tokens_per_minute'])} tokens a minute"
+        for name, each in answer["limits"].items()
+    ]
+    return show(given, answer, "\n".join(lines + ([FOR_NOW] if wanted else [])))
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="backend/model, to be asked first; without one, say which is")
+    act_options(parser)
+
+
+def _model(given: Given) -> int:
+    if given.model is None:
+        answer = asked(given, CONTROL, method="GET")
+        return show(given, answer, answer["model"])
+    answer = asked(given, f"{CONTROL}/model", model=given.model)
+    return show(given, answer, f"{answer['model']} is asked first\n{FOR_NOW}")
+
+
+def _reload(given: Given) -> int:
+    answer = asked(given, f"{CONTROL}/reload")
+    lines = [
+        f"{key}: {_value(answer['before'][key])} → {_value(after)}" for key, after in sorted(answer["after"].items())
+    ]
+    lines += [f"{key} needs a restart" for key in answer["needs_restart"]]
+    return show(given, answer, "\n".join(lines) or "nothing differs from what holds")
+
+
+def _most(limit: int) -> str:
+    return f"{limit:,}" if limit else "any number of"
+
+
 def _acts_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many; 20 unless given")
     add_json(parser)
@@ -84,6 +135,9 @@ def _acts(given: Given) -> int:
 COMMANDS: dict[str, Command] = {
     "pause": Command("stop rating, in every process on the database, until resume", _pause, act_options),
     "resume": Command("rate again", _resume, act_options),
+    "limits": Command("show or change how many requests and tokens a minute are allowed", _limits, _limits_options),
+    "model": Command("show or change which model is asked first", _model, _model_options),
+    "reload": Command("have the daemon read its settings anew, as SIGHUP does", _reload, act_options),
     "acts": Command(
         "show what was changed by hand: pauses, limits, models, retries, by whom and why", _acts, _acts_options
     ),

@@ -14,7 +14,7 @@ from service.commands.command import Command, Given
 from service.daemon import Daemon, Role
 from service.logs import RecentLines, set_up_logging
 from service.secrets import secrets_of
-from service.settings import require_rules
+from service.settings import Settings, require_rules
 from trading.errors import TradentError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,13 @@ def _do(given: Given) -> int:
     settings = given.settings()
     require_rules(settings)
     formatter = set_up_logging(settings.service.log_level, secrets_of(settings))
-    daemon = Daemon(settings, Role(given.role), until_idle=given.until_idle, may_migrate=not given.no_migrate)
+    daemon = Daemon(
+        settings,
+        Role(given.role),
+        until_idle=given.until_idle,
+        may_migrate=not given.no_migrate,
+        read_settings=lambda: Settings.load(given.config, given.set),
+    )
     lines = None
     if not given.plain and sys.stdout.isatty():
         lines = RecentLines()

@@ -1,7 +1,9 @@
-"""/api/v1/control: pause and resume, and what was done so far. Whoever looks needs "read", whoever acts "admin"."""
+"""/api/v1/control: pause, limits, model, reload, what was done. Whoever looks needs "read", whoever acts "admin"."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,9 +13,10 @@ from database.control_acts import Act, Caller
 from service.control.control import Control
 from service.http.access import needs
 from service.http.answers import JSON, Refused, json_answer
-from service.http.control_forms import ActPage, ActQuery, State, Why
-from service.http.documented import Body, documented
+from service.http.control_forms import ActPage, ActQuery, NewLimits, NewModel, Reloaded, State, Why
+from service.http.documented import Answer, Body, Error, documented
 from service.http.inputs import body_of, query_of
+from trading.errors import SettingsError
 
 if TYPE_CHECKING:
     from service.daemon import Daemon
@@ -29,7 +32,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     @needs("read")
     @documented("What can be changed, as it stands.", answers={200: State})
     async def state(request: web.Request) -> web.Response:
-        return json_answer(state_of(control_of(daemon)))
+        return json_answer(state_of(daemon))
 
     @needs("read")
     @documented("What was changed by hand, newest first.", query=ActQuery, answers={200: ActPage})
@@ -44,16 +47,55 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     async def pause(request: web.Request) -> web.Response:
         _, caller = await asked_by(request, Why)
         await control_of(daemon).pause(caller)
-        return json_answer(state_of(control_of(daemon)))
+        return json_answer(state_of(daemon))
 
     @needs("admin")
     @documented("Rate again.", body=WHY, answers={200: State})
     async def resume(request: web.Request) -> web.Response:
         _, caller = await asked_by(request, Why)
         await control_of(daemon).resume(caller)
-        return json_answer(state_of(control_of(daemon)))
+        return json_answer(state_of(daemon))
+
+    @needs("admin")
+    @documented(
+        "Other limits of one backend, in this process, until a reload or a restart.",
+        body=NewLimits, answers={200: State},
+    )  # fmt: skip
+    async def limits(request: web.Request) -> web.Response:
+        asked, caller = await asked_by(request, NewLimits)
+        wanted = asked.model_dump(include={"requests_per_minute", "tokens_per_minute"}, exclude_none=True)
+        if not wanted:
+            raise Refused(400, "name requests_per_minute, tokens_per_minute or both")
+        with as_refusal(400):
+            await control_of(daemon).set_limits(asked.backend, wanted, caller)
+        return json_answer(state_of(daemon))
+
+    @needs("admin")
+    @documented(
+        "Ask another model first, in this process, until a reload or a restart.", body=NewModel, answers={200: State}
+    )
+    async def model(request: web.Request) -> web.Response:
+        asked, caller = await asked_by(request, NewModel)
+        with as_refusal(400):
+            await control_of(daemon).set_model(asked.model, caller)
+        return json_answer(state_of(daemon))
+
+    @needs("admin")
+    @documented(
+        "Read the settings anew, and take over what can change while the daemon runs.",
+        body=WHY, answers={200: Reloaded, 409: Answer("The settings are wrong; nothing was changed.", {JSON: Error})},
+    )  # fmt: skip
+    async def reload(request: web.Request) -> web.Response:
+        _, caller = await asked_by(request, Why)
+        with as_refusal(409):
+            done = await control_of(daemon).reload(caller)
+        later = [change.key for change in done.later]
+        return json_answer({"before": done.before(), "after": done.after(), "needs_restart": later})
 
     return [
+        web.post("/api/v1/control/limits", limits),
+        web.post("/api/v1/control/model", model),
+        web.post("/api/v1/control/reload", reload),
         web.get("/api/v1/control", state),
         web.get("/api/v1/control/acts", acts),
         web.post("/api/v1/control/pause", pause),
@@ -68,10 +110,23 @@ def control_of(daemon: Daemon) -> Control:
     return daemon.control
 
 
-def state_of(control: Control) -> dict[str, Any]:
-    """What can be changed, as it stands."""
+def state_of(daemon: Daemon) -> dict[str, Any]:
+    """What can be changed, as it stands. Raises Refused while there is no database yet."""
+    control = control_of(daemon)
     pause = control.pausing.pause
-    return {"paused": control.paused, "pause": None if pause is None else asdict(pause)}
+    return {
+        "paused": control.paused, "pause": None if pause is None else asdict(pause),
+        "model": daemon.settings.llm.model, "limits": control.limits,
+    }  # fmt: skip
+
+
+@contextmanager
+def as_refusal(status: int) -> Iterator[None]:
+    """Turns wrong settings into an answer that names each mistake."""
+    try:
+        yield
+    except SettingsError as error:
+        raise Refused(status, "; ".join(error.mistakes)) from None
 
 
 async def asked_by(request: web.Request, form: type[W]) -> tuple[W, Caller]:

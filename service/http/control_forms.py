@@ -14,6 +14,7 @@ def _without_nul(text: str) -> str:
     return text
 
 
+Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
 
 
@@ -35,11 +36,42 @@ class PauseState(BaseModel):
     reason: str | None
 
 
+class Limits(BaseModel):
+    """What may be used in any 60 s; 0 is no limit."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+
+
 class State(BaseModel):
     """What can be changed, as it stands."""
 
     paused: bool = Field(description="Whether nothing is rated, in any process on the database.")
     pause: PauseState | None
+    model: str = Field(description="The model that is asked first, backend/model.")
+    limits: dict[str, Limits] = Field(description="Of each backend in use.")
+
+
+class NewLimits(Why):
+    """Other limits of a backend; what is left out stays."""
+
+    backend: Text
+    requests_per_minute: Limit | None = Field(None, description="Requests in any 60 s; 0 is no limit.")
+    tokens_per_minute: Limit | None = Field(None, description="Tokens in any 60 s; 0 is no limit.")
+
+
+class NewModel(Why):
+    """Another model to be asked first."""
+
+    model: Text = Field(description="Model string, backend/model.")
+
+
+class Reloaded(BaseModel):
+    """What a reload changed, key by key."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    needs_restart: list[str] = Field(description="Keys that differ and cannot change while the daemon runs.")
 
 
 class ActItem(BaseModel):

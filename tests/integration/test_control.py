@@ -1,6 +1,9 @@
 """Changing a running daemon over real HTTP, by its real command line, on a real PostgreSQL."""
 
 import asyncio
+import contextlib
+import io
+import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +13,10 @@ import aiohttp
 import orjson
 import pytest
 
+from service.cli import run_command
 from tests.daemon import Daemon, Look, Process
 from tests.proxy import Proxy
+from tests.servers import LlamaServer
 
 ADMIN, READ = "admin-0123456789abcdef", "reads-0123456789abcdef"
 MARKET = {"feed": {"type": "simulated", "speed": 600.0, "timeframe": "1m", "symbols": ["SIMBTC"], "seed": 11}}
@@ -54,6 +59,18 @@ async def running(daemon: Daemon, *arguments: str) -> AsyncIterator[tuple[Proces
         yield process, api
 
 
+async def do(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command; in this process, which spares it a start of the program."""
+    out, err = io.StringIO(), io.StringIO()
+    asked = [*arguments, "--config", str(daemon.folder / "config.json")]
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in daemon.environment.items():
+            environment.setenv(name, value)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = await asyncio.to_thread(run_command, asked)
+    return code, out.getvalue(), err.getvalue()
+
+
 @pytest.fixture
 def daemon(database: str, tmp_path: Path) -> Daemon:
     return Daemon(tmp_path, {"trading": MARKET, "database": {"url": database}})
@@ -76,7 +93,7 @@ async def test_a_pause_stops_every_worker_survives_a_restart_and_is_told(daemon:
         before = await results(look)
         await look.until("SELECT count(*) > 5 FROM llm_enhancement_tasks WHERE status = 'pending'")
         assert await results(look) == before
-        code, out, _ = await daemon.do("status", "--set", f"service.port={api.port}")
+        code, out, _ = await do(daemon, "status", "--set", f"service.port={api.port}")
         assert code == 0
         assert "PAUSED" in out
         assert "by ann (the model dreams)" in out
@@ -85,7 +102,7 @@ async def test_a_pause_stops_every_worker_survives_a_restart_and_is_told(daemon:
         waiting = await look.value("SELECT count(*) FROM llm_enhancement_tasks WHERE status = 'pending'")
         await look.until(f"SELECT count(*) > {waiting} + 2 FROM llm_enhancement_tasks WHERE status = 'pending'")
         assert await results(look) == before
-        assert (await api.ask("/api/v1/control/resume", {}))[1] == {"paused": False, "pause": None}
+        assert (await api.ask("/api/v1/control/resume", {}))[1]["paused"] is False
         await look.until(f"SELECT count(*) > {before} + {waiting} FROM llm_analysis_results")
 
 
@@ -108,7 +125,7 @@ async def test_acts_are_kept_with_who_by_which_way_and_why(daemon: Daemon, datab
         port = f"service.port={api.port}"
         await api.ask("/api/v1/control/pause", {"who": "bob"})
         await api.ask("/api/v1/control/pause", {"who": "carol"})
-        code, out, _ = await daemon.do("resume", "--reason", "all is well\x1b[31m", "--set", port)
+        code, out, _ = await do(daemon, "resume", "--reason", "all is well\x1b[31m", "--set", port)
         assert (code, out) == (0, "signals are rated\n")
         await api.ask("/api/v1/control/pause", {}, Sec_Fetch_Site="same-origin")
         kept = (await api.ask("/api/v1/control/acts"))[1]["acts"]
@@ -119,7 +136,7 @@ async def test_acts_are_kept_with_who_by_which_way_and_why(daemon: Daemon, datab
         assert kept[1]["reason"] == "all is well\x1b[31m"
         page = (await api.ask("/api/v1/control/acts?limit=2"))[1]
         assert (await api.ask(f"/api/v1/control/acts?cursor={page['next_cursor']}"))[1]["acts"] == kept[2:]
-        code, out, _ = await daemon.do("acts", "--set", port)
+        code, out, _ = await do(daemon, "acts", "--set", port)
         assert code == 0
         assert "resume: paused true → false (cli, " in out
         assert "\x1b" not in out
@@ -145,7 +162,7 @@ async def test_only_the_admin_acts_and_what_cannot_be_understood_changes_nothing
         assert (await api.ask("/api/v1/control", **reader))[1]["paused"] is False
         assert (await api.ask("/api/v1/control/acts?limit=x", **reader))[0] == 400
         assert (await api.ask("/api/v1/control/acts", **reader))[1]["acts"] == []
-        code, out, _ = await daemon.do("pause", "--set", f"service.port={api.port}")
+        code, out, _ = await do(daemon, "pause", "--set", f"service.port={api.port}")
         assert (code, out.startswith("paused since ")) == (0, True)
 
 
@@ -162,3 +179,67 @@ async def test_while_postgresql_is_away_nothing_is_changed_and_the_answer_says_s
             assert "PostgreSQL" in told["error"]
             assert (await api.ask("/api/v1/control"))[1]["paused"] is False
             await proxy.mend()
+
+
+def with_llm(daemon: Daemon, **llm: Any) -> dict[str, Any]:
+    """The daemon's settings with other values under `llm`."""
+    return {**daemon.settings, "llm": {**daemon.settings["llm"], **llm}}
+
+
+async def test_sighup_reads_the_settings_anew(daemon: Daemon, database: str) -> None:
+    """What can change holds and is told key by key, what cannot says so; wrong settings change nothing."""
+    look = Look(database)
+    async with LlamaServer() as server, running(daemon) as (process, api):
+        await look.until("SELECT count(*) > 1 FROM llm_analysis_results")
+        before = daemon.settings
+        daemon.write({**with_llm(daemon, temperature=9, bogus=1)})
+        process.send(signal.SIGHUP)
+        await process.said("the settings are wrong, and those that held hold on: llm.temperature = 9")
+        await process.said("hold on: llm.bogus")
+        backends = {"llama_cpp": {"base_url": server.base_url, "requests_per_minute": 9000}}
+        daemon.settings = before
+        daemon.write({**with_llm(daemon, model="llama_cpp/local", backends=backends, signal_ttl_seconds=900)})
+        process.send(signal.SIGHUP)
+        await process.said("llm.model holds from now on before=rules/baseline now=llama_cpp/local")
+        await process.said("llm.signal_ttl_seconds cannot change while the daemon runs; restart it")
+        await process.said("signals are rated by llama_cpp/local")
+        await look.until("SELECT count(*) > 1 FROM llm_analysis_results WHERE model = 'llama_cpp/local'")
+        assert (await api.ask("/api/v1/control"))[1]["limits"]["llama_cpp"]["requests_per_minute"] == 9000
+        (act,) = (await api.ask("/api/v1/control/acts"))[1]["acts"]
+        assert (act["act"], act["via"]) == ("reload", "sighup")
+        assert act["before"]["llm.model"] == "rules/baseline"
+        assert act["after"]["llm.model"] == "llama_cpp/local"
+        daemon.write({**before, "llm": {**before["llm"], "model": "rules/"}})
+        status, told = await api.ask("/api/v1/control/reload", {})
+        assert status == 409
+        assert "llm.model" in told["error"]
+        assert "Traceback" not in process.log
+
+
+async def test_limits_and_model_change_by_command_and_last_until_a_reload(database: str, tmp_path: Path) -> None:
+    """Signals wait for a limit that is used up; raising it lets them go on at once. The file is what a reload holds."""
+    look = Look(database)
+    limits = {"rules": {"requests_per_minute": 1}}
+    settings = {"trading": MARKET, "database": {"url": database}, "llm": {"backends": limits, "max_batch_signals": 1}}
+    daemon = Daemon(tmp_path, settings)
+    async with running(daemon) as (_, api):
+        port = ("--set", f"service.port={api.port}")
+        await look.until("SELECT count(*) > 4 FROM llm_enhancement_tasks")
+        assert await results(look) == 1
+        code, out, _ = await do(daemon, "limits", "rules", "--requests", "5000", "--reason", "it is paid for", *port)
+        assert (code, out.splitlines()[0]) == (0, "rules: 5,000 requests, any number of tokens a minute")
+        await look.until("SELECT count(*) > 4 FROM llm_analysis_results", 30)
+        code, _, said = await do(daemon, "model", "rules/other/", "--set", "llm.model=rules/x", *port)
+        assert (await api.ask("/api/v1/control"))[1]["model"] == "rules/other/"
+        code, _, said = await do(daemon, "model", "nobody/x", *port)
+        assert (code, "no backend is named" in said) == (1, True)
+        code, out, _ = await do(daemon, "reload", *port)
+        assert out.splitlines() == [
+            "llm.backends.rules.requests_per_minute: 5000 → 1", "llm.model: rules/other/ → rules/baseline",
+        ]  # fmt: skip
+        acts = (await api.ask("/api/v1/control/acts"))[1]["acts"]
+        assert [act["act"] for act in acts] == ["reload", "model", "limits"]
+        assert acts[2]["reason"] == "it is paid for"
+        wrong = {"backend": "openai", "requests_per_minute": 1}, {"backend": "rules"}, {"backend": "rules", "x": 1}
+        for body in wrong:
+            assert (await api.ask("/api/v1/control/limits", body))[0] == 400

@@ -57,6 +57,19 @@ def test_a_terminal_that_is_closed_ends_the_daemon_in_order(screen: Screen) -> N
     assert screen.process.wait(60) == 0
 
 
+def test_a_sighup_while_the_terminal_is_there_reads_the_settings_anew(database: str) -> None:
+    """Somebody sent it by hand: the daemon goes on."""
+    screen = run_behind(database, "--plain")
+    try:
+        screen.read_until(b"ratings: rated sig-")
+        screen.process.send_signal(signal.SIGHUP)
+        screen.read_until(b"reload by sighup: nothing differs from what holds")
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.end() == 0
+    finally:
+        screen.close()
+
+
 def test_an_error_that_ends_the_program_is_printed_plainly_after_the_view(database: str) -> None:
     """A database that is not there: one line behind the view, and the exit status for it."""
     screen = run_behind(named(database, "no_such_database"))
