@@ -1,6 +1,7 @@
 """/openapi.json: complete, and made from what the handlers say."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from service.http.documented import Answer, Body, documented
 from service.http.openapi import document, undocumented
 from service.http.server import all_routes
 from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Filter(BaseModel):
@@ -99,3 +102,10 @@ async def test_scopes_and_bodies_are_told(told: dict[str, Any]) -> None:
     assert (act["security"], act["description"]) == ([{"bearer": ["admin"]}], "At once.")
     assert act["requestBody"] == {"content": {"text/plain": {"schema": {"type": "string"}}}, "required": True}
     assert told["paths"]["/things/{id}"]["get"]["security"] == [{"bearer": ["read"]}]
+
+
+def test_every_route_of_the_api_is_told_on_a_page_of_the_documentation() -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs").glob("*.md"))
+    paths = {route.path for route in all_routes(Daemon(Settings.model_construct())) if "/api/" in route.path}
+    told = {path for path in paths if path in pages or path.rpartition("/")[2] in pages}
+    assert paths - told == set()
