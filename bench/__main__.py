@@ -19,6 +19,7 @@ BENCHES = {
     "quota": "how much of a quota is used against a server that counts strictly, and what waiting costs",
     "enhance": "how many signals a second are rated from end to end",
     "memory": "how much memory that takes",
+    "sse": "how soon what happens is with those who listen",
 }
 SCALE = {
     "ingest": "how much comes in from one process, and what it does with 1 000 symbols",

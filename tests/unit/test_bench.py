@@ -17,6 +17,7 @@ PRINTS = {
     "durable": ("200", ("against asyncpg's executemany", "tasks claimed and ended")),
     "enhance": ("300", ("a second", "end to end against it", "CPU per enhancement, PostgreSQL")),
     "memory": ("300", ("daemon's memory", "MB")),
+    "sse": ("0.2", ("published to heard, p99", "CPU of the whole server")),
 }
 
 
