@@ -20,6 +20,7 @@ BENCHES = {
     "enhance": "how many signals a second are rated from end to end",
     "memory": "how much memory that takes",
     "sse": "how soon what happens is with those who listen",
+    "start": "how soon after its begin the daemon watches the market, with a database of its own",
 }
 SCALE = {
     "ingest": "how much comes in from one process, and what it does with 1 000 symbols",

@@ -18,6 +18,7 @@ PRINTS = {
     "enhance": ("300", ("a second", "end to end against it", "CPU per enhancement, PostgreSQL")),
     "memory": ("300", ("daemon's memory", "MB")),
     "sse": ("0.2", ("published to heard, p99", "CPU of the whole server")),
+    "start": ("1", ("the first time", "later ones, median of 1", "CPU of the daemon")),
 }
 
 
