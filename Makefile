@@ -64,6 +64,8 @@ picture: install ## make docs/live-view.svg from the running program
 lock: install ## pin the dependencies of pyproject.toml anew
 	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --quiet -o requirements.lock
+	@uv pip compile pyproject.toml --group build --extra exchange --extra otel --constraint requirements.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o deploy/requirements.lock
 
 clean: ## remove the virtual environment and caches; output/ stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
