@@ -20,6 +20,7 @@ from service.commands import (
     run,
     sql,
     status,
+    tail,
     version,
 )
 from service.commands.command import Command, Given, takes_file
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "check": check.COMMAND,
     "doctor": doctor.COMMAND,
     "status": status.COMMAND,
+    "tail": tail.COMMAND,
     "export": export.COMMAND,
     "sql": sql.COMMAND,
     **control.COMMANDS,

@@ -1,5 +1,6 @@
 """Asking the running daemon over HTTP: how it does, or anything else that its API answers."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,23 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 class NoDaemon(TradentError):
     """Nobody answers at the daemon's address."""
+
+
+class Away:
+    """Says once, on the standard error, that none answers, until one does."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+
+    def say(self, reason: str) -> None:
+        """None answers, for this reason; it is asked again."""
+        if reason != self._reason:
+            sys.stderr.write(f"{reason}; asking again\n")
+        self._reason = reason
+
+    def over(self) -> None:
+        """One answers."""
+        self._reason = ""
 
 
 @dataclass(frozen=True, slots=True)

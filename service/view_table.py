@@ -11,6 +11,7 @@ from service.view_words import fitted, moment, rows, said
 
 _SIDE_STYLE = {"long": "green", "short": "red"}
 _REST = 24
+_TIME = 11
 _WIDEST = {
     "time": 16, "symbol": 10, "strategy": 18, "side": 5, "rating": 9, "conf": 4, "action": 17, "": 1, "model": 26,
 }  # fmt: skip
@@ -35,11 +36,27 @@ def table(vitals: dict[str, Any], width: int, most: int) -> list[Text]:
     now = vitals.get("now")
     cells = [_cells(result, now) for result in results]
     columns = _choose(cells, width)
-    heading = Text(no_wrap=True, overflow="crop")
+    return [heading(columns), *(_line(result, shown, columns) for result, shown in zip(results, cells, strict=True))]
+
+
+def lasting_columns(width: int) -> Columns:
+    """Columns for results that are not known yet."""
+    longest = {name: "x" * wide for name, wide in _WIDEST.items()}
+    return _choose([longest | {"time": "x" * _TIME, WHY: ""}], width)
+
+
+def heading(columns: Columns) -> Text:
+    """The names of the columns."""
+    line = Text(no_wrap=True, overflow="crop")
     for name, wide in columns.items():
-        heading.append(fitted(name, wide) + " ", "bold")
-    heading.rstrip()
-    return [heading, *(_line(result, shown, columns) for result, shown in zip(results, cells, strict=True))]
+        line.append(fitted(name, wide) + " ", "bold")
+    line.rstrip()
+    return line
+
+
+def line(result: dict[str, Any], columns: Columns, now: Any) -> Text:
+    """One result in these columns."""
+    return _line(result, _cells(result, now), columns)
 
 
 def _cells(result: dict[str, Any], now: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from service.settings import ServiceSettings
-from service.status import NoDaemon, fetch_status
+from service.status import Away, NoDaemon, fetch_status
 from service.view_layout import layout
 from service.view_words import cut, number, part, said, usd
 
@@ -37,7 +37,7 @@ class Lines:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._said = ""
+        self._away = Away()
 
     def __enter__(self) -> "Lines":
         return self
@@ -46,14 +46,12 @@ class Lines:
         """Nothing is left to do."""
 
     def show(self, answer: bytes) -> None:
-        self._said = ""
+        self._away.over()
         sys.stdout.write(f"{answer.decode() if self._as_json else line_of(orjson.loads(answer))}\n")
         sys.stdout.flush()
 
     def say_away(self, reason: str) -> None:
-        if reason != self._said:
-            sys.stderr.write(f"{reason}; asking again\n")
-        self._said = reason
+        self._away.say(reason)
 
 
 class Screen:

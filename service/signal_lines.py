@@ -1,0 +1,56 @@
+"""Signals with their verdicts as lines: columns that fit a terminal, fields between tabs elsewhere, or JSON."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+from service.view_table import Columns, heading, lasting_columns, line
+from service.view_words import said
+
+FIELDS = (
+    "close_time", "signal", "symbol", "timeframe", "strategy", "side", "price", "status", "rating", "confidence",
+    "action", "model", "cost_usd",
+)  # fmt: skip
+WORDS = ("rationale", "abstention", "error")
+
+
+def tabbed(item: Mapping[str, Any]) -> str:
+    """One signal, its fields as in FIELDS, then the reason, whichever there is; what is not known is empty."""
+    return "\t".join([*(said(item, name) for name in FIELDS), next(filter(None, (said(item, n) for n in WORDS)), "")])
+
+
+def as_json(item: Mapping[str, Any]) -> str:
+    """One signal as an object on a line."""
+    return orjson.dumps(item, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+class Printer:
+    """Writes signals one after the other, each as soon as it is known."""
+
+    def __init__(self, console: Console, *, json: bool) -> None:
+        self._console = console
+        self._json = json
+        self._columns: Columns = {}
+
+    def show(self, item: dict[str, Any], now: str) -> None:
+        """Write one; `now` says which dates need not be told."""
+        if self._json:
+            self._write(as_json(item))
+        elif self._console.is_terminal:
+            self._show_in_columns(item, now)
+        else:
+            self._write(tabbed(item))
+
+    def _show_in_columns(self, item: dict[str, Any], now: str) -> None:
+        columns = lasting_columns(self._console.width)
+        if columns != self._columns:
+            self._columns = columns
+            self._console.print(heading(columns), soft_wrap=True)
+        self._console.print(line(item, columns, now), soft_wrap=True)
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
