@@ -74,6 +74,14 @@ async def signals_page(
     return shown, (shown[-1]["close_time"], shown[-1]["id"]) if len(rows) > limit else None
 
 
+async def signals_named(connection: PoolConnectionProxy, beginning: str, most: int) -> Sequence[UUID]:
+    """Up to `most` signals whose id begins with these hexadecimal digits."""
+    digits = beginning.replace("-", "")
+    first, last = (UUID(digits.ljust(32, filling)) for filling in "0f")
+    found = await connection.fetch("SELECT id FROM signals WHERE id BETWEEN $1 AND $2 LIMIT $3", first, last, most)
+    return [row["id"] for row in found]
+
+
 @dataclass(frozen=True, slots=True)
 class WholeSignal:
     """One signal: its row with the snapshot as JSON text, and its calls, the earliest first."""

@@ -46,6 +46,21 @@ FROM llm_calls WHERE started_at >= $1 GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
+BUDGETS = """
+SELECT kind, counted_usd::float8 AS counted_usd FROM v_llm_budgets
+WHERE (kind, period) IN (('day', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')),
+                         ('month', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM')))
+"""
+
+
+async def budgets_now(connection: PoolConnectionProxy) -> dict[str, float]:
+    """US dollars that count against the budget of this day and of this month, spent and reserved, by "day" and "month".
+
+    Where nothing counts yet, the key is missing.
+    """
+    return {row["kind"]: row["counted_usd"] for row in await connection.fetch(BUDGETS)}
+
+
 async def stats_since(connection: PoolConnectionProxy, since: datetime) -> asyncpg.Record:
     """Results since then by rating, status, abstention, model and symbol; each as JSON text, None where there are none.
 

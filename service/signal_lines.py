@@ -22,8 +22,14 @@ def tabbed(item: Mapping[str, Any]) -> str:
     return "\t".join([*(said(item, name) for name in FIELDS), next(filter(None, (said(item, n) for n in WORDS)), "")])
 
 
+def plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as JSON would tell it: times in text, what is JSON already taken apart."""
+    told: dict[str, Any] = orjson.loads(as_json(item))
+    return told
+
+
 def as_json(item: Mapping[str, Any]) -> str:
-    """One signal as an object on a line."""
+    """An object on a line; times end in Z."""
     return orjson.dumps(item, default=str, option=orjson.OPT_UTC_Z).decode()
 
 

@@ -13,10 +13,11 @@ _SIDE_STYLE = {"long": "green", "short": "red"}
 _REST = 24
 _TIME = 11
 _WIDEST = {
+    "id": 8,
     "time": 16, "symbol": 10, "strategy": 18, "side": 5, "rating": 9, "conf": 4, "action": 17, "": 1, "model": 26,
 }  # fmt: skip
 WHY = "rationale"
-_ALL = tuple(_WIDEST)
+_ALL = tuple(name for name in _WIDEST if name != "id")
 _CHOICES = (
     (*_ALL, WHY),
     ("time", "symbol", "strategy", "side", "rating", "conf", "action", "", WHY),
@@ -28,14 +29,17 @@ _CHOICES = (
 Columns = dict[str, int]
 
 
-def table(vitals: dict[str, Any], width: int, most: int) -> list[Text]:
-    """A heading and up to `most - 1` results, newest first; `↳` marks an answer that was not the first choice's."""
+def table(vitals: dict[str, Any], width: int, most: int, *, with_id: bool = False) -> list[Text]:
+    """A heading and up to `most - 1` results, newest first; `↳` marks an answer that was not the first choice's.
+
+    `with_id` puts the beginning of each signal's id before all else.
+    """
     results = rows(vitals, "recent")[: max(0, most - 1)]
     if not results:
         return []
     now = vitals.get("now")
     cells = [_cells(result, now) for result in results]
-    columns = _choose(cells, width)
+    columns = _choose(cells, width, with_id=with_id)
     return [heading(columns), *(_line(result, shown, columns) for result, shown in zip(results, cells, strict=True))]
 
 
@@ -70,6 +74,7 @@ def _cells(result: dict[str, Any], now: Any) -> dict[str, str]:
     else:
         shown = status
     return {
+        "id": said(result, "signal").removeprefix("sig-")[: _WIDEST["id"]],
         "time": moment(result.get("close_time"), now),
         "symbol": said(result, "symbol"),
         "strategy": said(result, "strategy"),
@@ -83,13 +88,14 @@ def _cells(result: dict[str, Any], now: Any) -> dict[str, str]:
     }
 
 
-def _choose(cells: Sequence[dict[str, str]], width: int) -> Columns:
+def _choose(cells: Sequence[dict[str, str]], width: int, *, with_id: bool = False) -> Columns:
     """The columns that fit, and their widths; what is left goes to the rationale, or else to the strategy."""
     wanted = {
         name: min(widest, max(len(name), *(cell_len(shown[name]) for shown in cells)))
         for name, widest in _WIDEST.items()
     }
-    for names in _CHOICES:
+    for choice in _CHOICES:
+        names = ("id", *choice) if with_id else choice
         columns = {name: wanted[name] for name in names if name != WHY and wanted[name]}
         rest = width - sum(columns.values()) - len(columns)
         if WHY in names:
@@ -121,4 +127,4 @@ def _style(column: str, result: dict[str, Any]) -> str:
         return _SIDE_STYLE.get(str(result.get("side")), "")
     if column == "":
         return WARN
-    return DIM if column in ("time", "strategy", "conf", WHY) else ""
+    return DIM if column in ("id", "time", "strategy", "conf", WHY) else ""

@@ -6,7 +6,7 @@ import asyncio
 from rich.console import Console
 
 from service.commands.command import Command, Given, add_json
-from service.commands.filters import rating_options
+from service.commands.filters import rating_options, up_to
 from service.ending import until_stopped
 from service.signal_lines import Printer
 from service.tailing import MOST_LAST, Wanted, tail
@@ -14,7 +14,7 @@ from service.tailing import MOST_LAST, Wanted, tail
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-n", "--last", type=_count, default=10, metavar="N", help="how many that are there; 10 unless given"
+        "-n", "--last", type=up_to(MOST_LAST), default=10, metavar="N", help="how many that are there; 10 unless given"
     )
     parser.add_argument("--symbol", action="append", default=[], metavar="NAME", help="only of this one; repeatable")
     rating_options(parser)
@@ -26,12 +26,6 @@ def _do(given: Given) -> int:
     wanted = Wanted(frozenset(given.symbol), given.rating_min, given.rating_max)
     printer = Printer(Console(highlight=False), json=given.json)
     return asyncio.run(until_stopped(tail(service, wanted, given.last, printer)))
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= MOST_LAST:
-        raise argparse.ArgumentTypeError(f"expected 0 to {MOST_LAST}")
-    return int(text)
 
 
 COMMAND = Command("show verdicts as they come", _do, _options)

@@ -35,6 +35,7 @@ from service.http.queries import (
     signal_id,
     signal_place,
 )
+from service.stored import costs_of, signal_row, whole_of
 from trading.model import Stream
 
 if TYPE_CHECKING:
@@ -97,12 +98,7 @@ class Reads:
             whole = await whole_signal(connection, asked)
         if whole is None:
             raise Refused(404, f"there is no signal sig-{asked}")
-        more = {
-            "snapshot": orjson.Fragment(whole.snapshot),
-            "calls": [_call(row) for row in whole.calls],
-            "outcome": None,
-        }
-        return json_answer(signal_row(whole.item) | more)
+        return json_answer(whole_of(whole))
 
     @needs("read")
     @documented("Stored bars of one stream, oldest first.", query=BarQuery, answers={200: _list(BarPage)})
@@ -169,16 +165,7 @@ class Reads:
         today = self._daemon.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
         async with self._connection() as connection:
             rows = await costs_since(connection, today - (days - 1) * DAY)
-        by_day, by_model = _summed(rows, "day"), _summed(rows, "model")
-        budget_usd = self._daemon.settings.llm.budget.daily_usd
-        return json_answer(
-            {
-                "days": by_day,
-                "today_usd": next((each["usd"] for each in by_day if each["day"] == today.date()), 0.0),
-                "budget_usd": None if budget_usd is None else float(budget_usd),
-                "by_model": sorted(by_model, key=lambda each: (-each["usd"], each["model"])),
-            }
-        )
+        return json_answer(costs_of(rows, today.date(), self._daemon.settings.llm.budget.daily_usd))
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
@@ -211,61 +198,6 @@ class Reads:
             several = ", ".join(f"source={stream.source} timeframe={stream.timeframe}" for stream in fitting[:10])
             raise Refused(400, f"source or timeframe: several streams have this symbol, say which: {several}")
         return fitting[0] if fitting else None
-
-
-def signal_row(row: asyncpg.Record) -> dict[str, Any]:
-    """A row of `database.signal_reads` as a SignalItem."""
-    cost_usd = row["cost_usd"]
-    return {
-        "signal": f"sig-{row['id']}",
-        "source": row["source"],
-        "symbol": row["symbol"],
-        "timeframe": row["timeframe"],
-        "close_time": row["close_time"],
-        "strategy": row["strategy"],
-        "side": row["side"],
-        "strength": row["strength"],
-        "price": float(row["price"]),
-        "origin": row["origin"],
-        "status": row["status"],
-        "rating": row["rating"],
-        "confidence": row["confidence"],
-        "action": row["action"],
-        "rationale": row["rationale"],
-        "abstention": row["abstention"],
-        "error": row["error"],
-        "model": row["model"],
-        "fallback": row["fallback"],
-        "cost_usd": None if cost_usd is None else float(cost_usd),
-        "processing_ms": row["processing_ms"],
-        "finished_at": row["finished_at"],
-        "decision": None,
-    }
-
-
-def _call(row: asyncpg.Record) -> dict[str, Any]:
-    cost_usd = row["cost_usd"]
-    return {
-        "model": row["model"],
-        "requested_at": row["started_at"],
-        "prompt": orjson.Fragment(row["messages"]),
-        "reply": row["reply"],
-        "tokens_in": row["prompt_tokens"],
-        "tokens_out": row["completion_tokens"],
-        "cost_usd": None if cost_usd is None else float(cost_usd),
-        "latency_ms": row["latency_ms"],
-        "error": row["error"],
-    }
-
-
-def _summed(rows: Sequence[asyncpg.Record], by: str) -> list[dict[str, Any]]:
-    """Cost, calls and unknown ones by day or by model, in the order they come."""
-    sums: dict[object, dict[str, Any]] = {}
-    for row in rows:
-        each = sums.setdefault(row[by], {by: row[by], "usd": 0.0, "calls": 0, "unknown": 0})
-        for name in ("usd", "calls", "unknown"):
-            each[name] += row[name]
-    return list(sums.values())
 
 
 def _listed(answer: dict[str, Any]) -> web.Response:
