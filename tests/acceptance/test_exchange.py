@@ -1,0 +1,49 @@
+"""The whole program on a live exchange, stopped and started again: every bar once, and signals of the new ones."""
+
+import json
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+from tests.daemon import Daemon, Look
+from tests.exchange_server import ExchangeServer
+from trading.clock import SystemClock
+from trading.feeds.exchange import ACT_WITHIN_S
+
+SYMBOLS = ["BTC/USDT", "ETH/USDT"]
+BARS = "SELECT open_time, open, high, low, close, volume FROM market_data WHERE symbol = '{}' ORDER BY open_time"
+NEW = "SELECT count(*) > 3 FROM market_data WHERE symbol = '{}' AND open_time > to_timestamp({})"
+
+
+async def test_a_stop_leaves_no_hole_and_no_double_and_new_bars_make_signals(database: str, tmp_path: Path) -> None:
+    """A stream of bars of a second; those of the past that are too old to act on make none."""
+    clock = SystemClock()
+    began = clock.now()
+    async with ExchangeServer(SYMBOLS, step_s=1, clock=clock) as server:
+        feed = {"type": "exchange", "exchange": "binance", "symbols": SYMBOLS, "timeframe": "1s", "history_bars": 400,
+                "base_url": server.url}  # fmt: skip
+        trading = {"feed": feed, "strategies": [{"type": "ma_cross", "fast": 2, "slow": 5}]}
+        daemon = Daemon(tmp_path, {"trading": trading, "database": {"url": database}})
+        look = Look(database)
+        for _ in range(2):
+            started_s = clock.now().timestamp()
+            async with daemon.start() as running:
+                for symbol in SYMBOLS:
+                    await look.until(NEW.format(symbol, started_s))
+                port = running.log.partition("answered at http://127.0.0.1:")[2].split()[0]
+                status, out, _ = await daemon.do("status", "--json", "--set", f"service.port={port}")
+                assert status == 0
+                running.send(signal.SIGTERM)
+                assert await running.ended() == 0
+            live = json.loads(out)["feed"]["live"]
+            assert live["connected"]
+            assert abs(live["clock_offset_s"]) < 5
+            assert "Traceback" not in running.log
+        for symbol in SYMBOLS:
+            rows = await look.rows(BARS.format(symbol))
+            came = [(round(row[0].timestamp() * 1000), *map(float, row[1:])) for row in rows]
+            assert came == [tuple(each) for each in server.market.closed(symbol, came[0][0], came[-1][0] + 1)]
+            assert len(came) >= 399
+        closes = [row[0] for row in await look.rows("SELECT close_time FROM signals")]
+        assert len(closes) > 10
+        assert min(closes) >= began - timedelta(seconds=ACT_WITHIN_S + 1)

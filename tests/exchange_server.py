@@ -1,0 +1,258 @@
+"""A local exchange that speaks Binance's REST and kline stream and Coinbase's REST, and fails in every way it is told.
+
+async with ExchangeServer(["BTC/USDT"], step_s=60, clock=clock) as server:
+    ... {"type": "exchange", "exchange": "binance", "base_url": server.url}
+    await server.cut()          # every websocket is closed
+    server.fail(429, headers={"Retry-After": "2"}, times=2)
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from aiohttp import WSMsgType, web
+
+from tests.exchange_market import Market
+from trading.clock import Clock
+
+TICKS_A_BAR = 5
+_NAMES = {1: "1s", 60: "1m", 300: "5m"}
+
+
+class Fault(NamedTuple):
+    """What is answered in place of candles; a body None is none at all, for ever."""
+
+    status: int
+    body: str | None
+    headers: Mapping[str, str]
+
+
+class ExchangeServer:
+    """Binance's dialect, or Coinbase's, of one Market, `market`.
+
+    `unsent` are opening times of which no websocket hears, `repeats` how often each message is sent; a `mute` server
+    sends none. `delisted` symbols are not known any more. `asked` counts requests by path.
+    """
+
+    def __init__(
+        self, symbols: Sequence[str], *, step_s: int, clock: Clock, ahead_s: float = 0.0, coinbase: bool = False
+    ) -> None:
+        self.market = Market(symbols, step_s, clock, ahead_s)
+        self.unsent: set[int] = set()
+        self.delisted: set[str] = set()
+        self.asked: Counter[str] = Counter()
+        self.repeats = 1
+        self.mute = False
+        self.page = 300 if coinbase else 1000
+        self._clock = clock
+        self._coinbase = coinbase
+        self._faults: deque[Fault] = deque()
+        self._sockets: dict[web.WebSocketResponse, set[str]] = {}
+        self._runner: web.AppRunner | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def listeners(self) -> int:
+        """How many websockets have subscribed."""
+        return sum(1 for streams in self._sockets.values() if streams)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        routes = {
+            "/{host}/api/v3/exchangeInfo": self._info, "/{host}/api/v3/time": self._time,
+            "/{host}/api/v3/klines": self._klines, "/{host}/ws/{n}": self._socket,
+            "/{host}/products": self._products, "/{host}/time": self._epoch,
+            "/{host}/products/{id}/candles": self._candles,
+        }  # fmt: skip
+        for path, handler in routes.items():
+            app.router.add_get(path, handler)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await self.open()
+        self._ticking = asyncio.create_task(self._tick(), name="ticks")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._ticking is not None
+        assert self._runner is not None
+        self._ticking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._ticking
+        await self._runner.cleanup()
+
+    async def open(self) -> None:
+        """Listen, on the same port as before."""
+        assert self._runner is not None
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+
+    async def shut(self) -> None:
+        """Refuse every connection, and cut those that are."""
+        assert self._runner is not None
+        for site in list(self._runner.sites):
+            await site.stop()
+        assert self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def cut(self) -> None:
+        """Close every websocket."""
+        for socket in list(self._sockets):
+            await socket.close(code=1001)
+
+    def fail(
+        self, status: int = 200, body: str | None = "{}", headers: Mapping[str, str] | None = None, times: int = 1
+    ) -> None:
+        """Answer the next requests for candles so."""
+        self._faults.extend([Fault(status, body, headers or {})] * times)
+
+    def symbol_id(self, symbol: str) -> str:
+        return symbol.replace("/", "-" if self._coinbase else "")
+
+    async def _fault(self, request: web.Request) -> web.Response | None:
+        self.asked[request.path.split("/", 2)[2]] += 1
+        if not self._faults or not request.path.endswith(("klines", "candles")):
+            return None
+        fault = self._faults.popleft()
+        if fault.body is None:
+            await asyncio.sleep(3600)
+        return web.Response(
+            status=fault.status, text=fault.body, headers=dict(fault.headers), content_type="application/json"
+        )
+
+    async def _time(self, request: web.Request) -> web.Response:
+        return await self._fault(request) or web.json_response({"serverTime": self.market.now_ms})
+
+    async def _info(self, request: web.Request) -> web.Response:
+        listed = [
+            {
+                "symbol": self.symbol_id(symbol), "status": "BREAK" if symbol in self.delisted else "TRADING",
+                "baseAsset": symbol.split("/")[0], "quoteAsset": symbol.split("/")[1], "baseAssetPrecision": 8,
+                "quotePrecision": 8, "orderTypes": ["LIMIT"], "isSpotTradingAllowed": True, "permissions": [],
+                "filters": [],
+            }
+            for symbol in self.market.symbols
+        ]  # fmt: skip
+        return await self._fault(request) or web.json_response({"timezone": "UTC", "symbols": listed})
+
+    async def _klines(self, request: web.Request) -> web.Response:
+        failed = await self._fault(request)
+        if failed is not None:
+            return failed
+        symbol = self._symbol(request.query["symbol"])
+        if symbol is None or symbol in self.delisted:
+            return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
+        assert request.query["interval"] == _NAMES[self.market.step_ms // 1000]
+        span = self.market.span(
+            symbol, int(request.query["startTime"]), 1 << 60, min(int(request.query["limit"]), self.page)
+        )
+        return web.json_response(
+            [
+                [at, f"{open_:.8f}", f"{high:.8f}", f"{low:.8f}", f"{close:.8f}", f"{volume:.8f}",
+                 at + self.market.step_ms - 1, "0", 1, "0", "0", "0"]
+                for at, open_, high, low, close, volume in span
+            ]
+        )  # fmt: skip
+
+    async def _products(self, request: web.Request) -> web.Response:
+        listed = [
+            {
+                "id": self.symbol_id(symbol),
+                "base_increment": "0.00000001",
+                "quote_increment": "0.01",
+                "status": "online",
+            }
+            for symbol in self.market.symbols
+        ]
+        return await self._fault(request) or web.json_response(listed)
+
+    async def _epoch(self, request: web.Request) -> web.Response:
+        return await self._fault(request) or web.json_response({"epoch": self.market.now_ms / 1000})
+
+    async def _candles(self, request: web.Request) -> web.Response:
+        """Newest first, low before high, and only of the span that is asked for."""
+        failed = await self._fault(request)
+        if failed is not None:
+            return failed
+        symbol = self._symbol(request.match_info["id"])
+        if symbol is None or symbol in self.delisted:
+            return web.json_response({"message": "NotFound"}, status=404)
+        assert int(request.query["granularity"]) * 1000 == self.market.step_ms
+        start, end = (int(datetime.fromisoformat(request.query[name]).timestamp() * 1000) for name in ("start", "end"))
+        if (end - start) // self.market.step_ms >= self.page:
+            return web.json_response({"message": "granularity too small for the requested time range"}, status=400)
+        span = self.market.span(symbol, start, end, self.page)
+        return web.json_response([[k.open_ms // 1000, k.low, k.high, k.open, k.close, k.volume] for k in span[::-1]])
+
+    def _symbol(self, name: str) -> str | None:
+        return next((symbol for symbol in self.market.symbols if self.symbol_id(symbol).lower() == name.lower()), None)
+
+    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(autoping=True)
+        await socket.prepare(request)
+        self._sockets[socket] = set()
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.TEXT:
+                    asked = json.loads(message.data)
+                    assert asked["method"] == "SUBSCRIBE"
+                    self._sockets[socket].update(asked["params"])
+                    await socket.send_json({"result": None, "id": asked["id"]})
+        finally:
+            del self._sockets[socket]
+        return socket
+
+    async def _tick(self) -> None:
+        """Tell every socket how its candles stand, a few times a bar, the last time when they have closed."""
+        before_ms = self.market.now_ms
+        while True:
+            tick_ms = self.market.step_ms / TICKS_A_BAR
+            await self._clock.sleep((tick_ms - self.market.now_ms % tick_ms) / 1000)
+            now_ms = self.market.now_ms
+            this_ms = now_ms // self.market.step_ms * self.market.step_ms
+            for at in range(before_ms // self.market.step_ms * self.market.step_ms, this_ms, self.market.step_ms):
+                await self.tell(at)
+            await self.tell(this_ms, now_ms)
+            before_ms = now_ms
+
+    async def tell(self, open_ms: int, now_ms: int | None = None, **changed: Any) -> None:
+        """Send a candle to whoever listens: as it stands, or closed; `changed` are fields of the message."""
+        market = self.market
+        if self.mute or open_ms in market.absent or open_ms in self.unsent:
+            return
+        name = _NAMES[self.market.step_ms // 1000]
+        for socket, streams in list(self._sockets.items()):
+            for stream in streams:
+                symbol = self._symbol(stream.split("@")[0])
+                if symbol is None or symbol in self.delisted:
+                    continue
+                _, open_, high, low, close, volume = self.market.kline(symbol, open_ms, now_ms)
+                kline = {
+                    "t": open_ms, "T": open_ms + market.step_ms - 1, "s": self.symbol_id(symbol), "i": name,
+                    "f": 1, "L": 2, "o": f"{open_:.8f}", "c": f"{close:.8f}", "h": f"{high:.8f}", "l": f"{low:.8f}",
+                    "v": f"{volume:.8f}", "n": 2, "x": now_ms is None, "q": "0", "V": "0", "Q": "0", **changed,
+                }  # fmt: skip
+                message = {"e": "kline", "E": self.market.now_ms, "s": self.symbol_id(symbol), "k": kline}
+                for _ in range(self.repeats):
+                    with contextlib.suppress(ConnectionError):
+                        await socket.send_json(message)
+
+    async def say(self, text: str) -> None:
+        """Send any text to every websocket."""
+        for socket in list(self._sockets):
+            with contextlib.suppress(ConnectionError):
+                await socket.send_str(text)
