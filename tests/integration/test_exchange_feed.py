@@ -144,7 +144,7 @@ async def test_answers_that_lag_behind_the_websocket_are_asked_for_again(monkeyp
 async def test_answers_that_never_come_up_to_the_websocket_hold_it_up_for_a_while_only() -> None:
     async with watched() as (server, watch):
         await watch.until_bar(6)
-        await watch.until(lambda: server.listeners > 0)
+        await watch.until(lambda: watch.count["bars_by_websocket"] > 0)
         server.market.lag_ms = 1000 * server.market.step_ms
         skipped_ms = server.market.open_ms + 2 * server.market.step_ms
         server.unsent.add(skipped_ms)
