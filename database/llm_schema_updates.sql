@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0015. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0016. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -2215,5 +2215,28 @@ CREATE INDEX ix_llm_analysis_results_finished_at ON llm_analysis_results (finish
 CREATE INDEX ix_llm_calls_started_at ON llm_calls (started_at) INCLUDE (backend, model, cost_usd, error_class);
 
 UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
+
+-- Running upgrade 0015 -> 0016
+
+CREATE TABLE llm_queue_clock (
+    id BOOLEAN DEFAULT true NOT NULL,
+    shown TIMESTAMP WITH TIME ZONE NOT NULL,
+    set_before TIMESTAMP WITH TIME ZONE,
+    set_on_by INTERVAL,
+    CONSTRAINT pk_llm_queue_clock PRIMARY KEY (id),
+    CONSTRAINT ck_llm_queue_clock_ck_llm_queue_clock_one_row CHECK (id)
+);
+
+COMMENT ON TABLE llm_queue_clock IS 'What the workers know of the clock of PostgreSQL, so that no task is late because it was set.';
+
+COMMENT ON COLUMN llm_queue_clock.id IS 'True: there is one row.';
+
+COMMENT ON COLUMN llm_queue_clock.shown IS 'What the clock of PostgreSQL showed lately.';
+
+COMMENT ON COLUMN llm_queue_clock.set_before IS 'What it showed when it was last found set; null where it never was.';
+
+COMMENT ON COLUMN llm_queue_clock.set_on_by IS 'By how much it was set on then; 0 where it was set back.';
+
+UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0015';
 
 COMMIT;

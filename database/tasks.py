@@ -10,7 +10,6 @@ that it died alone: a `suspect` is worked on with nothing beside it.
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -197,9 +196,6 @@ class PostgresTaskQueue:
         self.lease = lease
         self._clock = clock or SystemClock()
         self._server_clock = ServerClock(self._clock)
-        self._quiet_until = -math.inf
-        self._set_back = True
-        self._set = (datetime.min.replace(tzinfo=UTC), timedelta(0))
         self._pool = pool
         self._results = results
         self._worker = worker
@@ -217,6 +213,7 @@ class PostgresTaskQueue:
 
         One whose snapshot cannot be read fails with that reason, and is not among them.
         """
+        await self._server_clock.recall(self._pool)
         claims = []
         begun_within = self._since is not None
         rows = await self._claim_rows(limit)
@@ -224,7 +221,7 @@ class PostgresTaskQueue:
             rows += await self._claim_rows(limit - len(rows))
         if rows:
             passing("claimed")
-            self._see(rows[-1]["shown"])
+            self._server_clock.noticed(rows[-1]["shown"])
         now = self._clock.now()
         for row in rows:
             try:
@@ -240,7 +237,7 @@ class PostgresTaskQueue:
                         signal,
                         row["token"],
                         row["attempt"],
-                        now - self._age(row["task_created_at"], row["shown"]),
+                        now - self._server_clock.age(row["task_created_at"], row["shown"]),
                         row["priority"],
                         suspect,
                     )
@@ -300,7 +297,7 @@ class PostgresTaskQueue:
         if not await self._sweeps():
             return 0
         row = await self._pool.fetchrow(RECLAIM, self._most_deaths)
-        expired: int = await self._pool.fetchval(EXPIRE, *self._set)
+        expired: int = await self._pool.fetchval(EXPIRE, self._server_clock.before, self._server_clock.set_on_by)
         back, dead = (row["back"], row["dead"]) if row is not None else (0, 0)
         if back or dead or expired:
             log.info("queue swept", extra={"taken_back": back, "given_up": dead, "expired": expired})
@@ -308,24 +305,14 @@ class PostgresTaskQueue:
 
     async def _sweeps(self) -> bool:
         """Whether leases can be told by the clock of PostgreSQL: not until all could renew theirs after it was set."""
-        self._see(await self._pool.fetchval("SELECT clock_timestamp()"))
-        if self._set_back:
+        clock = self._server_clock
+        await clock.recall(self._pool)
+        clock.noticed(await self._pool.fetchval("SELECT clock_timestamp()"))
+        if clock.gone_back:
             await self._pool.execute(SET_BACK, self.lease)
-            self._set_back = False
-        return self._clock.monotonic() >= self._quiet_until
-
-    def _see(self, shown: datetime) -> None:
-        """What the clock of PostgreSQL shows now."""
-        by = self._server_clock.noticed(shown)
-        if by:
-            self._quiet_until = self._clock.monotonic() + self.lease.total_seconds() / 2
-            self._set = (shown - by, max(by, timedelta(0)))
-            self._set_back |= by < timedelta(0)
-
-    def _age(self, created_at: datetime, shown: datetime) -> timedelta:
-        """What was there before the clock was set on is not older for it."""
-        before, by = self._set
-        return shown - created_at - (by if created_at < before else timedelta(0))
+            clock.gone_back = False
+        await clock.keep(self._pool)
+        return self._clock.monotonic() - clock.set_at >= self.lease.total_seconds() / 2
 
     async def unfinished(self) -> dict[str, int]:
         """How many tasks are pending and processing, all workers together.

@@ -545,11 +545,53 @@ async def test_a_clock_of_postgresql_that_is_set_on_takes_no_task_from_a_living_
         "expires_at = expires_at - $1, lease_expires_at = lease_expires_at - $1", hour,
     )  # fmt: skip
     assert await queue.sweep() == 0
-    queue._quiet_until = -math.inf
+    queue._server_clock.set_at = -math.inf
     assert await queue.sweep() == 1
     claims = await queue.claim(2)
     assert len(claims) == 2
     assert all(abs(CLOCK.now() - claim.created_at) < 10 * MINUTE for claim in claims)
+
+
+async def test_a_worker_that_starts_after_the_clock_was_set_on_holds_nothing_for_late(pool: asyncpg.Pool) -> None:
+    """What was written before looks an hour older to it, too; what is late all the same still is."""
+    hour = timedelta(hours=1)
+    ids = await put(pool, 2, ttl=MINUTE)
+    earlier = make_queue(pool)
+    await earlier.sweep()
+    earlier._server_clock._seen = (CLOCK.now() - hour, CLOCK.monotonic())
+    await pool.execute(
+        "UPDATE llm_enhancement_tasks SET created_at = created_at - $1::interval, run_at = run_at - $1, "
+        "expires_at = expires_at - $1", hour,
+    )  # fmt: skip
+    await pool.execute(
+        "UPDATE llm_enhancement_tasks SET expires_at = expires_at - interval '2 minutes' WHERE signal_id = $1", ids[1]
+    )
+    await earlier.sweep()
+    later = make_queue(pool)
+    assert await later.sweep() == 1
+    (claim,) = await later.claim(2)
+    assert claim.signal.id == ids[0]
+    assert abs(CLOCK.now() - claim.created_at) < 10 * MINUTE
+
+
+async def test_a_retry_that_is_far_off_waits_across_a_restart(pool: asyncpg.Pool) -> None:
+    """A server may ask for hours."""
+    await put(pool, 1)
+    await make_queue(pool).sweep()
+    await pool.execute("UPDATE llm_enhancement_tasks SET run_at = run_at + interval '2 hours'")
+    later = make_queue(pool)
+    await later.sweep()
+    assert not await later.claim(1)
+
+
+async def test_a_clock_that_was_set_back_while_nobody_ran_lets_nothing_wait_for_it(pool: asyncpg.Pool) -> None:
+    await put(pool, 1)
+    await make_queue(pool).sweep()
+    await pool.execute("UPDATE llm_queue_clock SET shown = shown + interval '1 hour'")
+    await pool.execute("UPDATE llm_enhancement_tasks SET run_at = run_at + interval '1 hour'")
+    later = make_queue(pool)
+    await later.sweep()
+    assert len(await later.claim(1)) == 1
 
 
 async def test_a_clock_of_postgresql_that_is_set_back_lets_nothing_wait_for_it(pool: asyncpg.Pool) -> None:
