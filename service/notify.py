@@ -37,7 +37,7 @@ class Notifier:
 
     def reloading(self) -> None:
         """New settings are being read; `ready` says when that is done."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """The process is about to end."""

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from database.settings import DatabaseSettings
 from llm_integration.calling.router import routes_of
@@ -45,9 +45,17 @@ class ServiceSettings(BaseModel):
     watchdog_seconds: float = Field(
         60.0,
         ge=0,
-        description="The process ends, and says where it stood, when nothing has moved for so long; 0 is never.",
+        description="The process ends, and says where it stood, when nothing has moved for so long, a second at least; "
+        "0 is never.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+
+    @field_validator("watchdog_seconds")
+    @classmethod
+    def _watched_by_seconds(cls, seconds: float) -> float:
+        if 0 < seconds < 1:
+            raise ValueError("expected 0 or at least 1")
+        return seconds
 
 
 class Settings(LayeredSettings):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from service.moving import Part, parts_of, where_tasks_stand
 from service.notify import Notifier
+from service.readiness import readiness
 from service.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Supervised:
         try:
             yield
         finally:
+            self._parts = parts_of(self._daemon)
             self._notifier.ready()
 
     async def _tell_forever(self) -> None:
@@ -80,13 +82,20 @@ class Supervised:
                 self._watchdog.beat()
                 self._notifier.alive()
             said_s += tick_s
-            now = self._daemon.phase, self._daemon.awaits_database
+            now = self._state()
             if said_s >= STATUS_EVERY_S or now != before:
                 said_s, before = 0.0, now
                 self._say_how()
                 if self._daemon.phase == "starting":
                     self._notifier.extend(EXTENDED_BY_S)
             await asyncio.sleep(tick_s)
+
+    def _state(self) -> tuple[object, ...]:
+        """What is said at once when it changes."""
+        wrong: tuple[str, ...] = ()
+        with contextlib.suppress(Exception):  # as in _say_how, which says it
+            wrong = tuple(check.check for check in readiness(self._daemon) if not check.ok)
+        return (self._daemon.phase, self._daemon.awaits_database, *wrong)
 
     def _say_how(self) -> None:
         try:
@@ -108,20 +117,19 @@ class Supervised:
 
 
 def words(daemon: Daemon) -> str:
-    """What the daemon does, in a line."""
+    """What the daemon does, in a line; what is wrong goes before it."""
     if daemon.phase == "stopping":
         return "stopping; what is under way comes to its end"
     if daemon.phase == "starting":
         return "starting; waits for PostgreSQL" if daemon.awaits_database else "starting"
     said = ["PAUSED"] if daemon.control is not None and daemon.control.paused else []
+    said += [f"{check.check}: {check.detail}" for check in readiness(daemon) if not check.ok]
     if daemon.trading is not None and daemon.trading.loop is not None:
         counts = daemon.trading.loop.counts
         said.append(f"watches {daemon.trading.feed.source}: {counts.bars} bars, {counts.signals} signals")
-        if daemon.trading.recorder.away_s:
-            said.append(f"{daemon.trading.journal.pending_bytes >> 10} KiB wait in the journal for PostgreSQL")
     if daemon.rating is not None:
         stats = daemon.store.get_stats()
         rates = next((model for model, out in daemon.rating.caller.standing() if out is None), None)
-        by = f"by {rates}" if rates else "by no model, as none can be used"
-        said.append(f"{stats['completed']} rated, {sum(daemon.unfinished.values())} wait, {by}")
+        by = f", by {rates}" if rates else ""
+        said.append(f"{stats['completed']} rated, {sum(daemon.unfinished.values())} wait{by}")
     return "; ".join(said)

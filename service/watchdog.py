@@ -56,7 +56,8 @@ class Watchdog:
         """The loop turns, and work moves."""
         self._beaten.set()
         if self._limit_s and hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_VIRTUAL, 2 * self._limit_s)
+            all_cores_s = 4 * self.beat_every_s * (os.cpu_count() or 1)  # what other threads compute counts as well
+            signal.setitimer(signal.ITIMER_VIRTUAL, max(2 * self._limit_s, all_cores_s))
 
     def stop(self) -> None:
         """Watch no more."""

@@ -42,6 +42,7 @@ async def test_postgresql_being_away_is_no_standstill(database: str, tmp_path: P
                 await systemd.heard("READY=1")
                 await proxy.cut()
                 await running.said("PostgreSQL cannot be reached")
+                await systemd.heard("STATUS=database: PostgreSQL has taken nothing")
                 for _ in range(6):
                     await systemd.heard("WATCHDOG=1", WATCHDOG_S * 10)
 
