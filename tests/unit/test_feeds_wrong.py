@@ -267,11 +267,38 @@ def test_local_times_come_back_as_they_were_over_every_change_of_clocks(
     times = [first + timedelta(seconds=step_s * n) for n in range(10 * 48)]
     walls = [f"{time.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M},1,2,1,1.5,3" for time in times]
     reading = read(tmp_path, text(walls[::-1] if backwards else walls), timezone=zone)
-    ambiguous_edge = {*range(6), *range(len(times) - 6, len(times))}
-    read_back = [bar.open_time for bar in reading.tables[0].bars()]
-    assert len(read_back) == len(times)
-    for number, (back, time) in enumerate(zip(read_back, times, strict=True)):
-        assert back == time or number in ambiguous_edge
+    assert [bar.open_time for bar in reading.tables[0].bars()] == times
+
+
+@pytest.mark.parametrize("half_hours", range(-6, 7))
+@pytest.mark.parametrize("at_the_end", [False, True])
+@pytest.mark.parametrize("step_s", [1800, 3600])
+@pytest.mark.parametrize(
+    ("zone", "set_back"),
+    [
+        ("Australia/Lord_Howe", datetime(2024, 4, 6, 15, tzinfo=UTC)),
+        ("Europe/Berlin", datetime(2024, 10, 27, 1, tzinfo=UTC)),
+    ],
+)  # fmt: skip
+def test_an_hour_that_comes_twice_is_told_apart_at_either_end_of_a_file(
+    tmp_path: Path, zone: str, set_back: datetime, step_s: int, at_the_end: bool, half_hours: int
+) -> None:
+    """Also where clocks are set back by less than a bar: the hour's second pass then comes without a first."""
+    edge = set_back + timedelta(minutes=30 * half_hours)
+    times = [edge + timedelta(seconds=step_s * (n - 19 if at_the_end else n)) for n in range(20)]
+    walls = [f"{time.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M},1,2,1,1.5,3" for time in times]
+    reading = read(tmp_path, text(walls), timezone=zone)
+    assert [bar.open_time for bar in reading.tables[0].bars()] == times
+
+
+def test_a_bar_of_an_hour_that_comes_twice_and_whose_pass_nothing_tells_is_left_out(tmp_path: Path) -> None:
+    """Such as writers make who drop one of the two; daily bars begin the day with the first."""
+    walls = [f"2024-10-27 0{hour}:00,1,2,1,1.5,3" for hour in range(10)]
+    reading = read(tmp_path, text(walls), timezone="Europe/Berlin")
+    assert (len(reading.tables[0]), reading.refused) == (9, {"unreadable": 1})
+    days = [f"2024-10-{day} 00:30,1,2,1,1.5,3" for day in range(20, 31)]
+    read_days = read(tmp_path, text(days), timezone="Atlantic/Azores").tables[0]
+    assert [bar.open_time.hour for bar in read_days.bars()] == [0] * 8 + [1] * 3
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -24,7 +24,8 @@ from trading.feeds.files.options import FileOptions
 from trading.feeds.files.raw import RawTable, as_list
 from trading.feeds.files.steps import bar_seconds, refuse_ticks, still_open
 from trading.feeds.files.text import read_text
-from trading.feeds.files.times import NO_TIME, Micros, Times, read_times
+from trading.feeds.files.times import Times, read_times
+from trading.feeds.files.zones import NO_TIME, Micros
 from trading.model import Bar, Stream, timeframe_of, timeframe_seconds
 
 _NAMELESS = -1

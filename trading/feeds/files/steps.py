@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from trading.errors import UnreadableFile
 from trading.feeds.files.options import FileOptions
-from trading.feeds.files.times import Micros
+from trading.feeds.files.zones import Micros
 from trading.model import timeframe_of, timeframe_seconds
 
 _LONGEST_S = 28 * 86_400

@@ -11,16 +11,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from trading.errors import UnreadableFile
 from trading.feeds.files.numbers import to_float
 from trading.feeds.files.options import FileOptions
 from trading.feeds.files.raw import RawTable
 from trading.feeds.files.stamps import DAY_US, EPOCH_US, FORMS, epoch_scale, main_form, read_stamp, time_of_day
+from trading.feeds.files.zones import NO_TIME, Micros, localise
 
-Micros = NDArray[np.int64]
-NO_TIME = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - wall clock, of no zone
 _DAMAGED = 0.05
 _LATEST_US = 2**53
@@ -104,46 +102,6 @@ def _zone_of(name: str | None, label: str) -> ZoneInfo | None:
         raise UnreadableFile(
             f"{label}: its time zone is said to be {name!r:.60}; set timezone to one there is"
         ) from None
-
-
-def localise(wall: Micros, zone: ZoneInfo) -> Micros:
-    """Wall clock times of a zone in UTC. NO_TIME for those the clocks skipped; an hour that comes twice is told apart
-    by its order: the second pass begins where time does not go on.
-    """
-    utc = np.full(len(wall), NO_TIME, dtype=np.int64)
-    known = np.flatnonzero(wall != NO_TIME)
-    hours, places = np.unique(wall[known] // 900_000_000, return_inverse=True)
-    first, second = (np.array([_offset_us(int(hour), zone, fold) for hour in hours], dtype=np.int64) for fold in (0, 1))
-    early, late = wall[known] - first[places], wall[known] - second[places]
-    skipped = (first < second)[places]
-    twice = (first > second)[places]
-    chosen = np.where(_second_pass(wall[known], twice), late, early)
-    utc[known] = np.where(skipped, NO_TIME, chosen)
-    return utc
-
-
-def _second_pass(wall: Micros, twice: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which rows of an hour that comes twice belong to its second pass, in ascending or descending rows."""
-    second = np.zeros(len(wall), dtype=np.bool_)
-    if not twice.any():
-        return second
-    descending = np.count_nonzero(np.diff(wall) < 0) > len(wall) / 2
-    order = range(len(wall) - 1, -1, -1) if descending else range(len(wall))
-    last, passed = None, False
-    for row in order:
-        if not twice[row]:
-            last, passed = None, False
-            continue
-        passed = passed or (last is not None and wall[row] <= last)
-        second[row] = passed
-        last = int(wall[row])
-    return second
-
-
-def _offset_us(quarter: int, zone: ZoneInfo, fold: int) -> int:
-    moment = (_EPOCH + timedelta(microseconds=quarter * 900_000_000)).replace(tzinfo=zone, fold=fold)
-    offset = moment.utcoffset()
-    return 0 if offset is None else round(offset.total_seconds() * 1e6)
 
 
 def _typed(column: Any) -> tuple[Micros, Micros | None] | None:
