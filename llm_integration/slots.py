@@ -27,7 +27,7 @@ class Slots:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.release()
-            else:
+            elif place in self._waiting:  # a release meanwhile has passed the cancelled one by
                 self._waiting.remove(place)
             raise
 
