@@ -1,18 +1,26 @@
-"""Stored bars, a page at a time, and the streams there are."""
+"""Stored bars, a page of JSON at a time, and the streams there are."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
-import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from database.bars import STREAMS
-from database.reads import Conditions
+from database.reads import Conditions, Page, iso
 from trading.model import Stream
 
-BARS = """
-SELECT open_time, open::float8, high::float8, low::float8, close::float8, volume::float8
-FROM market_data WHERE {where} ORDER BY open_time DESC LIMIT {limit}
+BARS = f"""
+WITH page AS MATERIALIZED (
+    SELECT open_time, open, high, low, close, volume FROM market_data WHERE {{where}}
+    ORDER BY open_time DESC LIMIT {{limit}} + 1
+), numbered AS (
+    SELECT *, row_number() OVER (ORDER BY open_time DESC) AS n FROM page
+)
+SELECT coalesce(json_agg(json_build_object(
+           'open_time', {iso("open_time")}, 'open', open::float8, 'high', high::float8, 'low', low::float8,
+           'close', close::float8, 'volume', volume::float8)
+           ORDER BY n DESC) FILTER (WHERE n <= {{limit}}), '[]') AS items,
+       count(*) > {{limit}} AS more, max(open_time) FILTER (WHERE n = {{limit}}) AS open_time
+FROM numbered
 """
 LATEST = f"""
 WITH RECURSIVE {STREAMS}
@@ -30,19 +38,18 @@ async def bars_page(
     until: datetime | None,
     before: datetime | None,
     limit: int,
-) -> tuple[Sequence[asyncpg.Record], datetime | None]:
+) -> Page[datetime]:
     """The newest `limit` bars that open from `since` on and before `until` and `before`, oldest first.
 
-    With the open time to go on before, None where there are no earlier ones.
+    Its place is the open time to go on before.
     """
     where = Conditions()
     where.add("(source, symbol, timeframe) = ({}, {}, {})", *stream)
     where.add("open_time >= {}", since)
     where.add("open_time < {}", until)
     where.add("open_time < {}", before)
-    rows = await connection.fetch(BARS.format(where=where, limit=limit + 1), *where.parameters)
-    shown = rows[:limit]
-    return shown[::-1], shown[-1]["open_time"] if len(rows) > limit else None
+    (row,) = await connection.fetch(BARS.format(where=where, limit=limit), *where.parameters)
+    return Page(row["items"], row["open_time"] if row["more"] else None)
 
 
 async def latest_bars(connection: PoolConnectionProxy) -> dict[Stream, datetime]:

@@ -2,11 +2,27 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+P = TypeVar("P")
 LIMIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[P]):
+    """A list as JSON text, and the place to go on from, None at its end."""
+
+    items: str
+    place: P | None
+
+
+def iso(time: str) -> str:
+    """SQL for a time as our JSON has it: ISO 8601 with Z, parts of a second only where there are any."""
+    return f"replace(to_json({time}) #>> ARRAY[]::text[], '+00:00', 'Z')"
 
 
 @asynccontextmanager

@@ -1,4 +1,7 @@
-"""Signals with what became of them, newest first, and one of them whole."""
+"""Signals with what became of them, newest first, and one of them whole; as JSON that PostgreSQL has made.
+
+A page of JSON made here would hold the loop up for tens of milliseconds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,32 +9,57 @@ from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
-import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from database.reads import Conditions
+from database.reads import Conditions, Page, iso
 
 Place: TypeAlias = tuple[datetime, UUID]
 """Where a page ends: close time and id of its last signal."""
 MOST_CALLS = 200
 
-ITEM = """
-s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price, s.origin,
+ROW = """
+s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8, s.origin,
 coalesce(r.status, t.status) AS status, r.rating, r.confidence, r.action, r.rationale, r.abstention,
-coalesce(r.error, t.last_error) AS error, r.model, r.fallback, r.cost_usd, r.processing_ms, r.finished_at
+coalesce(r.error, t.last_error) AS error, r.model, r.fallback, r.cost_usd::float8, r.processing_ms, r.finished_at
 """
 JOINED = """
 signals s LEFT JOIN llm_enhancement_tasks t ON t.signal_id = s.id
      LEFT JOIN llm_analysis_results r ON r.signal_id = s.id
 """
-PAGE = f"SELECT {ITEM} FROM {JOINED} WHERE {{where}} ORDER BY s.close_time DESC, s.id DESC LIMIT {{limit}}"
-ONE = f"SELECT {ITEM}, s.snapshot::text AS snapshot FROM {JOINED} WHERE s.id = $1"
+ITEM = f"""
+json_build_object(
+    'signal', 'sig-' || id, 'source', source, 'symbol', symbol, 'timeframe', timeframe,
+    'close_time', {iso("close_time")}, 'strategy', strategy, 'side', side, 'strength', strength, 'price', price,
+    'origin', origin, 'status', status, 'rating', rating, 'confidence', confidence, 'action', action,
+    'rationale', rationale, 'abstention', abstention, 'error', error, 'model', model, 'fallback', fallback,
+    'cost_usd', cost_usd, 'processing_ms', processing_ms, 'finished_at', {iso("finished_at")}, 'decision', NULL)
+"""
+PAGE = f"""
+WITH page AS MATERIALIZED (
+    SELECT {ROW} FROM {JOINED} WHERE {{where}} ORDER BY s.close_time DESC, s.id DESC LIMIT {{limit}} + 1
+), numbered AS (
+    SELECT *, row_number() OVER (ORDER BY close_time DESC, id DESC) AS n FROM page
+)
+SELECT coalesce(json_agg({ITEM} ORDER BY n) FILTER (WHERE n <= {{limit}}), '[]') AS items, count(*) > {{limit}} AS more,
+       max(close_time) FILTER (WHERE n = {{limit}}) AS close_time, (array_agg(id) FILTER (WHERE n = {{limit}}))[1] AS id
+FROM numbered
+"""
 # Found first, then sorted: with the order in sight, PostgreSQL would read all calls by their time until enough fit.
-CALLS = f"""
-WITH found AS MATERIALIZED (SELECT * FROM llm_calls WHERE signal_ids @> ARRAY[$1::uuid])
-SELECT backend || '/' || model AS model, started_at, messages::text AS messages, reply, prompt_tokens,
-       completion_tokens, cost_usd, latency_ms, error
-FROM found ORDER BY started_at, id LIMIT {MOST_CALLS}
+ONE = f"""
+WITH one AS MATERIALIZED (
+    SELECT {ROW}, s.snapshot::text AS snapshot FROM {JOINED} WHERE s.id = $1
+), found AS MATERIALIZED (
+    SELECT * FROM llm_calls WHERE signal_ids @> ARRAY[$1::uuid]
+), first AS (
+    SELECT * FROM found ORDER BY started_at, id LIMIT {MOST_CALLS}
+)
+SELECT {ITEM} AS item, snapshot, (
+    SELECT coalesce(json_agg(json_build_object(
+        'model', first.backend || '/' || first.model, 'requested_at', {iso("first.started_at")},
+        'prompt', first.messages, 'reply', first.reply, 'tokens_in', first.prompt_tokens,
+        'tokens_out', first.completion_tokens, 'cost_usd', first.cost_usd::float8, 'latency_ms', first.latency_ms,
+        'error', first.error) ORDER BY first.started_at, first.id), '[]') FROM first) AS calls
+FROM one
 """
 
 
@@ -52,8 +80,8 @@ class SignalFilter:
 
 async def signals_page(
     connection: PoolConnectionProxy, wanted: SignalFilter, after: Place | None, limit: int
-) -> tuple[Sequence[asyncpg.Record], Place | None]:
-    """Up to `limit` signals, newest first, that come after a place; and the place to go on from, None at the end.
+) -> Page[Place]:
+    """Up to `limit` signals, newest first, that come after a place.
 
     Going on from place to place shows each signal once, those added meanwhile at most once.
     """
@@ -69,9 +97,8 @@ async def signals_page(
     where.add("s.close_time < {}", wanted.until)
     if after is not None:
         where.add("(s.close_time, s.id) < ({}, {})", *after)
-    rows = await connection.fetch(PAGE.format(where=where, limit=limit + 1), *where.parameters)
-    shown = rows[:limit]
-    return shown, (shown[-1]["close_time"], shown[-1]["id"]) if len(rows) > limit else None
+    (row,) = await connection.fetch(PAGE.format(where=where, limit=limit), *where.parameters)
+    return Page(row["items"], (row["close_time"], row["id"]) if row["more"] else None)
 
 
 async def signals_named(connection: PoolConnectionProxy, beginning: str, most: int) -> Sequence[UUID]:
@@ -84,14 +111,14 @@ async def signals_named(connection: PoolConnectionProxy, beginning: str, most: i
 
 @dataclass(frozen=True, slots=True)
 class WholeSignal:
-    """One signal: its row with the snapshot as JSON text, and its calls, the earliest first."""
+    """One signal as JSON: itself, its snapshot, and its calls, the earliest first."""
 
-    item: asyncpg.Record
+    item: str
     snapshot: str
-    calls: Sequence[asyncpg.Record]
+    calls: str
 
 
 async def whole_signal(connection: PoolConnectionProxy, signal: UUID) -> WholeSignal | None:
     """A signal with all that belongs to it; None where there is none."""
     row = await connection.fetchrow(ONE, signal)
-    return None if row is None else WholeSignal(row, row["snapshot"], await connection.fetch(CALLS, signal))
+    return None if row is None else WholeSignal(row["item"], row["snapshot"], row["calls"])

@@ -19,7 +19,7 @@ from service.commands.looking import looking
 from service.settings import Settings
 from service.signal_lines import plain, tabbed
 from service.signal_page import lines_of
-from service.stored import signal_row, whole_of
+from service.stored import whole_of
 from service.view_table import table
 from trading.errors import TradentError
 
@@ -56,8 +56,8 @@ async def _show(settings: Settings, given: Given) -> int:
             given.symbol, given.timeframe, given.strategy, given.side, given.status,
             given.rating_min, given.rating_max, given.since, given.until,
         )  # fmt: skip
-        found, _ = await signals_page(connection, wanted, None, given.limit)
-        return _show_many([plain(signal_row(row)) for row in found], as_json=given.json)
+        found = await signals_page(connection, wanted, None, given.limit)
+        return _show_many(orjson.loads(found.items), as_json=given.json)
 
 
 async def _one(connection: PoolConnectionProxy, beginning: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from trading.model import Stream
 
 SHARE = 50.0
 """Counting takes no more than one part in so many of the time."""
+LIMIT_S = 1.0
 AFTER_FAILURE_S = 600.0
 
 
@@ -21,13 +22,14 @@ class BarCounts:
         self._fresh_until = -1.0
 
     async def now(self, connection: PoolConnectionProxy) -> dict[Stream, int] | None:
-        """Bars by stream; None where PostgreSQL could not count them in time, and was not asked since."""
+        """Bars by stream; None where PostgreSQL cannot count them within a second."""
         began = self._clock.monotonic()
         if began < self._fresh_until:
             return self._counts
         self._fresh_until = began + AFTER_FAILURE_S
         try:
             async with connection.transaction():
+                await connection.execute(f"SET LOCAL statement_timeout = {round(LIMIT_S * 1000)}")
                 self._counts = await bar_counts(connection)
         except asyncpg.QueryCanceledError:
             return self._counts

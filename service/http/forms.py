@@ -105,7 +105,7 @@ class StreamItem(Form):
     source: str
     symbol: str
     timeframe: str
-    bars: int | None = Field(description="How many are stored; null while they are being counted.")
+    bars: int | None = Field(description="How many are stored; null where counting them takes more than a second.")
     last_open_time: datetime | None
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import orjson
 from aiohttp import web
 from asyncpg.pool import PoolConnectionProxy
 
 from database.market_reads import bars_page, latest_bars
-from database.reads import reading
+from database.reads import Page, reading
 from database.signal_reads import SignalFilter, signals_page, whole_signal
 from database.summaries import costs_since, stats_since
 from service.http import tables
@@ -35,7 +34,7 @@ from service.http.queries import (
     signal_id,
     signal_place,
 )
-from service.stored import costs_of, signal_row, whole_of
+from service.stored import costs_of, whole_of
 from trading.model import Stream
 
 if TYPE_CHECKING:
@@ -78,12 +77,11 @@ class Reads:
         query = query_of(request, SignalQuery)
         wanted = SignalFilter(**query.model_dump(exclude={"limit", "cursor"}))
         async with self._connection() as connection:
-            rows, place = await signals_page(connection, wanted, signal_place(query.cursor), query.limit)
-        cursor = None if place is None else signal_cursor(*place)
-        items = [signal_row(row) for row in rows]
+            page = await signals_page(connection, wanted, signal_place(query.cursor), query.limit)
+        cursor = None if page.place is None else signal_cursor(*page.place)
         if tables.wants_csv(request):
-            return tables.csv_answer(tables.SIGNALS, items, cursor)
-        return _listed({"signals": items, "next_cursor": cursor})
+            return tables.csv_answer(tables.SIGNALS, page.items, cursor)
+        return _listed({"signals": orjson.Fragment(page.items), "next_cursor": cursor})
 
     @needs("read")
     @documented(
@@ -108,14 +106,13 @@ class Reads:
         before = bar_place(query.cursor)
         async with self._connection() as connection:
             stream = await self._stream(connection, query)
-            rows: Sequence[asyncpg.Record] = ()
-            place = None
+            page: Page[datetime] = Page("[]", None)
             if stream is not None:
-                rows, place = await bars_page(connection, stream, query.since, query.until, before, query.limit)
-        cursor = None if place is None else bar_cursor(place)
+                page = await bars_page(connection, stream, query.since, query.until, before, query.limit)
+        cursor = None if page.place is None else bar_cursor(page.place)
         if tables.wants_csv(request):
-            return tables.csv_answer(tables.BARS, map(dict, rows), cursor)
-        return _listed({"bars": [dict(row) for row in rows], "next_cursor": cursor})
+            return tables.csv_answer(tables.BARS, page.items, cursor)
+        return _listed({"bars": orjson.Fragment(page.items), "next_cursor": cursor})
 
     @needs("read")
     @documented("Every stream of bars that is stored.", answers={200: Streams})

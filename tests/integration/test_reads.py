@@ -1,5 +1,6 @@
 """What is stored, read over HTTP from a real PostgreSQL: pages, filters, CSV, one signal whole, sums."""
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from database.engine import create_pool
+from database.engine import connect, create_pool
 from database.journal import Journal
 from database.reads import reading
 from database.recorder import Recorder
@@ -31,6 +32,7 @@ from service.http.server import HttpServer
 from service.items import bar_item, signal_item
 from service.settings import Settings
 from service.tokens import Tokens
+from tests.daemon import Look
 from tests.marketdata import START, make_bar, make_signal
 from trading.clock import SystemClock
 from trading.model import Bar, Side, Signal
@@ -42,8 +44,9 @@ HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a;=1", 'say 
 class World:
     """The daemon's tables, filled the way it fills them, and its API over them."""
 
-    def __init__(self, pool: asyncpg.Pool, journal: Journal) -> None:
+    def __init__(self, pool: asyncpg.Pool, journal: Journal, database: str) -> None:
         self.pool = pool
+        self.database = database
         self.recorder = Recorder(journal, pool, CLOCK)
         self.queue = PostgresTaskQueue(pool, ResultWriter(pool, CLOCK), worker="one", max_attempts=3)
         self.claims: dict[UUID, Claim] = {}
@@ -96,7 +99,7 @@ async def world(database: str, tmp_path: Path) -> AsyncIterator[World]:
     pool = await create_pool(database, size=4)
     journal = Journal(tmp_path / "journal", 64 << 20)
     journal.open()
-    world = World(pool, journal)
+    world = World(pool, journal, database)
     access = Access("127.0.0.1", Tokens(), CLOCK)
     server = HttpServer("127.0.0.1", 0, reads.routes(cast(Daemon, world.daemon)), access)
     await server.start()
@@ -278,7 +281,7 @@ async def test_csv_is_paged_like_json(world: World) -> None:
     rest, last = await world.csv("signals", limit=2, cursor=headers["X-Next-Cursor"])
     assert (body.count("\r\n"), rest.count("\r\n"), "X-Next-Cursor" in last) == (3, 2, False)
     body, _ = await world.csv("bars", symbol="BTC/USDT")
-    assert body.splitlines()[1] == "2026-01-05 09:00:00,100.0,101.25,99.25,100.25,12.5"
+    assert body.splitlines()[1] == "2026-01-05 09:00:00,100,101.25,99.25,100.25,12.5"
 
 
 async def test_csv_is_given_to_whoever_prefers_it(world: World) -> None:
@@ -411,3 +414,21 @@ async def test_reading_is_bounded_in_time_and_writes_nothing(world: World) -> No
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         async with reading(world.pool) as connection:
             await connection.execute("DELETE FROM signals")
+
+
+async def test_reading_leaves_half_of_the_connections_to_the_daemon(world: World) -> None:
+    """However many ask while PostgreSQL is slow, the daemon's own statements get through."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'signals'::regclass"
+    watcher = await connect(world.database)
+    async with world.pool.acquire() as first, world.pool.acquire() as second:
+        await asyncio.gather(first.execute("SELECT 1"), second.execute("SELECT 1"))
+    try:
+        async with watcher.transaction():
+            await watcher.execute("LOCK TABLE signals")
+            asked = [asyncio.create_task(world.get("signals")) for _ in range(6)]
+            await Look(world.database).until(waiting.replace("count(*)", "count(*) >= 2"))
+            async with world.pool.acquire(timeout=4), world.pool.acquire(timeout=4):
+                assert await watcher.fetchval(waiting) == 2
+        assert [answer["signals"] for answer in await asyncio.gather(*asked)] == [[]] * 6
+    finally:
+        await watcher.close()

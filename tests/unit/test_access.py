@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPMethod
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 from aiohttp import web
 
@@ -69,9 +70,13 @@ def routes() -> list[web.RouteDef]:
 
 @asynccontextmanager
 async def served(
-    tokens: Tokens = ALL, host: str = "127.0.0.1", clock: Clock | None = None, **options: Any
+    tokens: Tokens = ALL,
+    host: str = "127.0.0.1",
+    clock: Clock | None = None,
+    more: Sequence[web.RouteDef] = (),
+    **options: Any,
 ) -> AsyncIterator["Client"]:
-    server = HttpServer(host, 0, routes(), Access(host, tokens, clock or SystemClock(), **options))
+    server = HttpServer(host, 0, [*routes(), *more], Access(host, tokens, clock or SystemClock(), **options))
     await server.start()
     assert server.url is not None
     async with aiohttp.ClientSession() as session:
@@ -270,6 +275,23 @@ async def test_a_fault_is_logged_once_and_its_inside_told_to_nobody(caplog: pyte
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.getMessage().startswith("GET /broken failed")
     assert record.exc_info
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(), "PostgreSQL does not answer now; ask again in a while"),
+        (asyncpg.InterfaceError("pool is closing"), "PostgreSQL does not answer now; ask again in a while"),
+        (asyncpg.QueryCanceledError("statement timeout"), "PostgreSQL gave this up as it took too long; ask for less"),
+    ],
+)
+async def test_what_postgresql_cannot_do_now_is_503(error: Exception, said: str) -> None:
+    async def away(request: web.Request) -> web.Response:
+        raise error
+
+    async with served(Tokens(), more=[web.get("/away", away)]) as client:
+        status, answer, headers = await client.ask("/away")
+    assert (status, answer, headers["Retry-After"]) == (503, {"error": said}, "5")
 
 
 async def test_an_answer_that_fails_half_way_is_cut_off_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
