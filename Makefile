@@ -58,8 +58,9 @@ docs: install ## write what is generated: the settings page and schema, the SQL
 	@$(BIN)/python -m database.schema_sql --write
 	@$(BIN)/python -m service.deploy_files
 
-picture: install ## make docs/live-view.svg from the running program
+picture: install ## make the pictures in docs/ from the running program (that of the page needs chromium)
 	@$(BIN)/python -m docs.make_picture docs/live-view.svg
+	@$(BIN)/python -m docs.make_page_pictures docs
 
 lock: install ## pin the dependencies of pyproject.toml anew
 	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \

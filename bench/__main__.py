@@ -21,6 +21,7 @@ BENCHES = {
     "memory": "how much memory that takes",
     "sse": "how soon what happens is with those who listen",
     "start": "how soon after its begin the daemon watches the market, with a database of its own",
+    "page": "what the page costs in a browser, and whether it keeps up",
 }
 SCALE = {
     "ingest": "how much comes in from one process, and what it does with 1 000 symbols",

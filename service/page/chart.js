@@ -1,4 +1,4 @@
-// Candles on a canvas: drawn at most once a frame, whatever comes in, and only what is in view.
+// Candles on a canvas: only what is in view is drawn, and a move of the view once a frame.
 
 import { AXIS_HEIGHT, drawCrosshair, drawGrid, drawNewest } from "./chart_axes.js";
 import { ChartInput } from "./chart_input.js";
@@ -60,7 +60,7 @@ export class Chart {
   }
 
   /**
-   * The bars and signals to show, both oldest first. The view stays at its time, whatever was added or dropped before it.
+   * Draw these bars and signals now, both oldest first. The view stays at its time, whatever was added or dropped before it.
    */
   show(bars, marks) {
     this.bars = bars;
@@ -69,7 +69,7 @@ export class Chart {
     if (this.cursor !== null) {
       this.cursor = bars.length ? Math.min(bars.length - 1, indexOfTime(bars, this.cursorTime)) : null;
     }
-    this.ask();
+    this.draw();
   }
 
   /** Draw in the next frame. */

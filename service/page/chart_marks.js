@@ -2,7 +2,7 @@
 
 import { stateOf } from "./dom.js";
 
-const SMALL = 9;
+const SMALL = 8;
 const LARGE = 17;
 const GAP = 3;
 
@@ -40,12 +40,13 @@ export function drawMarks(chart, boxes) {
     const { mark, x, y, size } = box;
     const rated = stateOf(mark) === "rated";
     outline(pen, mark.side, x, y, size);
-    pen.lineWidth = 4;
+    pen.lineWidth = size > SMALL ? 4 : 2;
     pen.strokeStyle = colours.ground;
     pen.stroke();
     pen.fillStyle = rated ? colours[`r${mark.rating}`] : colours.ground;
     pen.fill();
     pen.lineWidth = box.index === chart.cursor ? 2 : 1.2;
+    if (size === SMALL && rated && box.index !== chart.cursor) continue;
     pen.strokeStyle = rated || box.index === chart.cursor ? colours.ink : colours.quiet;
     if (!rated) pen.setLineDash([2, 2]);
     pen.stroke();

@@ -104,7 +104,7 @@ function verdict(item) {
         confidence: known ? percent(item.confidence) : null,
         action: item.action,
         price: price(item.price),
-        strength: item.strength,
+        strength: rounded(item.strength, 3),
         model: item.model && `${item.model}${item.fallback ? " (fallback)" : ""}`,
         cost: item.model ? usd(item.cost_usd) : null,
         took: item.processing_ms === null ? null : duration(item.processing_ms),
@@ -163,7 +163,9 @@ function call(one, index, all) {
           .join(" · "),
       ),
     ),
-    one.requested_at ? h("p", { class: "quiet" }, `asked ${one.requested_at}`) : null,
+    one.requested_at
+      ? h("p", { class: "quiet" }, `asked ${one.requested_at.replace("T", " ").replace(/(\.\d+)?Z$/, "")} UTC`)
+      : null,
     one.error ? text("Error", one.error) : null,
     messages(one.prompt).map(([role, content]) => text(`Prompt: ${role}`, content)),
     one.reply === null || one.reply === undefined
@@ -178,6 +180,8 @@ function messages(prompt) {
   return prompt.map((message) => [message.role ?? "", asText(message.content ?? message)]);
 }
 
+const rounded = (value, digits = 7) => (typeof value === "number" ? Number(value.toPrecision(digits)) : value);
+
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
 
 const text = (title, content) =>
@@ -186,10 +190,7 @@ const text = (title, content) =>
 function snapshot(kept) {
   const bars = (kept.bars ?? []).slice(-SNAPSHOT_BARS);
   const indicators = Object.fromEntries(
-    Object.entries(kept.indicators ?? {}).map(([name, value]) => [
-      name,
-      typeof value === "number" ? Number(value.toPrecision(7)) : value,
-    ]),
+    Object.entries(kept.indicators ?? {}).map(([name, value]) => [name, rounded(value)]),
   );
   const told = kept.note ?? kept.origin;
   return [

@@ -1,7 +1,7 @@
 // The feed of verdicts: newest first, each a button that opens it.
 
 import { $, badge, fill, h, note, setText, stateOf, STATES } from "./dom.js";
-import { moment, NONE, percent, price, usd } from "./format.js";
+import { moment, NONE, percent, price, timeframeMs, usd } from "./format.js";
 
 const PAGE = 40;
 const PAGE_NARROW = 8;
@@ -132,8 +132,12 @@ function rowOf(item, onOpen, now) {
       ),
       h(
         "time",
-        { class: "quiet", datetime: item.close_time, title: `${item.close_time} (the bar's close)` },
-        moment(item.close_time, now),
+        {
+          class: "quiet",
+          datetime: item.finished_at ?? item.close_time,
+          title: `of the bar that closed at ${item.close_time}`,
+        },
+        moment(item.at, timeframeMs(item.timeframe) < 60000, now),
       ),
       h("span", { class: "row-text" }, reasonOf(item)),
       h(

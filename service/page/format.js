@@ -29,7 +29,9 @@ export const percent = (part, digits = 0) => (known(part) ? `${(Number(part) * 1
 
 export function signed(part) {
   if (!known(part)) return NONE;
-  return `${part < 0 ? "−" : "+"}${Math.abs(Number(part) * 100).toFixed(2)} %`;
+  const shown = Math.abs(Number(part) * 100).toFixed(2);
+  const sign = shown === "0.00" ? "" : part < 0 ? "−" : "+";
+  return `${sign}${shown} %`;
 }
 
 export function usd(value) {
@@ -68,11 +70,10 @@ export function day(ms) {
     : `${time.getUTCFullYear()}-${two(time.getUTCMonth() + 1)}-${two(time.getUTCDate())}`;
 }
 
-/** The time where it is today's, else the day too. */
-export function moment(iso, now = Date.now()) {
-  const ms = Date.parse(iso);
+/** The time where it is today's, else the day too; with seconds where the bars are shorter than a minute. */
+export function moment(ms, seconds = false, now = Date.now()) {
   if (Number.isNaN(ms)) return NONE;
-  return day(ms) === day(now) ? clock(ms, ms % 60000 !== 0) : `${day(ms)} ${clock(ms)}`;
+  return day(ms) === day(now) ? clock(ms, seconds) : `${day(ms)} ${clock(ms)}`;
 }
 
 const UNITS = { s: 1000, m: 60000, h: 3600000, d: 86400000, w: 604800000 };

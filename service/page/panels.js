@@ -53,7 +53,7 @@ export function drawQueue(queue, recorded) {
     h(
       "dl",
       {},
-      fact("being rated", count(processing)),
+      fact("in work", count(processing)),
       Object.entries(recorded ?? {})
         .filter(([name]) => ["failed", "expired"].includes(name))
         .map(([name, number]) => fact(`${name}, 24 h`, count(number))),
@@ -110,7 +110,7 @@ export function drawLatency(stats) {
   fill(
     $("p-latency"),
     h("p", { class: "big" }, duration(p50), h("span", { class: "quiet" }, " median")),
-    h("dl", {}, fact("95 % within", duration(p95)), fact("99 % within", duration(p99))),
+    h("dl", {}, fact("p95", duration(p95)), fact("p99", duration(p99))),
   );
 }
 
@@ -142,7 +142,7 @@ export function drawCost(costs, live) {
       { class: "big" },
       today === null ? "unknown" : usd(today),
       budget === null
-        ? h("span", { class: "quiet" }, " no budget set")
+        ? h("span", { class: "quiet" }, " no budget")
         : h("span", { class: "quiet" }, ` of ${usd(budget)}`),
     ),
     budget === null ? null : gauge(used / budget, `${usd(used)} of ${usd(budget)}`, used >= budget ? "full" : ""),

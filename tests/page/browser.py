@@ -76,6 +76,14 @@ async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[tu
         await context.close()
 
 
+async def evaluates(page: Page, expression: str, limit_s: float = LIMIT_MS / 1000) -> Any:
+    """Wait for a value that is true; Playwright's own way would need eval, which the page's policy refuses."""
+    async with asyncio.timeout(limit_s):
+        while not (value := await page.evaluate(expression)):  # noqa: ASYNC110 - it is so in the browser, or not
+            await asyncio.sleep(0.02)
+    return value
+
+
 async def until(condition: Callable[[], bool], limit_s: float = LIMIT_MS / 1000) -> None:
     """Wait for something that is so on this side."""
     async with asyncio.timeout(limit_s):

@@ -134,11 +134,11 @@ class StandIn:
         for queue in self._open:
             queue.put_nowait(event)
 
-    def add_bar(self, symbol: str) -> Json:
-        """One more bar, told to the pages."""
+    def add_bar(self, symbol: str, **more: Any) -> Json:
+        """One more bar, told to the pages with `more` in it."""
         made = bar(symbol, len(self.bars[symbol]))
         self.bars[symbol].append(made)
-        self.publish("bar", made)
+        self.publish("bar", made | more)
         return made
 
     def add_verdict(self, item: Json) -> None:
@@ -249,6 +249,8 @@ class StandIn:
             while (event := await queue.get()) is not None:
                 number, kind, data = event
                 await response.write(f"event: {kind}\nid: {number}\ndata: {json.dumps(data)}\n\n".encode())
+        except ConnectionError:
+            pass
         finally:
             self._open.discard(queue)
         return response

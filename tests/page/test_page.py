@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.page.browser import ABSENT, CHROMIUM, chromium, opened, until
+from tests.page.browser import ABSENT, CHROMIUM, chromium, evaluates, opened, until
 from tests.page.stand_in import RATIONALES, StandIn, bar, signal
 from tests.sampledata import SHARED
 
@@ -383,8 +383,7 @@ async def test_a_signal_on_the_chart_opens_by_a_click(browser: Browser, daemon: 
     async with opened(browser, daemon.url) as (page, _):
         await live(page)
         place = "window.tradent.chart.boxes.length && (({x, y}) => ({x, y}))(window.tradent.chart.boxes[0])"
-        await page.wait_for_function(place)
-        await page.locator("#chart").click(position=await page.evaluate(place))
+        await page.locator("#chart").click(position=await evaluates(page, place))
         await expect(page.get_by_role("dialog")).to_contain_text(item["signal"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import BENCHES
+from tests.page.browser import ABSENT, CHROMIUM
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINTS = {
@@ -19,11 +20,14 @@ PRINTS = {
     "memory": ("300", ("daemon's memory", "MB")),
     "sse": ("0.2", ("published to heard, p99", "CPU of the whole server")),
     "start": ("1", ("the first time", "later ones, median of 1", "CPU of the daemon")),
+    "page": ("1", ("over the wire", "first paint", "60 updates in 1 s", "sent to drawn", "main thread")),
 }
 
 
 @pytest.mark.parametrize("name", BENCHES)
 def test_a_bench_prints_its_figures(name: str) -> None:
+    if name == "page" and CHROMIUM is None:
+        pytest.skip(ABSENT)
     size, figures = PRINTS[name]
     ran = subprocess.run(
         [sys.executable, "-m", "bench", name, size], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
