@@ -17,6 +17,7 @@ from llm_integration.model import Result
 from service.control.control import Control
 from service.ending import everything_done, first_cause, stop_signals
 from service.events import EventHub
+from service.hooks.intake import Finals, Intake
 from service.http.access import Access
 from service.http.server import HttpServer, all_routes
 from service.items import bar_item, signal_item
@@ -84,6 +85,8 @@ class Daemon:
         self.queue_unseen = False
         self.left_behind = False
         self.tally = Tally()
+        self.finals = Finals()
+        self.intake = Intake(self)
         self.events = EventHub()
         self.before_sudden_end: Callable[[], None] = lambda: None
         self.supervised = Supervised(self)
@@ -311,6 +314,13 @@ class Daemon:
             self.events.publish("signal", signal_item(found, status="pending" if self.settings.llm.enabled else None))
             log.debug("signal", extra={"id": str(found.id), "symbol": found.symbol, "strategy": found.strategy})
 
+    def on_outside(self, signals: Sequence[Signal]) -> None:
+        """Signals that somebody else sent are durable: rate them like those of the loop."""
+        for found in signals:
+            rated = self.rating is not None
+            if not rated or self.store.add(found):
+                self.events.publish("signal", signal_item(found, status="pending" if rated else None))
+
     def _on_shipped(self) -> None:
         if self.rating is not None:
             self.rating.worker.poke()
@@ -321,6 +331,7 @@ class Daemon:
         self.recent.append((rated, result))
         self.tally.final(result)
         self.events.publish("verdict", signal_item(rated, result))
+        self.finals.saw(rated, result)
         self._rating_log.log_rating(rated, result)
         if self.exporter is not None:
             self.exporter.poke()

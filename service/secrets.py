@@ -2,6 +2,7 @@
 
 from llm_integration.calling.compose import key_names
 from llm_integration.settings_sources import secret
+from service.hooks.signature import SECRET_NAME
 from service.settings import Settings
 from service.store_room import without_password
 from service.tokens import TOKEN_NAMES
@@ -11,5 +12,5 @@ def secrets_of(settings: Settings) -> list[str]:
     """Every secret this process may come to know: none of them is ever logged."""
     keys = [secret(name) for name in key_names(settings.llm).values()]
     password = None if settings.database.embedded else without_password(settings.database.url)[1]
-    tokens = [secret(name) for name in TOKEN_NAMES.values()]
+    tokens = [secret(name) for name in (*TOKEN_NAMES.values(), SECRET_NAME)]
     return [value for value in (*keys, password, *tokens) if value]

@@ -13,6 +13,7 @@ from llm_integration.config import LLMConfig
 from llm_integration.settings_file import odd_things, parse_json
 from llm_integration.settings_mistakes import at_most
 from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, given_credentials, load_settings
+from service.hooks.signature import SECRET_NAME
 from service.prompts import signal_formatter
 from service.tokens import TOKEN_NAMES
 from trading.errors import IndicatorError, SettingsError, StrategyError
@@ -38,6 +39,12 @@ class ServiceSettings(BaseModel):
     )
     requests_per_minute: int = Field(
         60_000, ge=0, description="Requests a caller may make to the API in a minute; 0 is no limit."
+    )
+    hook_timeframe: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,4}[smhdw]$",
+        description="The timeframe of signals from TradingView and freqtrade that state none, such as 1h; null "
+        "refuses them, unless the symbol is watched in one timeframe.",
     )
     shutdown_grace_seconds: float = Field(
         20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
@@ -84,7 +91,7 @@ class Settings(LayeredSettings):
 def _require_no_strays(settings: type[Settings]) -> None:
     """Refuse TRADENT_ variables and credentials of no section: what is set and heard by nobody is a mistake."""
     sections = {name for name in settings.model_fields if not name.endswith("_")}
-    tokens = TOKEN_NAMES.values()
+    tokens = {*TOKEN_NAMES.values(), SECRET_NAME}
     given = [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]
     strays = [
         f"{name}: there is no such key; expected {_meant(name, sections)}"

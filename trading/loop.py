@@ -1,7 +1,7 @@
 """TradingLoop: feed → guard → indicators → strategies → sinks, one bar at a time, waiting for nothing but the feed."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -11,7 +11,7 @@ from trading.errors import JournalFull
 from trading.feeds.base import Feed, LiveFeed
 from trading.feeds.guard import BarGuard
 from trading.indicators import IndicatorSet
-from trading.model import Bar, Side, Signal, Stream
+from trading.model import Bar, Side, Signal, Snapshot, Stream
 from trading.strategies.base import Event, Strategy
 from trading.window import BarWindow
 
@@ -96,6 +96,20 @@ class TradingLoop:
     def needed_bars(self) -> int:
         """How many stored bars a stream needs to go on as if it had never stopped, in what the model is shown too."""
         return max(self._new_window().needed_bars, self._lookback)
+
+    @property
+    def streams(self) -> Collection[Stream]:
+        """The streams that are watched, each once it has had a bar."""
+        return self._windows.keys()
+
+    def newest(self, stream: Stream) -> Bar | None:
+        """The last bar of a stream that is watched."""
+        bars = self._windows[stream].bars
+        return bars[-1] if bars else None
+
+    def snapshot(self, stream: Stream) -> Snapshot:
+        """What is known of a stream at its last bar, as the model is shown it."""
+        return self._windows[stream].snapshot(self._lookback, self._indicators)
 
     def prime(self, stream: Stream, history: Iterable[Bar]) -> None:
         """Start a stream's indicators from stored bars; no signal comes of them."""

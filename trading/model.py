@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
 LOOP = "loop"
+_MONDAY = datetime(2001, 1, 1, tzinfo=UTC)
 SIGNAL_NAMESPACE = UUID("6b0e7d2c-6f0a-5a58-9a3e-2f6d0c7b41e5")
 _TIMEFRAME = re.compile(r"([1-9]\d{0,4})(s|m|h|d|w)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -22,6 +23,11 @@ def timeframe_seconds(timeframe: str) -> int:
     if match is None:
         raise ValueError(f"{timeframe!r} is not a timeframe; expected a count and a unit such as 1m, 15m, 1h, 1d")
     return int(match[1]) * _UNIT_S[match[2]]
+
+
+def bar_end(time: datetime, timeframe: str) -> datetime:
+    """When the last bar closed at or before a time, where bars begin at midnight UTC, and weeks on Monday."""
+    return time - (time - _MONDAY) % timedelta(seconds=timeframe_seconds(timeframe))
 
 
 def timeframe_of(seconds: int) -> str:
