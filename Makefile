@@ -53,9 +53,10 @@ bench-scale: install ## what the daemon carries: signals and tasks a second, lon
 llama-server: install ## build the real llama-server and a tiny model for the tests (needs cmake and a C++ compiler)
 	@$(BIN)/python -m tests.llama.build
 
-docs: install ## write what is generated: the settings page and schema, the SQL
+docs: install ## write what is generated: the settings page and schema, the SQL, the columns
 	@$(BIN)/python -m service.settings_docs
 	@$(BIN)/python -m database.schema_sql --write
+	@$(BIN)/python -m database.columns_page
 	@$(BIN)/python -m service.deploy_files
 
 picture: install ## make the pictures in docs/ from the running program (that of the page needs chromium)
