@@ -134,7 +134,7 @@ async def asked_by(request: web.Request, form: type[W]) -> tuple[W, Caller]:
 
     A body may be left out where nothing in it is needed.
     """
-    asked = await body_of(request, form) if (await request.read()).strip() else form()
+    asked = await body_of(request, form, may_be_empty=True)
     if request.headers.get("User-Agent", "").startswith(CLI_AGENT):
         via = "cli"
     else:

@@ -27,10 +27,16 @@ def query_of(request: web.Request, model: type[M]) -> M:
     return _made(model, dict(given))
 
 
-async def body_of(request: web.Request, model: type[M]) -> M:
-    """The body, read as JSON whatever its type is said to be. Raises Refused."""
+async def body_of(request: web.Request, model: type[M], *, may_be_empty: bool = False) -> M:
+    """The body, read as JSON whatever its type is said to be. Raises Refused.
+
+    Where it may be empty, that is an object without keys.
+    """
+    text = await request.read()
+    if may_be_empty and not text.strip():
+        return _made(model, {})
     try:
-        body = orjson.loads(await request.read())
+        body = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Refused(400, f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):

@@ -9,11 +9,17 @@ from tests.daemon import LIMIT_S, Daemon
 
 ADMIN = "admin-token-0123456789"
 NEVER_ENDS = "/api/v1/stream"
+# What the form allows may still be refused by what is there: a backend that is not in use, a model without a key.
+BY_STATE = ["/api/v1/control/limits", "/api/v1/control/model"]
+EXCEPTIONS = "".join(
+    f"[[operations]]\ninclude-path = '{path}'\nchecks.positive_data_acceptance.enabled = false\n" for path in BY_STATE
+)
 
 
 async def test_what_is_said_in_openapi_json_is_held(database: str, tmp_path: Path) -> None:
     """Forms, statuses, tokens and methods; good values are taken, bad ones refused, and nothing ends in a 500."""
     daemon = Daemon(tmp_path, {"database": {"url": database}}, {"TRADENT_ADMIN_TOKEN": ADMIN})
+    (tmp_path / "schemathesis.toml").write_text(EXCEPTIONS)
     async with daemon.start() as running:
         await running.said("rated sig-", times=3)
         (url,) = re.findall(r"answered at (http://\S+)", running.log)

@@ -22,16 +22,22 @@ class Wanted(BaseModel):
     limit: int = Field(100, ge=1, le=500)
 
 
+class Needed(BaseModel):
+    name: str
+
+
 async def asked(method: str, query: str = "", body: bytes = b"") -> tuple[int, Any]:
     async def by_query(request: web.Request) -> web.Response:
         return json_answer(query_of(request, Wanted).model_dump())
 
+    async def may_be_empty(request: web.Request) -> web.Response:
+        return json_answer((await body_of(request, Needed, may_be_empty=True)).model_dump())
+
     async def by_body(request: web.Request) -> web.Response:
         return json_answer((await body_of(request, Wanted)).model_dump())
 
-    server = HttpServer(
-        "127.0.0.1", 0, [web.get("/", by_query), web.post("/", by_body)], Access("localhost", Tokens(), SystemClock())
-    )
+    routes = [web.get("/", by_query), web.post("/", by_body), web.put("/", may_be_empty)]
+    server = HttpServer("127.0.0.1", 0, routes, Access("localhost", Tokens(), SystemClock()))
     await server.start()
     try:
         address = f"{server.url}/{query}"
@@ -85,3 +91,8 @@ async def test_a_body_that_does_not_fit_names_the_key(body: bytes, said: str) ->
 
 async def test_a_body_that_fits_is_read() -> None:
     assert await asked("POST", body=b'{"side": "short"}') == (200, {"side": "short", "limit": 100})
+
+
+async def test_a_body_that_is_left_out_lacks_what_is_needed() -> None:
+    assert await asked("PUT") == (400, {"error": "name: Field required"})
+    assert await asked("PUT", body=b'{"name": "x"}') == (200, {"name": "x"})
