@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,7 +21,9 @@ from service.prompts import rating_prompt
 from service.settings import Settings
 from service.store_room import reach_database
 from trading.clock import SystemClock
+from trading.errors import TradentError
 from trading.feeds import feed_module
+from trading.feeds.base import AskedFeed
 from trading.indicators import IndicatorSet
 from trading.strategies import build_strategies
 
@@ -28,6 +31,8 @@ from trading.strategies import build_strategies
 async def check_everything(settings: Settings) -> AsyncIterator[Finding]:
     """Whether the daemon would start and rate."""
     async for finding in check_rules(settings):
+        yield finding
+    async for finding in check_market(settings):
         yield finding
     yield await looked("database", lambda: _database(settings))
     async for finding in check_models(settings):
@@ -41,6 +46,17 @@ async def check_rules(settings: Settings) -> AsyncIterator[Finding]:
     yield await looked("feed", lambda: _feed(settings))
     if settings.llm.enabled:
         yield await looked("prompt", lambda: _prompt(settings))
+
+
+async def check_market(settings: Settings) -> AsyncIterator[Finding]:
+    """What the exchange says of the symbols, where bars come from one."""
+    with suppress(TradentError):  # what keeps the feed from being made is found with the settings' names
+        feed = feed_module(settings.trading.feed.type).Feed(settings.trading.feed, SystemClock())
+        try:
+            if isinstance(feed, AskedFeed):
+                yield await looked("exchange", feed.look)
+        finally:
+            await feed.close()
 
 
 async def check_models(settings: Settings) -> AsyncIterator[Finding]:

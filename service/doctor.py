@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from llm_integration.calling.compose import key_names
 from llm_integration.settings_sources import secret
-from service.check import DatabaseFacts, check_models, check_rules, database_facts
+from service.check import DatabaseFacts, check_market, check_models, check_rules, database_facts
 from service.doctor_daemon import Heard, daemon_findings
 from service.doctor_host import clock_kept, systemd_runs, unit_finding
 from service.doctor_places import csv_finding, disk_findings, journal_findings
@@ -39,6 +39,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     if not heard.anything:
         yield csv_finding(settings)
+        async for finding in check_market(settings):
+            yield finding
         async for finding in check_models(settings):
             yield finding
     yield await looked("secrets", lambda: _secrets(settings))

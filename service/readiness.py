@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.safe_text import visible
-from trading.feeds.base import LiveFeed
+from trading.feeds.base import FeedState, LiveFeed
 from trading.model import timeframe_seconds
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ def is_ready(checks: list[Check]) -> bool:
 
 
 def feed_ages(daemon: Daemon) -> dict[tuple[str, str], float]:
-    """Seconds since the close of the last bar, by symbol and timeframe; of live feeds only."""
+    """Seconds since the close of the last bar by the exchange's clock, by symbol and timeframe; of live feeds only."""
     trading = daemon.trading
     if trading is None or not isinstance(trading.feed, LiveFeed):
         return {}
-    now = daemon.clock.now()
+    now = daemon.clock.now() + timedelta(seconds=trading.feed.state.clock_offset_s or 0.0)
     return {
         (stream.symbol, stream.timeframe): max(0.0, (now - seen.last.close_time).total_seconds())
         for stream, seen in daemon.tally.streams.items()
@@ -90,9 +91,7 @@ def _feed(daemon: Daemon, trading: TradingSide) -> Check:
     if not isinstance(trading.feed, LiveFeed):
         return Check("feed", True, f"{len(daemon.tally.streams)} streams of a feed that is never late")
     ages = feed_ages(daemon)
-    late = {
-        stream: age_s for stream, age_s in ages.items() if age_s > LATE_BARS * timeframe_seconds(stream[1]) + LATE_S
-    }
+    late = {stream: age_s for stream, age_s in ages.items() if age_s > _late_s(stream[1])}
     trouble = trading.feed.state.trouble
     why = f": {visible(trouble)}" if trouble else ": see in the log what the exchange answers, and look at the network"
     if late:
@@ -100,17 +99,29 @@ def _feed(daemon: Daemon, trading: TradingSide) -> Check:
         said = (
             f"no bar of {visible(symbol)} {timeframe} for {age_s:.0f} s ({len(late)} of {len(ages)} streams are late)"
         )
+        if _answers(trading.feed.state, timeframe, daemon.clock.now()):
+            return Check("feed", True, f"{said}, though the exchange answers: nothing is traded")
         return Check("feed", False, said + why)
     if not ages:
         return _first_bars(daemon, why)
     return Check("feed", True, f"{len(ages)} streams; the last bar of each is recent")
 
 
+def _late_s(timeframe: str) -> float:
+    return LATE_BARS * timeframe_seconds(timeframe) + LATE_S
+
+
+def _answers(state: FeedState, timeframe: str, now: datetime) -> bool:
+    """Whether the exchange says itself that there is no bar."""
+    heard = state.heard_at is not None and (now - state.heard_at).total_seconds() <= _late_s(timeframe)
+    return state.connected and state.trouble is None and heard
+
+
 def _first_bars(daemon: Daemon, why: str) -> Check:
     """Nothing has come since the start: that is well for as long as a bar takes."""
     timeframe = str(getattr(daemon.settings.trading.feed, "timeframe", "1m"))
     waited_s = (daemon.clock.now() - daemon.started_at).total_seconds()
-    if waited_s > LATE_BARS * timeframe_seconds(timeframe) + LATE_S:
+    if waited_s > _late_s(timeframe):
         return Check("feed", False, f"no bar has come in {waited_s:.0f} s{why}")
     return Check("feed", True, "the first bars are waited for")
 

@@ -63,6 +63,8 @@ def alerts(vitals: dict[str, Any], width: int) -> list[Text]:
         wrong.append(f"PostgreSQL AWAY: it cannot be reached{wait}")
     if said(part(vitals, "csv"), "trouble"):
         wrong.append(f"CSV STOPPED: {said(part(vitals, 'csv'), 'trouble')}")
+    if said(part(feed, "live"), "trouble"):
+        wrong.append(f"{said(feed, 'source')}: {said(part(feed, 'live'), 'trouble')}")
     models = part(vitals, "models")
     if models.get("enabled") and rows(models, "checked") and not models.get("rates"):
         wrong.append("NO MODEL can be used: signals wait")

@@ -18,8 +18,8 @@ NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 class LiveFeed:
     """A feed of a real market, as far as it is looked at."""
 
-    def __init__(self, trouble: str | None) -> None:
-        self.state = FeedState(trouble is None, NOW, trouble, 0.0, {})
+    def __init__(self, trouble: str | None, heard_s: float, offset_s: float) -> None:
+        self.state = FeedState(trouble is None, NOW - timedelta(seconds=heard_s), trouble, offset_s, {})
 
     def is_new(self, bar: Bar) -> bool:
         return True
@@ -30,8 +30,9 @@ def trading(**changes: Any) -> SimpleNamespace:
     state = {"kept_bytes": 10, "max_bytes": 1000, "memory_bytes": 0, "unsynced_s": 0.0, "full_in_s": None}
     state |= {key: changes.pop(key) for key in tuple(changes) if key in state}
     away_s = changes.pop("away_s", 0.0)
+    live = LiveFeed(changes.pop("trouble", None), changes.pop("heard_s", 1e5), changes.pop("offset_s", 0.0))
     return SimpleNamespace(
-        feed=object() if changes.pop("never_late", False) else LiveFeed(changes.pop("trouble", None)),
+        feed=object() if changes.pop("never_late", False) else live,
         feed_ended=SimpleNamespace(is_set=lambda: changes.get("ended", False)),
         recorder=SimpleNamespace(away_s=away_s, shipped=SimpleNamespace(waiting_since=away_s or None)),
         journal=SimpleNamespace(state=SimpleNamespace(**state)),
@@ -132,6 +133,21 @@ def test_a_feed_is_late_by_its_own_timeframe(timeframe: str) -> None:
 @pytest.mark.parametrize("feed", [trading(never_late=True), trading(ended=True)])
 def test_bars_of_a_feed_that_is_never_late_or_has_ended_are_of_any_age(feed: SimpleNamespace) -> None:
     assert is_ready(readiness(daemon(trading=feed, tally=SimpleNamespace(streams=streams(1e9)))))
+
+
+def test_a_market_without_trades_is_no_fault_where_the_exchange_answers() -> None:
+    quiet = streams(20.0, 1e6)
+    checks = readiness(daemon(trading=trading(heard_s=100.0), tally=SimpleNamespace(streams=quiet)))
+    assert is_ready(checks)
+    assert "S1 1m for 1000000 s (1 of 2 streams are late), though the exchange answers" in checks[2].detail
+    troubled = trading(heard_s=100.0, trouble="rate limited")
+    assert not is_ready(readiness(daemon(trading=troubled, tally=SimpleNamespace(streams=quiet))))
+
+
+def test_bars_are_as_old_as_the_exchanges_clock_says() -> None:
+    ahead = trading(offset_s=3600.0)
+    assert is_ready(readiness(daemon(trading=ahead, tally=SimpleNamespace(streams=streams(-3600.0 + 20)))))
+    assert not is_ready(readiness(daemon(trading=ahead)))
 
 
 def test_a_process_is_only_asked_for_what_it_does() -> None:

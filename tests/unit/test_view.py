@@ -108,15 +108,17 @@ def test_the_bars_are_as_long_as_the_ratings_are_many() -> None:
     assert "1 ▁ 0   2 ▆ 38   3 █ 47   4 ▇ 39   5 ▁ 4" in seen(vitals())
 
 
-def test_postgresql_away_csv_trouble_and_no_model_are_said_in_red() -> None:
+def test_postgresql_away_csv_and_exchange_trouble_and_no_model_are_said_in_red() -> None:
     models = vitals()["models"] | {"rates": None}
     away = vitals(postgresql_away=True, csv={"trouble": "the disk is full"}, models=models)
     away["recorder"]["journal_bytes"] = 1_200_000
+    away["feed"] |= {"source": "binance", "live": {"trouble": "it limits our requests: 429"}}
     lines = layout(away, (), 60, 20)
     red = [line.plain for line in lines if str(line.style) == "bold red"]
     assert red[0].startswith("! PostgreSQL AWAY")
     assert red[1] == "! CSV STOPPED: the disk is full"
-    assert red[2] == "! NO MODEL can be used: signals wait"
+    assert red[2] == "! binance: it limits our requests: 429"
+    assert red[3] == "! NO MODEL can be used: signals wait"
     assert "journal (1.2 MB)" in seen(away)
 
 

@@ -60,3 +60,12 @@ class LiveFeed(Protocol):
         after a downtime, is stored and shown to the indicators, and no signal is made of it.
         """
         ...
+
+
+@runtime_checkable
+class AskedFeed(Protocol):
+    """A feed whose source can be asked whether it would give bars; `check` does."""
+
+    async def look(self) -> str:
+        """What the source says, in a line, within seconds. Raises FeedError."""
+        ...

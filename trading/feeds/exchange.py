@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 ACT_WITHIN_S = 300.0
 ACT_WITHIN_BARS = 2
 AHEAD = 100
+LOOKED_BACK = 10
 _BASE_URL = re.compile(r"https?://[^/@?#\s]+(/[^@?#\s]*)?")
 
 Symbol = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
@@ -171,6 +172,24 @@ class Feed:
     def is_new(self, bar: Bar) -> bool:
         """By the exchange's clock."""
         return self._connection.clock.now_or_ours_s() - bar.close_time.timestamp() <= self._act_within_s
+
+    async def look(self) -> str:
+        """Ask for the markets, the time, and the newest bars of each symbol, once. Raises FeedError."""
+        connection, step_s = self._connection, timeframe_seconds(self._options.timeframe)
+        connection.patient = False
+        symbols = self._known(await connection.markets())
+        silent = []
+        for symbol in symbols:
+            since_ms = int((connection.clock.now_or_ours_s() - LOOKED_BACK * step_s) * 1000)
+            if not (await connection.candles(symbol, since_ms, LOOKED_BACK)).candles.good:
+                silent.append(symbol)
+        found = f"{self.source} gives {self._options.timeframe} bars of {len(symbols) - len(silent)} symbols"
+        if missing := [name for name in self._options.symbols if name not in symbols]:
+            found += f", and does not know {', '.join(missing)}"
+        if silent:
+            found += f"; no trade lately of {', '.join(silent)}"
+        offset_s = connection.clock.offset_s
+        return found if offset_s is None else f"{found}; its clock is {offset_s:+.1f} s from ours"
 
     async def _begin(self, after: Mapping[Stream, datetime]) -> None:
         """Look the symbols up and keep a stream of each; what fails is told to `bars`."""

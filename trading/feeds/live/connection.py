@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from trading.clock import Clock
+from trading.errors import FeedError
 from trading.feeds.live.candles import Candles, read_candles
 from trading.feeds.live.exchange_clock import UNSURE_S, ExchangeClock, date_of
 from trading.feeds.live.line import Met
@@ -35,7 +36,10 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """Asks an exchange, ccxt's object of it, and waits out whatever keeps it from answering."""
+    """Asks an exchange, ccxt's object of it, and waits out whatever keeps it from answering.
+
+    Not `patient`, it raises FeedError instead.
+    """
 
     def __init__(self, exchange: Any, errors: Any, timeframe: str, clock: Clock, troubles: TroubleLog) -> None:
         self.exchange = exchange
@@ -43,6 +47,7 @@ class Connection:
         self.counts: Counter[Met] = Counter()
         self.heard_at: datetime | None = None
         self.answers = False
+        self.patient = True
         self._errors = errors
         self._timeframe = timeframe
         self._host_clock = clock
@@ -120,8 +125,11 @@ class Connection:
                 try:
                     return await self._try(question)
                 except Failed as failed:
-                    if failed.trouble.cause is Cause.NO_SYMBOL:
-                        raise NoSymbol(failed.trouble.words) from failed
+                    cause, words, _ = failed.trouble
+                    if cause is Cause.NO_SYMBOL:
+                        raise NoSymbol(words) from failed
+                    if not self.patient:
+                        raise FeedError(f"{cause.value}: {words}") from failed
 
     async def _come_free(self) -> None:
         """Wait until it may be asked again after a failure."""
@@ -154,5 +162,6 @@ class Connection:
             self.counts[Met.FAILED] += 1
             wait_s = self._patience.wait_s(trouble)
             self._free_at_s = self._host_clock.monotonic() + wait_s
-            self._troubles.met(trouble, wait_s)
+            if self.patient:
+                self._troubles.met(trouble, wait_s)
         return trouble
