@@ -4,6 +4,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from hashlib import sha256
 
 from llm_integration.settings_sources import secret
@@ -59,16 +60,20 @@ class Tokens:
         """Every token there is."""
         return list(self._by_scope.values())
 
-    @property
+    @cached_property
     def _by_scope(self) -> dict[Scope, str]:
         return {scope: token for scope in Scope if (token := getattr(self, scope.value)) is not None}
+
+    @cached_property
+    def _digests(self) -> list[tuple[Scope, bytes]]:
+        return [(scope, sha256(token.encode()).digest()) for scope, token in self._by_scope.items()]
 
     def scope_of(self, token: str) -> Scope | None:
         """Which of them this is, None where it is none. Takes the same time whichever it is not."""
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
         found = None
-        for scope, known in self._by_scope.items():
-            if hmac.compare_digest(digest, sha256(known.encode()).digest()):
+        for scope, known in self._digests:
+            if hmac.compare_digest(digest, known):
                 found = scope
         return found
 

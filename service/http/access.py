@@ -14,6 +14,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -195,6 +196,7 @@ def access_of(request: web.Request) -> Access:
 ACCESS: web.AppKey[Access] = web.AppKey("access", Access)
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine is meant by a host; a name but `localhost` may mean anything."""
     name = _plain(host)
@@ -218,6 +220,7 @@ def _arrived_at(request: web.Request) -> str | None:
     return _plain(str(name[0])) if isinstance(name, tuple) else None
 
 
+@lru_cache(maxsize=256)
 def _host_of(address: str) -> str | None:
     """The host of a URL; None where there is none."""
     try:
@@ -229,5 +232,11 @@ def _host_of(address: str) -> str | None:
     return _plain(parts.hostname) if good and parts.hostname else None
 
 
+@lru_cache(maxsize=256)
 def _plain(host: str) -> str:
-    return host.strip().strip("[]").rstrip(".").lower()
+    """A host in the one way that it is compared by; the same address may be written in several."""
+    name = host.strip().strip("[]").rstrip(".").lower()
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name

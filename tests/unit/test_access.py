@@ -186,7 +186,7 @@ def test_on_the_loopback_no_token_is_needed(host: str) -> None:
         ("localhost", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("LOCALHOST:8710", 200), ("127.0.0.2", 200),
         ("tradent.lan", 200), ("Tradent.LAN.:443", 200), ("evil.example", 403), ("localhost.evil.example", 403),
         ("127.0.0.1.evil.example", 403), ("evil.example:8710", 403), ("user@localhost", 403), ("localhost/x", 403),
-        ("localhost:port", 403), ("192.168.1.5", 403), ("", 403),
+        ("[0:0:0::1]", 200), ("localhost:port", 403), ("192.168.1.5", 403), ("", 403),
     ],
 )  # fmt: skip
 async def test_only_names_of_ours_are_answered(host: str, status: int) -> None:
