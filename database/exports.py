@@ -14,6 +14,7 @@ import asyncpg
 from database.engine import FAILURES
 from database.export_columns import BAR_CELLS, SIGNAL_CELLS, selected
 from database.export_marks import Connection, PostgresExportMarks, columns, storage_errors
+from database.export_results import EVERY_RESULT, first_result_of
 from database.transactions import adopt_restored_rows
 from llm_integration.csv_rows import BARS_FILE, Layout
 from llm_integration.csv_source import Batch, Horizon, Position, Rows
@@ -37,15 +38,15 @@ HORIZON = f"SELECT {XMIN} AS xmin, xid_here(pg_snapshot_xmax(pg_current_snapshot
 
 SIGNALS_UNTIL = f"""
 SELECT xid, id FROM (
-    SELECT xid, id FROM llm_analysis_results
+    SELECT xid, id FROM {EVERY_RESULT} result
     WHERE (xid, id) > ($1::xid8, $2::bigint) AND (xid, id) <= ($4::xid8, $5::bigint) AND xid < {XMIN}
     ORDER BY xid, id LIMIT $3) next
 ORDER BY xid DESC, id DESC LIMIT 1
 """
 
-SIGNALS = """
-SELECT {cells}, (r.stored_at AT TIME ZONE 'UTC')::date AS day, r.xid, r.id
-FROM llm_analysis_results r JOIN signals s ON s.id = r.signal_id
+SIGNALS = f"""
+SELECT {{cells}}, (r.stored_at AT TIME ZONE 'UTC')::date AS day, r.xid, r.id
+FROM {EVERY_RESULT} r JOIN signals s ON s.id = r.signal_id
      CROSS JOIN LATERAL (SELECT s.snapshot -> 'indicators' AS indicators OFFSET 0) i
 WHERE (r.xid, r.id) > ($1::xid8, $2::bigint) AND (r.xid, r.id) <= ($3::xid8, $4::bigint)
 ORDER BY r.xid, r.id
@@ -62,6 +63,9 @@ SELECT source, symbol, timeframe FROM market_data WHERE xid >= $1::xid8 AND xid 
 UNION
 SELECT s.source, s.symbol, s.timeframe
 FROM llm_analysis_results r JOIN signals s ON s.id = r.signal_id WHERE r.xid >= $1::xid8 AND r.xid < $2::xid8
+UNION
+SELECT s.source, s.symbol, s.timeframe
+FROM llm_superseded_results r JOIN signals s ON s.id = r.signal_id WHERE r.xid >= $1::xid8 AND r.xid < $2::xid8
 """
 
 STREAMS = """
@@ -70,8 +74,8 @@ unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
 """
 
 # A bar's signals are those stored no later than the bar: one that comes afterwards would change a written row.
-BAR_SIGNALS = """
-signals s LEFT JOIN llm_analysis_results r ON r.signal_id = s.id
+BAR_SIGNALS = f"""
+signals s LEFT JOIN {first_result_of("s.id")}
 WHERE s.source = m.source AND s.symbol = m.symbol AND s.timeframe = m.timeframe
   AND s.close_time = m.close_time AND s.xid <= m.xid
 """
@@ -109,7 +113,7 @@ FROM (
                max(r.xid) AS xid, max(r.stored_at) AS stored_at
         FROM {BAR_SIGNALS}
     ) own
-) m LEFT JOIN signals s ON s.id = m.ids[1] LEFT JOIN llm_analysis_results r ON r.signal_id = m.ids[1]
+) m LEFT JOIN signals s ON s.id = m.ids[1] LEFT JOIN {first_result_of("m.ids[1]")}
 ORDER BY m.due, m.n, m.open_time
 """
 

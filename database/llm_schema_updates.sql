@@ -2140,6 +2140,8 @@ COMMENT ON COLUMN llm_superseded_results.superseded_at IS 'When the retry was as
 
 CREATE INDEX ix_llm_superseded_results_xid_id ON llm_superseded_results (xid, id);
 
+COMMENT ON COLUMN llm_enhancement_tasks.created_at IS 'When the work was asked for: with its signal, or by a retry.';
+
 UPDATE alembic_version SET version_num='0013' WHERE alembic_version.version_num = '0012';
 
 -- Running upgrade 0013 -> 0014

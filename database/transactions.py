@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 
 _NEWEST = """
 SELECT greatest((SELECT max(xid) FROM market_data), (SELECT max(xid) FROM llm_analysis_results),
-                (SELECT max(xid) FROM csv_cursors))
+                (SELECT max(xid) FROM llm_superseded_results), (SELECT max(xid) FROM csv_cursors))
 """
 _FOREIGN = f"SELECT ({_NEWEST}) >= xid_here(pg_snapshot_xmax(pg_current_snapshot()))"
-_LOCK = "LOCK TABLE market_data, signals, llm_analysis_results, csv_cursors IN SHARE ROW EXCLUSIVE MODE"
+_LOCK = """
+LOCK TABLE market_data, signals, llm_analysis_results, llm_superseded_results, csv_cursors IN SHARE ROW EXCLUSIVE MODE
+"""
 _AHEAD = f"""
 SELECT greatest(({_NEWEST}), (SELECT max(xid) FROM signals))::text::bigint
        + 1 - pg_snapshot_xmin(pg_current_snapshot())::text::bigint

@@ -1,4 +1,4 @@
-"""Commands that change a running daemon: `pause`, `resume`, `limits`, `model`, `reload`; `acts`: what was changed."""
+"""Commands that change a running daemon: `pause`, `resume`, `retry` and the like; `acts`: what was changed."""
 
 import argparse
 import asyncio
@@ -6,13 +6,15 @@ import getpass
 import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from service import exit_codes
 from service.commands.command import Command, Given, add_json
 from service.safe_text import escaped
-from service.status import ask
+from service.status import NoDaemon, ask
+from trading.errors import TradentError
 
 CONTROL = "/api/v1/control"
 FOR_NOW = "until the next reload or restart; to keep it, write it into config.json"
@@ -121,6 +123,36 @@ def _most(limit: int) -> str:
     return f"{limit:,}" if limit else "any number of"
 
 
+def _ids_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ids", nargs="+", metavar="ID", help="sig-…, as in llm_signals.csv")
+    act_options(parser)
+
+
+def _for_each(given: Given, act: str, said: str) -> int:
+    """Do it to each signal; 1 where one was refused, whatever became of the others."""
+    answers, status = [], exit_codes.OK
+    for signal in given.ids:
+        try:
+            answers.append(asked(given, f"/api/v1/tasks/{quote(signal, safe='')}/{act}"))
+        except NoDaemon:
+            raise
+        except TradentError as error:
+            status = exit_codes.FAILED
+            sys.stderr.write(f"{escaped(str(error))}\n")
+    text = "\n".join(f"{each['signal']} {said}; it was {each['before']}" for each in answers)
+    if answers or given.json:
+        show(given, answers, text)
+    return status
+
+
+def _retry(given: Given) -> int:
+    return _for_each(given, "retry", "is rated again")
+
+
+def _skip(given: Given) -> int:
+    return _for_each(given, "skip", "is skipped")
+
+
 def _acts_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many; 20 unless given")
     add_json(parser)
@@ -138,6 +170,8 @@ COMMANDS: dict[str, Command] = {
     "limits": Command("show or change how many requests and tokens a minute are allowed", _limits, _limits_options),
     "model": Command("show or change which model is asked first", _model, _model_options),
     "reload": Command("have the daemon read its settings anew, as SIGHUP does", _reload, act_options),
+    "retry": Command("rate signals again that failed, expired or were skipped", _retry, _ids_options),
+    "skip": Command("end signals as skipped that still wait to be rated", _skip, _ids_options),
     "acts": Command(
         "show what was changed by hand: pauses, limits, models, retries, by whom and why", _acts, _acts_options
     ),

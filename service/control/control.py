@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from uuid import UUID
 
+from database.by_hand import ByHand, TasksByHand
 from database.control_acts import Caller, ControlActs
 from database.engine import FAILURES, explained
 from database.takeover import worker_name
@@ -34,6 +36,7 @@ class Control:
     def __init__(self, daemon: Daemon, room: StoreRoom) -> None:
         self._daemon = daemon
         self.acts = ControlActs(room.pool, worker_name())
+        self._by_hand = TasksByHand(room.pool, self.acts)
         worker = None if daemon.rating is None else daemon.rating.worker
         self.pausing = Pausing(self.acts, daemon.clock, worker)
         self._turn = asyncio.Lock()
@@ -85,6 +88,17 @@ class Control:
             if backend not in self.limits:
                 raise SettingsError([f"{backend!r:.80} is not in use; expected one of {', '.join(self.limits)}"])
             await self._change("limits", await self._compared(with_limits(self._held, backend, limits)), caller)
+
+    async def retry(self, signal: UUID, caller: Caller) -> ByHand | None:
+        """Rate a signal again that failed, expired or was skipped; None where there is none."""
+        return await self._by_hand.retry(signal, caller)
+
+    async def skip(self, signal: UUID, caller: Caller) -> ByHand | None:
+        """End a task as skipped on which no work has begun; None where there is none."""
+        done = await self._by_hand.skip(signal, caller)
+        if self._daemon.exporter is not None:
+            self._daemon.exporter.poke()
+        return done
 
     async def reload(self, caller: Caller) -> Changes:
         """Read the settings anew and take over what can change. Raises SettingsError, having changed nothing."""

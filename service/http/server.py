@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from service.http import control, health, metrics, openapi, page, reads, signals_in, stream, vitals
+from service.http import control, health, metrics, openapi, page, reads, signals_in, stream, tasks, vitals
 from service.http.access import ACCESS, Access
 from service.http.failures import guarded, harden, wire_log
 from service.status import in_url
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS = (vitals, control, health, stream, reads, signals_in, page, metrics, openapi)
+PARTS = (vitals, control, tasks, health, stream, reads, signals_in, page, metrics, openapi)
 LARGEST_BODY = 1 << 20
 STOP_S = 2.0
 

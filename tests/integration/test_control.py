@@ -16,7 +16,7 @@ import pytest
 from service.cli import run_command
 from tests.daemon import Daemon, Look, Process
 from tests.proxy import Proxy
-from tests.servers import LlamaServer
+from tests.servers import Answer, LlamaServer
 
 ADMIN, READ = "admin-0123456789abcdef", "reads-0123456789abcdef"
 MARKET = {"feed": {"type": "simulated", "speed": 600.0, "timeframe": "1m", "symbols": ["SIMBTC"], "seed": 11}}
@@ -243,3 +243,39 @@ async def test_limits_and_model_change_by_command_and_last_until_a_reload(databa
         wrong = {"backend": "openai", "requests_per_minute": 1}, {"backend": "rules"}, {"backend": "rules", "x": 1}
         for body in wrong:
             assert (await api.ask("/api/v1/control/limits", body))[0] == 400
+
+
+async def test_signals_are_retried_and_skipped_by_id(daemon: Daemon, database: str) -> None:
+    """One that failed is rated after all, also in the stream of events; one that waits is skipped. Others are named."""
+    look = Look(database)
+    async with LlamaServer() as server:
+        rates = server.default
+        refusal = Answer({"error": {"code": 400, "message": "no", "type": "invalid_request_error"}}, status=400)
+        server.default = lambda body: rates(body) if "canary" in str(body) else refusal
+        backends = {"llama_cpp": {"base_url": server.base_url}}
+        daemon.write(with_llm(daemon, model="llama_cpp/local", backends=backends, max_retries=1, ask_again=False))
+        async with running(daemon) as (_, api):
+            port = ("--set", f"service.port={api.port}")
+            await look.until("SELECT count(*) > 0 FROM llm_analysis_results WHERE status = 'failed'")
+            await api.ask("/api/v1/control/pause", {})
+            await look.until("SELECT count(*) > 0 FROM llm_enhancement_tasks WHERE status = 'pending'")
+            failed = await look.value("SELECT signal_id FROM llm_analysis_results WHERE status = 'failed' LIMIT 1")
+            waits = await look.value("SELECT signal_id FROM llm_enhancement_tasks WHERE status = 'pending' LIMIT 1")
+            server.default = rates
+            code, out, said = await do(daemon, "retry", f"sig-{failed}", f"sig-{waits}", "sig-0", *port)
+            assert (code, out) == (1, f"sig-{failed} is rated again; it was failed\n")
+            assert f"sig-{waits} is pending; only what failed, expired or was skipped can be retried" in said
+            assert "there is no such signal" in said
+            code, out, _ = await do(daemon, "skip", str(waits), "--reason", "a test", "--json", *port)
+            assert orjson.loads(out) == [{"signal": f"sig-{waits}", "before": "pending", "status": "skipped"}]
+            skipped = (await api.ask(f"/api/v1/signals/sig-{waits}"))[1]
+            assert skipped["status"] == "skipped"
+            assert skipped["error"].startswith("skipped by ")
+            assert skipped["error"].endswith(": a test")
+            assert (await api.ask("/api/v1/tasks/sig-0/skip", {}))[0] == 404
+            await api.ask("/api/v1/control/resume", {})
+            await look.until(f"SELECT status = 'completed' FROM llm_enhancement_tasks WHERE signal_id = '{failed}'")
+            acts = (await api.ask("/api/v1/control/acts"))[1]["acts"]
+            assert [(act["act"], act["signal"]) for act in acts][1:3] == [
+                ("skip", f"sig-{waits}"), ("retry", f"sig-{failed}"),
+            ]  # fmt: skip

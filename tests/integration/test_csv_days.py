@@ -18,6 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from database.by_hand import TasksByHand
+from database.control_acts import Caller, ControlActs
+from database.export_results import EVERY_RESULT
 from database.exports import PostgresExportSource
 from llm_integration import csv_closing, csv_follower
 from llm_integration.csv_exporter import LLMCSVExporter
@@ -294,6 +297,7 @@ class Life:
         self.changed_columns = False
         self.exporter = self._new()
         self.owed: list[UUID] = []
+        self.failed: list[UUID] = []
 
     def _new(self) -> LLMCSVExporter:
         return self.market.exporter(batch_rows=3, indicators=self.indicators)
@@ -304,6 +308,17 @@ class Life:
     async def rate(self, which: int) -> None:
         if self.owed:
             await self.market.result(self.owed.pop(which % len(self.owed)))
+
+    async def fail(self, which: int) -> None:
+        if self.owed:
+            self.failed.append(self.owed.pop(which % len(self.owed)))
+            await self.market.result(self.failed[-1], status="failed", rating=None, error="no model answered")
+
+    async def retry(self, which: int) -> None:
+        if self.failed:
+            self.owed.append(self.failed.pop(which % len(self.failed)))
+            by_hand = TasksByHand(self.market.pool, ControlActs(self.market.pool, "here:1"))
+            assert await by_hand.retry(self.owed[-1], Caller("cli"))
 
     async def pass_time(self, hours: int) -> None:
         self.market.now += timedelta(hours=hours)
@@ -355,14 +370,12 @@ class Life:
         market = self.market
         await self.exporter.drain()
         ids = [f"sig-{row[0]}" for row in await market.pool.fetch(
-            "SELECT signal_id FROM llm_analysis_results ORDER BY xid, id")]  # fmt: skip
+            f"SELECT signal_id FROM {EVERY_RESULT} r ORDER BY xid, id")]  # fmt: skip
         assert [row["signal_id"] for row in market.read(SIGNALS)] == ids
-        stored = await days_stored(market, ids)
+        stored = await days_stored(market)
         closed = days_closed(market)
-        assert closed == {signal_id: stored[signal_id] for signal_id in closed}
-        assert {stored[row["signal_id"]] for row in rows_of(market.bytes(SIGNALS))} <= {
-            max(stored.values(), default="")
-        }
+        assert closed == stored[: len(closed)]
+        assert set(stored[len(closed) :]) <= {max(stored, default="")}
         bars = market.read(BARS)
         shown = Counter((row["symbol"], row["open_time"]) for row in bars)
         assert max(shown.values(), default=1) == 1
@@ -390,19 +403,19 @@ class Life:
         self.exporter.close()
 
 
-def days_closed(market: World) -> dict[str, str]:
-    """The day of each signal in a closed file, as that file's name says."""
-    return {
-        row["signal_id"]: path.name.split(".")[1].partition("_")[0]
+def days_closed(market: World) -> list[str]:
+    """The day of each row in a closed file, as that file's name says."""
+    return [
+        path.name.split(".")[1].partition("_")[0]
         for path in market.closed(SIGNALS)
-        for row in rows_of(gzip.decompress(path.read_bytes()))
-    }
+        for _ in rows_of(gzip.decompress(path.read_bytes()))
+    ]
 
 
-async def days_stored(market: World, ids: Sequence[str]) -> dict[str, str]:
+async def days_stored(market: World) -> list[str]:
     """The rule, said once more: a row's day is the latest date on which any row up to it was stored."""
-    stored = await market.pool.fetch("SELECT stored_at::date::text FROM llm_analysis_results ORDER BY xid, id")
-    return dict(zip(ids, accumulate((row[0] for row in stored), max), strict=True))
+    stored = await market.pool.fetch(f"SELECT stored_at::date::text FROM {EVERY_RESULT} r ORDER BY xid, id")
+    return list(accumulate((row[0] for row in stored), max))
 
 
 DAMAGES = ("delete", "tear", "edit", "append", "touch", "save")
@@ -411,6 +424,8 @@ STEPS: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
     st.tuples(st.just(Life.bar), st.sampled_from(["BTC", "ETH", "XRP"]), st.integers(0, 2)),
     st.tuples(st.just(Life.rate), st.integers(0, 9)),
     st.tuples(st.just(Life.rate), st.integers(0, 9)),
+    st.tuples(st.just(Life.fail), st.integers(0, 9)),
+    st.tuples(st.just(Life.retry), st.integers(0, 9)),
     st.tuples(st.just(Life.pass_time), st.sampled_from([-30, 1, 13, 26])),
     st.tuples(st.just(Life.export)),
     st.tuples(st.just(Life.crash), st.sampled_from((*POINTS, "csv-rewritten")), st.integers(1, 2)),
@@ -426,8 +441,8 @@ async def live(database: str, folder: Path, steps: Sequence[tuple[Callable[..., 
     shutil.rmtree(folder, ignore_errors=True)
     async with world(database, folder / "csv") as market:
         await market.pool.execute(
-            "TRUNCATE market_data, signals, llm_enhancement_tasks, llm_analysis_results, csv_cursors, csv_streams, "
-            "csv_closed"
+            "TRUNCATE market_data, signals, llm_enhancement_tasks, llm_analysis_results, llm_superseded_results, "
+            "csv_cursors, csv_streams, csv_closed"
         )
         life = Life(market)
         for step, *arguments in steps:

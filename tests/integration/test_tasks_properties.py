@@ -20,7 +20,9 @@ LAPSE = """
 UPDATE llm_enhancement_tasks SET lease_expires_at = clock_timestamp() - interval '1 second'
 WHERE worker = $1 AND status = 'processing'
 """
-CLEAR = "TRUNCATE signals, llm_enhancement_tasks, llm_analysis_results, llm_calls, llm_audit_chains"
+CLEAR = """
+TRUNCATE signals, llm_enhancement_tasks, llm_analysis_results, llm_superseded_results, llm_calls, llm_audit_chains
+"""
 STEPS = st.lists(
     st.tuples(
         st.sampled_from("abc"),

@@ -36,6 +36,7 @@ class Xid8(UserDefinedType[int]):
 TIME = DateTime(timezone=True)
 NOW = text("clock_timestamp()")
 OLD = "llm_superseded_results"
+WRITTEN, ASKED = "When the task was written.", "When the work was asked for: with its signal, or by a retry."
 COMMENT = (
     "Results of signals that were retried: what stood in llm_analysis_results before. The CSV files keep their rows."
 )
@@ -109,8 +110,10 @@ def upgrade() -> None:
         comment=COMMENT,
     )  # fmt: skip
     op.create_index(f"ix_{OLD}_xid_id", OLD, ["xid", "id"])
+    op.alter_column("llm_enhancement_tasks", "created_at", comment=ASKED, existing_comment=WRITTEN)
 
 
 def downgrade() -> None:
+    op.alter_column("llm_enhancement_tasks", "created_at", comment=WRITTEN, existing_comment=ASKED)
     op.drop_table(OLD)
     op.drop_table("control_acts")
