@@ -14,12 +14,11 @@ import { barOf, keyOf, Market } from "./market.js";
 import { Markets } from "./markets.js";
 import * as panels from "./panels.js";
 import { Steering } from "./steering.js";
-import { drawTable } from "./table.js";
+import { Table } from "./table.js";
 import { followTheme } from "./theme.js";
 import { barInWords } from "./words.js";
 
 const FIGURES_EVERY_MS = 15000;
-const FIGURES_AFTER_MS = 2000;
 const SIMULATED = "simulated";
 const SHOWN = "tradent-market";
 
@@ -27,7 +26,7 @@ class Page {
   constructor() {
     this.line = null;
     this.asTable = false;
-    this.dirty = { chart: false, feed: false, rows: new Set() };
+    this.dirty = { chart: false, feed: false, markets: false, ratings: false, rows: new Set() };
     this.market = new Market();
     this.api = new Api();
     this.api.onUnauthorised = (why) => this.unauthorised(why);
@@ -43,6 +42,7 @@ class Page {
     const open = (item) => this.detail.open(item.signal);
     this.chart = new Chart($("chart"), { onOpen: open, onCursor: (...at) => this.readout(...at) });
     this.feed = new Feed(this.market, { onOpen: open, current: () => this.line });
+    this.table = new Table($("chart-table"), open);
     this.markets = new Markets((line) => this.choose(line));
     this.turnTheme = followTheme(() => {
       this.chart.restyle();
@@ -51,12 +51,21 @@ class Page {
     this.listen();
     this.start();
     setInterval(() => document.hidden || this.again(), FIGURES_EVERY_MS);
+    document.addEventListener("visibilitychange", () => document.hidden || this.awake());
+    addEventListener("online", () => this.awake());
+    addEventListener("hashchange", () => this.openLinked());
   }
 
   /** Everything anew: events first, so that nothing falls between them and what is asked for. */
   start() {
     this.live.start();
     this.loading.everything();
+  }
+
+  /** Somebody looks again, or the network is back. */
+  awake() {
+    this.live.retryNow();
+    this.again();
   }
 
   /** The figures anew; everything, where it could not be read before. */
@@ -121,7 +130,7 @@ class Page {
       const isNew = !this.market.series.has(keyOf(data));
       const line = this.market.line(data);
       line.put(barOf(data));
-      if (isNew) this.foundMarkets();
+      if (isNew) this.mark("markets");
       this.mark("rows", line.key);
       if (line === this.line) this.mark("chart");
     } else if (kind === "signal" || kind === "verdict") {
@@ -141,10 +150,10 @@ class Page {
   verdict(item) {
     this.feed.say(item);
     this.detail.refresh(item);
-    this.figuresSoon ??= setTimeout(() => {
-      this.figuresSoon = null;
-      this.loading.figures();
-    }, FIGURES_AFTER_MS);
+    if (!this.stats || item.rating === null) return;
+    this.stats.ratings[item.rating] = (this.stats.ratings[item.rating] ?? 0) + 1;
+    this.stats.statuses[item.status] = (this.stats.statuses[item.status] ?? 0) + 1;
+    this.mark("ratings");
   }
 
   linked(state) {
@@ -188,7 +197,13 @@ class Page {
     this.feed.ready = true;
     this.mark("feed");
     this.mark("chart");
-    if (location.hash.startsWith("#sig-") && !this.detail.id) this.detail.open(location.hash.slice(1));
+    this.openLinked();
+  }
+
+  /** Open the signal that the page's address names. */
+  openLinked() {
+    const id = location.hash.slice(1);
+    if (id.startsWith("sig-") && id !== this.detail.id) this.detail.open(id);
   }
 
   foundBars(line) {
@@ -246,10 +261,12 @@ class Page {
   }
 
   draw() {
-    const { chart, feed, rows } = this.dirty;
-    this.dirty = { chart: false, feed: false, rows: new Set() };
+    const { chart, feed, markets, ratings, rows } = this.dirty;
+    this.dirty = { chart: false, feed: false, markets: false, ratings: false, rows: new Set() };
+    if (markets) this.foundMarkets();
     if (rows.size) this.markets.draw(rows, this.chart.colours);
     if (feed) this.feed.draw();
+    if (ratings) panels.drawRatings(this.stats);
     if (chart && this.line) this.drawChart(this.line);
   }
 
@@ -273,7 +290,7 @@ class Page {
         : "Candles",
     );
     if (this.asTable) {
-      drawTable($("chart-table"), line, marks, this.chart.stepMs, (mark) => this.detail.open(mark.signal));
+      this.table.draw(line, marks, this.chart.stepMs);
     }
   }
 }

@@ -178,11 +178,10 @@ export class Chart {
     this.ask();
   }
 
-  /** The index of the bar at whose close a signal came. */
+  /** The index of the bar at whose close a signal came, or within which; -1 where there is none. */
   indexOf(mark) {
-    const open = mark.t - this.stepMs;
-    const index = indexOfTime(this.bars, open);
-    return this.bars[index]?.t === open ? index : -1;
+    const index = indexOfTime(this.bars, mark.t) - 1;
+    return index >= 0 && mark.t - this.bars[index].t <= this.stepMs ? index : -1;
   }
 
   marksAt(index) {

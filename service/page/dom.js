@@ -37,9 +37,13 @@ export function setText(element, text) {
 export function badge(item) {
   const state = stateOf(item);
   if (state === "rated")
-    return h("b", { class: `chip r${item.rating}`, title: `rated ${item.rating} of 5` }, item.rating);
+    return h(
+      "b",
+      { class: `chip r${item.rating}`, role: "img", "aria-label": `rated ${item.rating} of 5` },
+      item.rating,
+    );
   const sign = { waiting: "…", abstained: "–", failed: "×", expired: "×", skipped: "○", unrated: "○" }[state] ?? "?";
-  return h("b", { class: `chip none ${state}`, title: STATES[state] ?? state }, sign);
+  return h("b", { class: `chip none ${state}`, role: "img", "aria-label": STATES[state], title: STATES[state] }, sign);
 }
 
 export const STATES = {

@@ -66,7 +66,11 @@ export class Feed {
     for (const item of wanted) {
       const kept = this.rows.get(item.signal);
       const row = kept?.item === item ? kept : { item, element: rowOf(item, this.onOpen, now) };
-      if (kept && kept !== row) kept.element.replaceWith(row.element);
+      if (kept && kept !== row) {
+        const focused = kept.element.contains(document.activeElement);
+        kept.element.replaceWith(row.element);
+        if (focused) row.element.querySelector("button").focus();
+      }
       const next = before ? before.nextSibling : this.list.firstChild;
       if (next !== row.element) this.list.insertBefore(row.element, next);
       rows.set(item.signal, row);

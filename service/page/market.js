@@ -1,8 +1,11 @@
 // What is known of bars and signals, merged from answers and events in any order: each bar and signal is there once.
 
+// Of each line.
 export const MOST_BARS = 3000;
-export const MOST_SIGNALS = 3000;
+export const MOST_SIGNALS = 1000;
 const FINAL = new Set(["completed", "failed", "expired", "skipped"]);
+
+export const isFinal = (item) => FINAL.has(item.status);
 
 export const keyOf = (item) => `${item.source}\u001f${item.symbol}\u001f${item.timeframe}`;
 
@@ -53,6 +56,7 @@ export class Market {
   constructor() {
     this.series = new Map();
     this.signals = new Map();
+    this.ofLine = new Map();
   }
 
   line(item) {
@@ -64,24 +68,29 @@ export class Market {
   /** A signal or verdict; false where nothing new is in it. A final result is not taken back by an older event. */
   put(item) {
     const before = this.signals.get(item.signal);
-    if (before && FINAL.has(before.status) && !FINAL.has(item.status)) return false;
+    if (before && isFinal(before) && !isFinal(item)) return false;
     if (before && before.status === item.status && before.finished_at === item.finished_at) return false;
     item.t = Date.parse(item.close_time);
     item.at = Date.parse(item.finished_at ?? item.close_time);
     item.key = keyOf(item);
     this.signals.set(item.signal, item);
-    if (this.signals.size > MOST_SIGNALS * 1.2) this.#forgetOldest();
+    const line = this.ofLine.get(item.key) ?? new Map();
+    this.ofLine.set(item.key, line.set(item.signal, item));
+    if (line.size > MOST_SIGNALS * 1.2) this.#forgetOldest(line);
     return true;
   }
 
-  #forgetOldest() {
-    const oldestFirst = [...this.signals.values()].sort((a, b) => a.t - b.t);
-    for (const item of oldestFirst.slice(0, this.signals.size - MOST_SIGNALS)) this.signals.delete(item.signal);
+  #forgetOldest(line) {
+    const oldestFirst = [...line.values()].sort((a, b) => a.t - b.t);
+    for (const { signal } of oldestFirst.slice(0, line.size - MOST_SIGNALS)) {
+      line.delete(signal);
+      this.signals.delete(signal);
+    }
   }
 
   /** Signals of one line, oldest first. */
   of(key) {
-    return [...this.signals.values()].filter((item) => item.key === key).sort((a, b) => a.t - b.t);
+    return [...(this.ofLine.get(key)?.values() ?? [])].sort((a, b) => a.t - b.t);
   }
 
   /** The newest first: by the time they became final, those that wait by their bar. */

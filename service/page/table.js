@@ -5,53 +5,66 @@ import { ratingInWords } from "./feed.js";
 import { clock, count, day, price } from "./format.js";
 
 const MOST_ROWS = 200;
+const COLUMNS = ["opened", "open", "high", "low", "close", "volume", "signals"];
 
-/** The newest bars first, each with the signals that came at its close. */
-export function drawTable(box, line, marks, stepMs, onOpen) {
-  const byOpen = new Map();
-  for (const mark of marks) byOpen.set(mark.t - stepMs, [...(byOpen.get(mark.t - stepMs) ?? []), mark]);
-  const bars = line.bars.slice(-MOST_ROWS).reverse();
-  fill(
-    box,
-    h(
-      "table",
+export class Table {
+  /** `onOpen(signal)` when a signal in it is chosen. */
+  constructor(box, onOpen) {
+    this.box = box;
+    this.onOpen = onOpen;
+    this.key = null;
+  }
+
+  /** The newest bars first, each with the signals that came at its close; rows that stay are left alone. */
+  draw(line, marks, stepMs) {
+    if (line.key !== this.key) this.#begin(line);
+    const signals = new Map();
+    for (const mark of marks) signals.set(mark.t - stepMs, [...(signals.get(mark.t - stepMs) ?? []), mark]);
+    const bars = line.bars.slice(-MOST_ROWS).reverse();
+    const rows = new Map();
+    let before = null;
+    for (const bar of bars) {
+      const of = signals.get(bar.t) ?? [];
+      const kept = this.rows.get(bar.t);
+      const same =
+        kept && kept.bar === bar && kept.of.length === of.length && of.every((mark, at) => mark === kept.of[at]);
+      const row = same ? kept : { bar, of, element: this.#row(bar, of, stepMs) };
+      if (kept && !same) kept.element.replaceWith(row.element);
+      const next = before ? before.nextSibling : this.body.firstChild;
+      if (next !== row.element) this.body.insertBefore(row.element, next);
+      rows.set(bar.t, row);
+      before = row.element;
+    }
+    while (before?.nextSibling) before.nextSibling.remove();
+    this.rows = rows;
+  }
+
+  #begin(line) {
+    this.key = line.key;
+    this.rows = new Map();
+    this.body = h("tbody");
+    const caption = `${line.symbol} ${line.timeframe}, the newest ${MOST_ROWS} bars at most, UTC`;
+    const heads = COLUMNS.map((name) => h("th", { scope: "col" }, name));
+    fill(
+      this.box,
+      h("table", {}, h("caption", { class: "unseen" }, caption), h("thead", {}, h("tr", {}, heads)), this.body),
+    );
+  }
+
+  #row(bar, signals, stepMs) {
+    const open = (mark) =>
+      h(
+        "button",
+        { type: "button", class: "link-like", onclick: () => this.onOpen(mark) },
+        `${mark.side}, ${ratingInWords(mark)}`,
+      );
+    return h(
+      "tr",
       {},
-      h("caption", { class: "unseen" }, `${line.symbol} ${line.timeframe}, the newest ${bars.length} bars, UTC`),
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          ["opened", "open", "high", "low", "close", "volume", "signals"].map((name) =>
-            h("th", { scope: "col" }, name),
-          ),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        bars.map((bar) =>
-          h(
-            "tr",
-            {},
-            h("th", { scope: "row" }, `${day(bar.t).slice(5)} ${clock(bar.t, stepMs < 60000)}`),
-            [bar.o, bar.h, bar.l, bar.c].map((value) => h("td", {}, price(value))),
-            h("td", {}, count(bar.v)),
-            h(
-              "td",
-              {},
-              (byOpen.get(bar.t) ?? []).map((mark) =>
-                h(
-                  "button",
-                  { type: "button", class: "link-like", onclick: () => onOpen(mark) },
-                  `${mark.side}, ${ratingInWords(mark)}`,
-                ),
-              ),
-            ),
-          ),
-        ),
-      ),
-    ),
-  );
+      h("th", { scope: "row" }, `${day(bar.t).slice(5)} ${clock(bar.t, stepMs < 60000)}`),
+      [bar.o, bar.h, bar.l, bar.c].map((value) => h("td", {}, price(value))),
+      h("td", {}, count(bar.v)),
+      h("td", {}, signals.map(open)),
+    );
+  }
 }

@@ -307,13 +307,27 @@ async def test_the_chart_can_be_read_as_a_table(browser: Browser, daemon: StandI
         rows = page.locator("#chart-table tbody tr")
         await expect(rows).to_have_count(200)
         await expect(rows.nth(1)).to_contain_text(f"{item['price']:.2f}")
-        await (
-            rows.nth(1)
-            .get_by_role("button", name="short, rated 2 of 5")
-            .or_(rows.nth(1).get_by_role("button", name="exit, rated 2 of 5"))
-            .click()
-        )
+        verdict = rows.nth(1).get_by_role("button", name="short, rated 2 of 5")
+        await verdict.click()
         await expect(page.get_by_role("dialog")).to_contain_text(item["signal"])
+
+
+async def test_what_comes_in_does_not_take_the_focus_away(browser: Browser, daemon: StandIn) -> None:
+    waiting, rated = signal("SIMBTC", 237, None), signal("SIMBTC", 238, 2)
+    daemon.signals += [waiting, rated]
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await row(page, waiting).focus()
+        daemon.add_verdict(signal("SIMBTC", 237, 5))
+        await expect(row(page, waiting).locator(".chip")).to_have_text("5")
+        await expect(row(page, waiting)).to_be_focused()
+
+        await page.keyboard.press("t")
+        cell = page.get_by_role("button", name="short, rated 2 of 5")
+        await cell.focus()
+        added = daemon.add_bar("SIMBTC")
+        await expect(page.locator("#chart-table tbody tr").first).to_contain_text(f"{added['close']:.2f}")
+        await expect(cell).to_be_focused()
 
 
 async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, daemon: StandIn) -> None:
