@@ -1,10 +1,12 @@
-"""What ratings came to and what they cost, summed up."""
+"""What ratings came to, what they cost, and what is still owed, summed up."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+
+from database.tasks import COUNTED, COUNTS
 
 MOST_ROWS = 50
 
@@ -69,6 +71,11 @@ async def stats_since(connection: PoolConnectionProxy, since: datetime) -> async
     row = await connection.fetchrow(STATS, since)
     assert row is not None, "a SELECT without FROM has one row"
     return row
+
+
+async def queue_now(connection: PoolConnectionProxy) -> dict[str, int]:
+    """How many tasks are pending and processing; beyond a thousand as PostgreSQL estimated last, or that many."""
+    return {row["status"]: row["count"] for row in await connection.fetch(COUNTS, COUNTED)}
 
 
 async def costs_since(connection: PoolConnectionProxy, since: datetime) -> Sequence[asyncpg.Record]:

@@ -15,7 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 from database.market_reads import bars_page, latest_bars
 from database.reads import Page, reading
 from database.signal_reads import SignalFilter, signals_page, whole_signal
-from database.summaries import costs_since, stats_since
+from database.summaries import costs_since, queue_now, stats_since
 from service.http import tables
 from service.http.access import needs
 from service.http.answers import JSON, Refused, json_answer
@@ -80,7 +80,7 @@ class Reads:
             page = await signals_page(connection, wanted, signal_place(query.cursor), query.limit)
         cursor = None if page.place is None else signal_cursor(*page.place)
         if tables.wants_csv(request):
-            return tables.csv_answer(tables.SIGNALS, page.items, cursor)
+            return await asyncio.to_thread(tables.csv_answer, tables.SIGNALS, page.items, cursor)
         return _listed({"signals": orjson.Fragment(page.items), "next_cursor": cursor})
 
     @needs("read")
@@ -111,7 +111,7 @@ class Reads:
                 page = await bars_page(connection, stream, query.since, query.until, before, query.limit)
         cursor = None if page.place is None else bar_cursor(page.place)
         if tables.wants_csv(request):
-            return tables.csv_answer(tables.BARS, page.items, cursor)
+            return await asyncio.to_thread(tables.csv_answer, tables.BARS, page.items, cursor)
         return _listed({"bars": orjson.Fragment(page.items), "next_cursor": cursor})
 
     @needs("read")
@@ -140,6 +140,7 @@ class Reads:
         since = query_of(request, StatsQuery).since or self._daemon.clock.now() - DAY
         async with self._connection() as connection:
             row = await stats_since(connection, since)
+            queue = await queue_now(connection)
         counted = {name: orjson.loads(row[name] or "{}") for name in ("ratings", "statuses", "abstentions")}
         latency = row["latency_ms"] or (None, None, None)
         return json_answer(
@@ -147,7 +148,7 @@ class Reads:
                 "since": since,
                 **counted,
                 "ratings": {str(rating): counted["ratings"].get(str(rating), 0) for rating in range(1, 6)},
-                "queue": {"pending": 0, "processing": 0, **self._daemon.unfinished},
+                "queue": queue,
                 "latency_ms": dict(zip(("p50", "p95", "p99"), latency, strict=True)),
                 "by_model": orjson.loads(row["by_model"] or "[]"),
                 "by_symbol": orjson.loads(row["by_symbol"] or "[]"),

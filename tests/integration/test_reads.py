@@ -52,10 +52,7 @@ class World:
         self.claims: dict[UUID, Claim] = {}
         self.url = ""
         settings = Settings.model_construct()
-        settings.llm.budget.__dict__["daily_usd"] = None
-        self.daemon = SimpleNamespace(
-            room=SimpleNamespace(pool=pool), clock=CLOCK, settings=settings, unfinished={"pending": 2}
-        )
+        self.daemon = SimpleNamespace(room=SimpleNamespace(pool=pool), clock=CLOCK, settings=settings)
 
     async def store(self, *signals: Signal, bars: Sequence[Bar] = ()) -> None:
         for bar in bars:
@@ -128,6 +125,7 @@ async def test_an_empty_database_has_empty_answers(world: World) -> None:
     assert await world.get("streams") == {"streams": []}
     stats = await world.get("stats")
     assert stats["ratings"] == {"1": 0, "2": 0, "3": 0, "4": 0, "5": 0}
+    assert stats["queue"] == {"pending": 0, "processing": 0}
     assert stats["latency_ms"] == {"p50": None, "p95": None, "p99": None}
     assert (await world.get("costs"))["days"] == []
 
@@ -371,7 +369,7 @@ async def test_stats_sum_up_the_results_since_a_time(world: World) -> None:
     assert stats["ratings"] == {"1": 0, "2": 0, "3": 0, "4": 0, "5": 2}
     assert stats["statuses"] == {"completed": 3, "failed": 1}
     assert stats["abstentions"] == {"no action": 1}
-    assert stats["queue"] == {"pending": 2, "processing": 0}
+    assert stats["queue"] == {"pending": 0, "processing": 1}
     assert [(each["model"], each["results"], each["unknown"]) for each in stats["by_model"]] == [
         ("x/y", 2, 1), ("other/z", 1, 0),
     ]  # fmt: skip
@@ -400,6 +398,9 @@ async def test_costs_are_told_by_day_and_by_model(world: World) -> None:
     assert round(costs["today_usd"], 4) == 2.0021
     assert [each["model"] for each in costs["by_model"]] == ["openrouter/dear", "openrouter/x/y"]
     assert len((await world.get("costs", days=1))["days"]) == 1
+    assert costs["budget_usd"] is None
+    world.daemon.settings = Settings(llm={"budget": {"daily_usd": 2.5}})
+    assert (await world.get("costs"))["budget_usd"] == 2.5
 
 
 async def test_before_the_database_is_there_the_answer_is_503(world: World) -> None:
