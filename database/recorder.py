@@ -111,7 +111,8 @@ class Recorder:
     that neither a host whose clock is set nor one that is wrong makes a task early, late or expired.
 
     `rate` says whether signals get a task; `ttl` is how long a task may wait to be rated, None for ever.
-    `on_shipped` is called after each commit that stored something. `steps` counts what was tried, whatever came of it.
+    `on_shipped` is called after each commit that stored something, `on_committed` with the records of every commit.
+    `steps` counts what was tried, whatever came of it.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Recorder:
         self._rate = rate
         self._ttl = ttl
         self._on_shipped = on_shipped
+        self.on_committed: Callable[[Sequence[bytes]], None] | None = None
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._said: set[str] = set()
@@ -261,6 +263,8 @@ class Recorder:
                 "bars older than the newest of their stream are not stored",
                 extra={"count": row["late"], "since_start": self.shipped.late},
             )
+        if self.on_committed is not None:
+            self.on_committed(payloads)
         if row["bars"] or row["signals"]:
             self._on_shipped()
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -17,6 +18,7 @@ import orjson
 from trading.model import Bar, Side, Signal, Snapshot
 
 _SNAPSHOT = b',"snapshot":'
+_SIGNAL_ID = re.compile(rb'\{"id":"([0-9a-f-]{36})"')
 _AFTER_SNAPSHOT = b',"created_at":'
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _CONTENT = (
@@ -51,6 +53,12 @@ class Split:
     def signal_count(self) -> int:
         """How many signals there are."""
         return len(self.snapshots)
+
+
+def signal_ids(record: bytes) -> list[UUID]:
+    """The ids of a record's signals."""
+    lines = record.split(b"\n")[1:]
+    return [UUID(found[1].decode()) for line in lines if (found := _SIGNAL_ID.match(line))]
 
 
 def split_records(records: Iterable[bytes]) -> Split:

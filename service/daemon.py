@@ -16,17 +16,16 @@ from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.control.control import Control
 from service.ending import everything_done, first_cause, stop_signals
-from service.events import EventHub
 from service.hooks.intake import Finals, Intake
 from service.http.access import Access
 from service.http.server import HttpServer, all_routes
-from service.items import bar_item, signal_item
 from service.narration import RatingLog, log_summaries, log_summary
 from service.rating_side import RatingSide
 from service.settings import Settings
 from service.store_room import StoreRoom, open_store_room
 from service.supervised import Supervised
 from service.tally import Tally
+from service.telling import Telling
 from service.trading_side import TradingSide
 from service.vitals import collect
 from trading.clock import Clock, SystemClock
@@ -87,7 +86,8 @@ class Daemon:
         self.tally = Tally()
         self.finals = Finals()
         self.intake = Intake(self)
-        self.events = EventHub()
+        self.telling = Telling(settings.service, self.clock)
+        self.events = self.telling.events
         self.before_sudden_end: Callable[[], None] = lambda: None
         self.supervised = Supervised(self)
         self._rating_log = RatingLog()
@@ -148,6 +148,7 @@ class Daemon:
             raise first_cause(crashes) from None
         finally:
             await self._stop_status()
+            await self.telling.close()
         log.info("ended")
 
     async def _run_in(self, room: StoreRoom) -> None:
@@ -174,16 +175,18 @@ class Daemon:
                 settings, room, self.store if rates else None, self.clock,
                 on_bar=self._on_bar, on_shipped=self._on_shipped,
             )  # fmt: skip
+            self.telling.follow(self.trading)
             await self.trading.prepare()
         if rates:
             self.rating = RatingSide(settings.llm, room, self.store, self.clock, on_final=self._on_final)
+            self.telling.follow(self.rating)
             await self.rating.prepare()
         self.control = Control(self, room)
         await self.control.prepare()
         if self.role is not Role.TRADER:
             self.exporter = LLMCSVExporter(
                 settings.llm.csv_output_directory,
-                PostgresExportSource(room.pool),
+                self.telling.csv_source(PostgresExportSource(room.pool)),
                 indicators=settings.llm.indicators_to_include,
                 rotation=settings.llm.csv_rotation,
                 stats=self.vitals,
@@ -309,17 +312,13 @@ class Daemon:
 
     def _on_bar(self, bar: Bar, signals: Sequence[Signal]) -> None:
         self.tally.bar(bar)
-        self.events.publish("bar", bar_item(bar))
-        for found in signals:
-            self.events.publish("signal", signal_item(found, status="pending" if self.settings.llm.enabled else None))
-            log.debug("signal", extra={"id": str(found.id), "symbol": found.symbol, "strategy": found.strategy})
+        self.telling.bar(bar, signals, owed=self.settings.llm.enabled)
 
     def on_outside(self, signals: Sequence[Signal]) -> None:
         """Signals that somebody else sent are durable: rate them like those of the loop."""
         for found in signals:
-            rated = self.rating is not None
-            if not rated or self.store.add(found):
-                self.events.publish("signal", signal_item(found, status="pending" if rated else None))
+            if self.rating is None or self.store.add(found):
+                self.telling.signal(found, owed=self.settings.llm.enabled)
 
     def _on_shipped(self) -> None:
         if self.rating is not None:
@@ -330,7 +329,7 @@ class Daemon:
     def _on_final(self, rated: Signal, result: Result) -> None:
         self.recent.append((rated, result))
         self.tally.final(result)
-        self.events.publish("verdict", signal_item(rated, result))
+        self.telling.final(rated, result)
         self.finals.saw(rated, result)
         self._rating_log.log_rating(rated, result)
         if self.exporter is not None:

@@ -56,6 +56,20 @@ class ServiceSettings(BaseModel):
         "0 is never.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    traces_endpoint: str | None = Field(
+        None,
+        description="Where OpenTelemetry traces go, by OTLP over HTTP, as http://127.0.0.1:4318; needs the extra "
+        "`otel`. Unset: where OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere.",
+    )
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_address(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError("expected http://host:port or https://host")
+        if endpoint is not None and "@" in endpoint:
+            raise ValueError("holds a name or password; put what the collector wants into OTEL_EXPORTER_OTLP_HEADERS")
+        return endpoint
 
     @field_validator("watchdog_seconds")
     @classmethod

@@ -1,6 +1,7 @@
 """How each model does: calls, failures by kind, latency, tokens and cost since the start of the process."""
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from statistics import quantiles
@@ -70,14 +71,17 @@ class ModelMetrics:
 
 
 class Metrics:
-    """What calls came to, by model string; as many models as the settings name."""
+    """What calls came to, by model string; as many models as the settings name. `on_call` is told of each call."""
 
     def __init__(self) -> None:
         self._models: dict[str, ModelMetrics] = {}
+        self.on_call: Callable[[Call], None] | None = None
 
     def observe(self, call: Call) -> None:
         """A call was made."""
         self._models.setdefault(f"{call.backend}/{call.model}", ModelMetrics()).count(call)
+        if self.on_call is not None:
+            self.on_call(call)
 
     def models(self) -> dict[str, ModelMetrics]:
         """Each model's figures themselves, by model string."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from llm_integration.calling.limiter import Usage
 from llm_integration.calling.metrics import ModelMetrics
-from llm_integration.calling_config import split_model
 from llm_integration.histogram import Histogram
+from service.genai import provider_and_model
 from service.metrics.metric import Sample
 from service.readiness import feed_ages, is_ready, readiness
 from service.safe_text import visible
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 MOST_STREAMS = 100
 OTHER = "other"
 SUBMIT_STEP = 12
-PROVIDERS = {"bedrock": "aws.bedrock"}
-"""Where OpenTelemetry's conventions know a provider by another name than our backend's."""
 
 
 def one(read: Callable[[Daemon], float | None]) -> Callable[[Daemon], Iterable[Sample]]:
@@ -124,8 +122,7 @@ def _models(daemon: Daemon) -> dict[tuple[str, str], list[ModelMetrics]]:
         return found
     named = {*daemon.rating.caller.models, *daemon.settings.llm.all_models}
     for model, metrics in daemon.rating.caller.metrics.models().items():
-        backend, name = split_model(model)
-        provider = PROVIDERS.get(backend, backend)
+        provider, name = provider_and_model(model)
         key = (provider, visible(name)) if model in named else (OTHER, OTHER)
         found.setdefault(key, []).append(metrics)
     return found
