@@ -155,7 +155,7 @@ class Access:
                 {"Retry-After": wait},
             )  # fmt: skip
         if scope is not None and not self.allows(token, scope):
-            raise _refusal(scope, held)
+            raise _refusal(scope, token, held)
 
     def _check_host(self, request: web.Request) -> None:
         """A page of another site that has its name resolve to us would still send that name."""
@@ -206,12 +206,13 @@ def is_loopback(host: str) -> bool:
         return name == "localhost"
 
 
-def _refusal(scope: Scope, held: Scope | None) -> Refused:
+def _refusal(scope: Scope, token: str | None, held: Scope | None) -> Refused:
     names = " or ".join(TOKEN_NAMES[one] for one in dict.fromkeys((scope, Scope.ADMIN)))
     if held is not None:
         return Refused(403, f"the {held} token does not allow this; send {names}")
     challenge = {"WWW-Authenticate": f'Bearer realm="tradent", scope="{scope}"'}
-    return Refused(401, f"a token is needed: send `Authorization: Bearer …` with {names}", challenge)
+    wrong = "a token is needed" if token is None else "this token is not known here"
+    return Refused(401, f"{wrong}: send `Authorization: Bearer …` with {names}", challenge)
 
 
 def _arrived_at(request: web.Request) -> str | None:

@@ -134,6 +134,7 @@ async def test_a_refusal_says_which_token_would_do() -> None:
         status, answer, headers = await client.ask("/signal", method="POST")
         assert (status, headers["WWW-Authenticate"]) == (401, 'Bearer realm="tradent", scope="signal"')
         assert "TRADENT_SIGNAL_TOKEN or TRADENT_ADMIN_TOKEN" in answer["error"]
+        assert (await client.ask("/signal", READ + "x", "POST"))[1]["error"].startswith("this token is not known here")
         status, answer, _ = await client.ask("/admin", READ, "POST")
         assert (status, answer) == (403, {"error": "the read token does not allow this; send TRADENT_ADMIN_TOKEN"})
 
