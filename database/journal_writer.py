@@ -10,6 +10,7 @@ from pathlib import Path
 
 from database.journal_disk import Disk
 from database.journal_files import SUFFIX, UNFINISHED, Segment, left_segments, require_writable
+from database.journal_troubles import JournalTroubles
 from trading.errors import JournalFull
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class SegmentWriter:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._retry_at = 0.0
-        self._said: set[str] = set()
+        self._troubles = JournalTroubles(directory)
 
     def open(self) -> None:
         """Take up what is left in the directory and begin a new segment. Raises StorageError."""
@@ -177,7 +178,7 @@ class SegmentWriter:
         tail.length += len(data)
         self._dirty = not self._strict
         if not self.in_memory:
-            self._mended("write", "the journal can be written again")
+            self._troubles.over("write", "the journal can be written again")
         return True
 
     def _cut(self, tail: Segment, length: int) -> None:
@@ -335,12 +336,12 @@ class SegmentWriter:
                 self._disk.remove(path)
             except OSError as error:
                 left.append(path)
-                self._say("delete", "a file of the journal cannot be deleted; it stays until it can", error)
+                self._troubles.say("delete", "a file of the journal cannot be deleted; it stays until it can", error)
         if left:
             with self._lock:
                 self._garbage += left
         elif garbage:
-            self._mended("delete", "files of the journal can be deleted again")
+            self._troubles.over("delete", "files of the journal can be deleted again")
 
     def _mend(self) -> None:
         """Bring what waits in memory to the disk, oldest first, and see that there is a spare file."""
@@ -356,7 +357,7 @@ class SegmentWriter:
         except OSError as error:
             self._retry_at = 0.0 if self._stop.is_set() else time.monotonic() + RETRY_S
             if self.segments[-1].memory is None:
-                self._say("create", "the journal's directory takes no new file; its last file grows", error)
+                self._troubles.say("create", "the journal's directory takes no new file; its last file grows", error)
             else:
                 self._say_full(error)
 
@@ -416,23 +417,7 @@ class SegmentWriter:
             self._spare = segment, fd
             if self.segments and self.segments[-1].number >= segment.number:
                 self._discard_spare()
-        self._mended("create", "the journal's directory takes new files again")
+        self._troubles.over("create", "the journal's directory takes new files again")
 
     def _say_full(self, error: OSError) -> None:
-        self._say("write", "the journal cannot be written; records wait in memory only", error)
-
-    def _say(self, cause: str, message: str, error: OSError) -> None:
-        if cause not in self._said:
-            self._said.add(cause)
-            log.error(
-                message,
-                extra={
-                    "directory": str(self._directory), "error": error.strerror,
-                    "do": "free space on that disk, and see that it can be written",
-                },
-            )  # fmt: skip
-
-    def _mended(self, cause: str, message: str) -> None:
-        if cause in self._said:
-            self._said.discard(cause)
-            log.info(message)
+        self._troubles.say("write", "the journal cannot be written; records wait in memory only", error)
