@@ -15,6 +15,7 @@ from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.control.control import Control
+from service.elsewhere import follow_elsewhere
 from service.ending import everything_done, first_cause, stop_signals
 from service.hooks.intake import Finals, Intake
 from service.http.access import Access
@@ -223,6 +224,8 @@ class Daemon:
             exported = asyncio.Event()
             exporting = group.create_task(self.exporter.run(exported), name="exporter") if self.exporter else None
             beside.append(group.create_task(log_summaries(self.vitals, self.clock), name="summary"))
+            if self.role is not Role.WORKER:
+                beside.append(group.create_task(follow_elsewhere(self, room.pool), name="elsewhere"))
             if self.control is not None:
                 beside += self.control.start(group)
             if self.rating is not None:

@@ -1,7 +1,9 @@
 """Telling: what happens, told to those who listen on the event hub, and to a collector of traces."""
 
 import logging
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from uuid import UUID
 
 from llm_integration.csv_source import ExportSource
 from llm_integration.model import Result
@@ -17,12 +19,17 @@ from trading.model import Bar, Signal
 
 log = logging.getLogger(__name__)
 
+REMEMBERED = 10_000
+
 
 class Telling:
     """`events` is for anybody; none of it waits. Raises SettingsError where traces are set and cannot be made."""
 
     def __init__(self, service: ServiceSettings, clock: Clock) -> None:
         self.events = EventHub()
+        self.signals: Counter[str] = Counter()
+        """Signals since the start, by their origin."""
+        self._told: OrderedDict[UUID, None] = OrderedDict()
         self._traces = traces_of(service, clock)
 
     def follow(self, side: TradingSide | RatingSide) -> None:
@@ -47,15 +54,23 @@ class Telling:
 
     def signal(self, found: Signal, *, owed: bool) -> None:
         """A signal was found, or sent by somebody."""
+        self.signals[found.origin] += 1
         self.events.publish("signal", signal_item(found, status="pending" if owed else None))
         if self._traces is not None:
             self._traces.found(found)
 
     def final(self, rated: Signal, result: Result) -> None:
         """A result is stored."""
+        self._told[rated.id] = None
+        if len(self._told) > REMEMBERED:
+            self._told.popitem(last=False)
         self.events.publish("verdict", signal_item(rated, result))
         if self._traces is not None:
             self._traces.rated(rated, result)
+
+    def has_told(self, signal_id: UUID) -> bool:
+        """Whether a signal's result was one of this process's last."""
+        return signal_id in self._told
 
     async def close(self) -> None:
         """Let the collector have what is left."""

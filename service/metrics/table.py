@@ -59,7 +59,12 @@ def all_metrics() -> tuple[Metric, ...]:
             of_loop(lambda loop: loop.counts.dropped),
         ),
         counter("tradent_bars_judged_total", "Bars by what the guard found: good, or why not.", judged_bars, ["cause"]),
-        counter("tradent_signals_total", "Signals that strategies found.", of_loop(lambda loop: loop.counts.signals)),
+        counter(
+            "tradent_signals_total",
+            "Signals found by strategies (loop), or sent by others.",
+            lambda daemon: [((origin,), count) for origin, count in daemon.telling.signals.items()],
+            ["origin"],
+        ),
         counter(
             "tradent_strategy_errors_total",
             "Times a strategy failed on a bar.",

@@ -1,11 +1,21 @@
 """A real daemon as those see it that watch it: ready or not, and what it tells as it happens."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
 
 import aiohttp
+import asyncpg
+import orjson
+import pytest
 
+from database.final_reads import Place, signals_final_after
 from service.daemon import Role
-from tests.events import told
+from service.events import Event
+from service.http.forms import SignalItem
+from tests.daemon import Daemon as Process
+from tests.events import Told, told
 from tests.running import running_daemon, url_of
 from tests.waiting import until
 
@@ -38,11 +48,65 @@ async def test_bars_signals_and_verdicts_are_told_until_a_stop_ends_the_stream(d
     }  # fmt: skip
     assert str(kinds["bar"]["close_time"]).endswith("Z")
     assert set(kinds["signal"]) == set(kinds["verdict"]) == EARLY | LATER
+    for kind in ("signal", "verdict"):
+        SignalItem.model_validate(kinds[kind])
     assert {kinds["signal"][key] for key in LATER} == {None}
     assert kinds["signal"]["status"] == "pending"
     assert kinds["verdict"]["status"] == "completed"
     assert kinds["verdict"]["model"] == "rules/baseline"
     assert set(kinds["health"]) == {"ready", "reasons", "phase", "paused", "queue", "limits", "cost", "version"}
+
+
+async def test_a_trader_tells_the_verdicts_of_workers_elsewhere(database: str, tmp_path: Path) -> None:
+    """As whole as its own would be, and each once."""
+    worker = Process(tmp_path, {"database": {"url": database}})
+    async with (
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(LIMIT_S),
+        running_daemon(database, Role.TRADER) as trader,
+        worker.start("--role", "worker"),
+    ):
+        response = await session.get(url_of(trader, f"/api/v1/stream?last_event_id={trader.events.position(0)}"))
+        verdicts = [one.data async for one in first(told(response), "verdict", 3)]
+    assert len({verdict["signal"] for verdict in verdicts}) == 3
+    for verdict in verdicts:
+        SignalItem.model_validate(verdict)
+        assert verdict["status"] == "completed"
+
+
+async def test_a_daemon_that_rates_itself_tells_each_verdict_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its own results are among those that it finds stored when it looks for those of others."""
+    found: set[UUID] = set()
+    done: set[UUID] = set()
+
+    async def noted(pool: asyncpg.Pool, place: Place) -> tuple[list[UUID], Place]:
+        done.update(found)
+        ids, behind = await signals_final_after(pool, place)
+        found.update(ids)
+        return ids, behind
+
+    monkeypatch.setattr("service.elsewhere.signals_final_after", noted)
+    async with running_daemon(database) as daemon:
+        await until(lambda: any(signal.id in done for signal, _ in daemon.recent))
+        listener = daemon.events.subscribe(daemon.events.position(0))
+        events: list[Event] = []
+        while taken := await daemon.events.take(listener, 0.0):
+            events += taken
+    verdicts = [orjson.loads(event.payload)["signal"] for event in events if event.kind == "verdict"]
+    assert verdicts
+    assert len(verdicts) == len(set(verdicts))
+
+
+async def first(events: AsyncIterator[Told], kind: str, count: int) -> AsyncIterator[Told]:
+    """The first few events of one kind."""
+    async for one in events:
+        if one.kind == kind:
+            count -= 1
+            yield one
+        if not count:
+            return
 
 
 async def test_a_running_daemon_is_alive_and_ready(database: str) -> None:
