@@ -9,8 +9,8 @@
     async def signals(request: web.Request) -> web.Response: ...
 
 `body=NewSignal` describes a JSON body, `body=Body({"text/plain": {"type": "string"}})` any other. `path={"id": "…"}`
-says what a parameter in the path is. Errors (400, 401, 403, 404, 413, 429, 500, 503) need not be named. A test fails
-where a route has no description. `service.http.inputs` reads queries and bodies by such models.
+says what a parameter in the path is. Errors (400, 401, 403, 404, 408, 413, 429, 500, 503) need not be named. A test
+fails where a route has no description. `service.http.inputs` reads queries and bodies by such models.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,5 +1,6 @@
 """Whatever goes wrong in a handler, as an answer: JSON, and nothing of the inside."""
 
+import asyncio
 import logging
 
 import asyncpg
@@ -10,6 +11,7 @@ from aiohttp.typedefs import Handler
 from database.engine import connection_lost, explained, worth_retrying
 from service.http.access import ACCESS
 from service.http.answers import Refused, error_answer
+from service.http.door import DOOR
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,12 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
 
     An answer that fails once it has begun, such as a stream, is cut off.
     """
+    door = request.app[DOOR]
+    door.heard(request.protocol)
     try:
         request.app[ACCESS].check(request)
+        if request.can_read_body:
+            await _body(request, door.body_s)
         return await handler(request)
     except Refused as refused:
         return error_answer(refused.status, refused.message, refused.headers)
@@ -83,6 +89,15 @@ def _said(answer: web.HTTPException) -> str:
     if text in ("", plain) or answer.status == 413:
         return _SAID.get(answer.status, answer.reason.lower())
     return text
+
+
+async def _body(request: web.Request, limit_s: float) -> None:
+    """Have the whole body, which handlers then find there. Raises Refused where it comes too slowly."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await request.read()
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {limit_s:g} s") from None
 
 
 def _closing(error: Exception) -> bool:

@@ -27,6 +27,7 @@ _ERRORS = {
     401: "a token is needed",
     403: "this token, host or site is not allowed to",
     404: "there is no such thing",
+    408: "the body did not come in time",
     413: "the body is too large",
     429: "too many requests in a minute; Retry-After says when to ask again",
     500: "a fault of the program; its log has it",
@@ -139,7 +140,7 @@ def _answers(description: Description, names: list[str], schemas: _Schemas, scop
     possible |= {400} if description.query is not None or description.body is not None else set()
     possible |= {400, 404} if names else set()
     possible |= {401} if scope is not None else set()
-    possible |= {413} if description.body is not None else set()
+    possible |= {408, 413} if description.body is not None else set()
     for status in sorted(possible - description.answers.keys()):
         answers[str(status)] = _answer(Answer(_ERRORS[status], {JSON: Error}), schemas)
     for status, given in description.answers.items():

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from service.http import control, health, metrics, openapi, page, reads, signals_in, stream, tasks, vitals
 from service.http.access import ACCESS, Access
+from service.http.door import BOUNDS, DOOR, Bounds, Door, Runner
 from service.http.failures import guarded, harden, wire_log
 from service.status import in_url
 
@@ -32,11 +33,14 @@ def all_routes(daemon: Daemon) -> list[web.RouteDef]:
 class HttpServer:
     """Answers `routes` to whom `access` lets in. A port that is taken costs the server, not the daemon."""
 
-    def __init__(self, host: str, port: int, routes: Iterable[web.RouteDef], access: Access) -> None:
+    def __init__(
+        self, host: str, port: int, routes: Iterable[web.RouteDef], access: Access, bounds: Bounds = BOUNDS
+    ) -> None:
         self._host = host
         self._port = port
         self._routes = routes
         self._access = access
+        self._bounds = bounds
         self._runner: web.AppRunner | None = None
         self.url: str | None = None
 
@@ -44,9 +48,12 @@ class HttpServer:
         """Listen; says so when it cannot."""
         app = web.Application(middlewares=[guarded], client_max_size=LARGEST_BODY)
         app[ACCESS] = self._access
+        app[DOOR] = Door(self._bounds)
         app.on_response_prepare.append(harden)
         app.router.add_routes(self._routes)
-        runner = web.AppRunner(app, access_log=None, logger=wire_log(), shutdown_timeout=STOP_S)
+        runner = Runner(
+            app, access_log=None, logger=wire_log(), shutdown_timeout=STOP_S, keepalive_timeout=self._bounds.idle_s
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self._port)

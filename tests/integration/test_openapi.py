@@ -85,7 +85,7 @@ async def test_parameters_come_from_the_path_and_the_fields_of_the_query(told: d
 async def test_answers_are_those_it_names_and_the_errors_that_can_be(told: dict[str, Any]) -> None:
     things, act = told["paths"]["/things/{id}"]["get"], told["paths"]["/act"]["post"]
     assert list(things["responses"]) == ["200", "400", "401", "403", "404", "429", "500", "503"]
-    assert list(act["responses"]) == ["204", "400", "401", "403", "413", "429", "500", "503"]
+    assert list(act["responses"]) == ["204", "400", "401", "403", "408", "413", "429", "500", "503"]
     schema = {"$ref": "#/components/schemas/Thing"}
     assert things["responses"]["200"] == {
         "description": "A thing.",
