@@ -84,7 +84,7 @@ async def test_candles_that_are_none_are_asked_for_again_and_left_out_at_last(
     assert caplog.text.count("a candle of the exchange's is none") == 1
 
 
-async def test_nonsense_on_the_websocket_costs_no_bar() -> None:
+async def test_nonsense_on_the_websocket_costs_no_bar(caplog: pytest.LogCaptureFixture) -> None:
     nonsense = ["{", "null", "[]", '{"e": "kline"}', '{"e": "kline", "k": {"t": "x"}}', '{"error": {"code": 5}}']
     async with watched(history_bars=2) as (server, watch):
         for text in nonsense:
@@ -93,6 +93,7 @@ async def test_nonsense_on_the_websocket_costs_no_bar() -> None:
             await server.say(text)
         await watch.until_bar(3)
         watch.require_whole()
+    assert "Traceback" not in caplog.text
 
 
 async def test_prices_that_are_none_on_the_websocket_are_asked_for() -> None:

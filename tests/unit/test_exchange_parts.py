@@ -118,6 +118,16 @@ def test_a_bar_that_was_given_is_never_given_again_whatever_is_said_of_it() -> N
     assert (line.counts[Met.CORRECTED], line.counts[Met.LATE]) == (1, 1)
 
 
+def test_what_the_websocket_said_of_a_bar_while_it_was_open_is_no_correction_of_what_an_answer_said() -> None:
+    line = Line(STEP, 0)
+    line.heard(read_candles([row(0), row(1, 1.25)]), 1)
+    assert numbers(line.answered(candles(0, 1, 2), None)) == [1]
+    line.heard(read_candles([row(0), row(1, 1.25), row(2)]), 1)
+    assert line.counts[Met.CORRECTED] == 0
+    line.heard(read_candles([row(0), row(1, 1.75), row(2)]), 1)
+    assert line.counts[Met.CORRECTED] == 1
+
+
 said = st.lists(st.tuples(st.booleans(), st.integers(1, 12), st.integers(1, 4), st.integers(1, 3)), max_size=40)
 
 

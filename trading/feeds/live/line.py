@@ -41,6 +41,7 @@ class Line:
         self.counts: Counter[Met] = Counter()
         self._given: OrderedDict[int, Candle] = OrderedDict()
         self._heard: dict[int, Candle] = {}
+        self._told: dict[int, Candle] = {}
         self._spoiled: set[int] = set()
         self._connection = 0
         self._begun_ms: int | None = None
@@ -56,14 +57,18 @@ class Line:
             self._begun_ms = candles.good[0].open_ms
         self.counts[Met.MALFORMED] += len(candles.bad)
         self._spoiled.update(open_ms for open_ms in candles.bad if open_ms is not None)
+        newest_ms = max(self._told, default=0)
         for candle in candles.good:
-            if self._is_past(candle.open_ms):
-                self._compare(candle)
-            else:
+            is_news = self._told.get(candle.open_ms) != candle
+            self._told[candle.open_ms] = candle
+            if not self._is_past(candle.open_ms):
                 self._heard[candle.open_ms] = candle
                 self._spoiled.discard(candle.open_ms)
-        while len(self._heard) > REMEMBERED:
-            del self._heard[min(self._heard)]
+            elif is_news and candle.open_ms < newest_ms:
+                self._compare(candle)
+        for known in (self._heard, self._told):
+            while len(known) > REMEMBERED:
+                del known[min(known)]
         next_ms = self._next_ms
         return self.is_behind or (next_ms is not None and self._is_whole(next_ms))
 
@@ -77,6 +82,7 @@ class Line:
     def forget(self) -> None:
         """The connection is gone: nothing it said of a bar that is still open holds any more."""
         self._heard.clear()
+        self._told.clear()
         self._spoiled.clear()
         self._begun_ms = None
 

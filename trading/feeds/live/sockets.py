@@ -19,8 +19,8 @@ class Sockets:
     """Listens to the exchange's candles, over ccxt's websockets, and connects again whenever they break.
 
     ccxt connects anew by itself and tells nobody; so each connection is numbered here, and what it kept of an earlier
-    one is thrown away. A connection that breaks and stands again at once, as exchanges break them daily, is counted
-    and not spoken of.
+    one is thrown away. A message that it cannot read would leave its connection standing and deaf; here it breaks it. A
+    connection that breaks and stands again at once, as exchanges break them daily, is counted and not spoken of.
     """
 
     def __init__(self, exchange: Any, errors: Any, timeframe: str, clock: Clock, troubles: TroubleLog) -> None:
@@ -31,8 +31,10 @@ class Sockets:
         self._timeframe = timeframe
         self._clock = clock
         self._troubles = troubles
-        self._theirs = exchange.on_connected
+        self._their_on_connected = exchange.on_connected
+        self._their_client = exchange.client
         exchange.on_connected = self._on_connected
+        exchange.client = self._client
 
     @property
     def connected(self) -> bool:
@@ -79,4 +81,19 @@ class Sockets:
     def _on_connected(self, client: Any, message: Any = None) -> None:
         self.connections += 1
         self._exchange.ohlcvs = {}
-        self._theirs(client, message)
+        self._their_on_connected(client, message)
+
+    def _client(self, url: str) -> Any:
+        """ccxt's connection to that address."""
+        client = self._their_client(url)
+        if "handle_message" not in vars(client):
+            read = client.handle_message
+
+            def handle_message(message: Any) -> None:
+                try:
+                    read(message)
+                except Exception as error:  # whatever its reading happens to meet
+                    client.on_error(self._errors.NetworkError(f"a message was not understood: {error!r}"))
+
+            client.handle_message = handle_message
+        return client

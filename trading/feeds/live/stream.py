@@ -161,7 +161,7 @@ class ExchangeStream:
         """Whether there is more to ask for."""
         step_ms = self.line.step_ms
         if fresh:
-            return candles.good[-1].open_ms + 2 * step_ms <= now_ms
+            return bool(candles.good) and candles.good[-1].open_ms + 2 * step_ms <= now_ms
         end_ms = since_ms + limit * step_ms
         last_ms = self.line.last_ms
         nothing = not candles.bad and not any(last_ms is None or each.open_ms > last_ms for each in candles.good)
