@@ -36,11 +36,15 @@ class Page {
       (kind, data) => this.take(kind, data),
       (state) => this.linked(state),
     );
-    this.head = new Head({ onRetry: () => this.live.retryNow() });
+    this.head = new Head({ onRetry: () => this.live.retryNow(), onTurn: () => this.loading.pause() });
     this.steering = new Steering(this.api, this.head, () => this.start());
     this.detail = new Detail(this.api, this.market);
     const open = (item) => this.detail.open(item.signal);
-    this.chart = new Chart($("chart"), { onOpen: open, onCursor: (...at) => this.readout(...at) });
+    this.chart = new Chart($("chart"), {
+      onOpen: open,
+      onCursor: (...at) => this.readout(...at),
+      onEdge: () => this.line && this.loading.earlier(this.line),
+    });
     this.feed = new Feed(this.market, { onOpen: open, current: () => this.line });
     this.table = new Table($("chart-table"), open);
     this.markets = new Markets((line) => this.choose(line));
@@ -222,6 +226,10 @@ class Page {
   foundCosts(costs) {
     this.costs = costs;
     panels.drawCost(costs, this.head.health?.cost);
+  }
+
+  foundPause(pause) {
+    this.head.setPause(pause);
   }
 
   noFigures(ids, why) {

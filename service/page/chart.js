@@ -27,12 +27,16 @@ const COLOURS = [
 ];
 
 export class Chart {
-  /** `onOpen(signal)` when a signal is chosen, `onCursor(bar, marks, byKey)` when the cursor moves; bar null when it leaves. */
-  constructor(canvas, { onOpen, onCursor }) {
+  /**
+   * `onOpen(signal)` when a signal is chosen, `onCursor(bar, marks, byKey)` when the cursor moves (bar null when it
+   * leaves), `onEdge()` when the view comes to the oldest bar there is.
+   */
+  constructor(canvas, { onOpen, onCursor, onEdge }) {
     this.canvas = canvas;
     this.pen = canvas.getContext("2d");
     this.onOpen = onOpen;
     this.onCursor = onCursor;
+    this.onEdge = onEdge;
     this.bars = [];
     this.marks = [];
     this.boxes = [];
@@ -194,6 +198,7 @@ export class Chart {
     pen.clearRect(0, 0, width, height);
     this.boxes = [];
     if (!this.bars.length) return;
+    if (this.right <= this.span) this.onEdge();
     const first = Math.max(0, Math.floor(this.right - this.span) - 1);
     const last = Math.min(this.bars.length, Math.ceil(this.right) + 1);
     this.#scale(first, last);

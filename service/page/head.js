@@ -1,16 +1,20 @@
 // The head of the page: connection, health with its reasons, pause, and what is said when something is wrong.
 
 import { $, fill, h, setText } from "./dom.js";
-import { clock, duration } from "./format.js";
+import { clock, duration, moment } from "./format.js";
 
+const WAYS = { page: "from this page", cli: "from the command line", api: "by the API" };
 const LINK = { connecting: "Connecting", live: "Live", lost: "Disconnected", refused: "No access" };
 
 export class Head {
-  constructor({ onRetry }) {
+  /** `onRetry()` when somebody does not want to wait, `onTurn()` when rating was paused or goes on. */
+  constructor({ onRetry, onTurn }) {
     this.health = null;
     this.busy = false;
+    this.pause = null;
     this.link = { at: "connecting" };
     this.onRetry = onRetry;
+    this.onTurn = onTurn;
     $("health").addEventListener("click", () => this.toggleReasons());
     document.addEventListener("click", (event) => {
       if (!event.target.closest(".health-box")) this.toggleReasons(false);
@@ -51,6 +55,19 @@ export class Head {
     if (link.at === "live") this.#warn();
   }
 
+  /** Since when rating is paused, by whom and why, as far as it is known. */
+  setPause(pause) {
+    this.pause = pause;
+    this.#warn();
+  }
+
+  #paused() {
+    if (!this.pause) return "Rating is paused.";
+    const { since, via, who, reason } = this.pause;
+    const by = [WAYS[via] ?? via, who && `(${who})`].filter(Boolean).join(" ");
+    return `Rating is paused since ${moment(Date.parse(since))} UTC, ${by}${reason ? `: “${reason}”.` : "."}`;
+  }
+
   #lost(now) {
     const { since, retryAt, why } = this.link;
     const left = Math.max(0, Math.ceil((retryAt - now) / 1000));
@@ -78,7 +95,9 @@ export class Head {
 
   setHealth(health) {
     if (this.health && health.version && this.health.version !== health.version) this.updated = true;
+    const turned = Boolean(health.paused) !== Boolean(this.health?.paused);
     this.health = health;
+    if (turned) this.onTurn();
     const reasons = health.reasons ?? [];
     const wrong = reasons.filter((one) => !one.ok);
     const state = health.ready ? "good" : "bad";
@@ -154,7 +173,7 @@ export class Head {
         ),
       );
     } else if (this.health.paused) {
-      this.#banner("paused", "Rating is paused. Signals are found and kept; they wait in the queue.");
+      this.#banner("paused", `${this.#paused()} Signals are found and kept; they wait in the queue.`);
     } else {
       this.#banner(null);
     }

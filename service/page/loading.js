@@ -4,9 +4,11 @@ import { Refused } from "./api.js";
 import { barOf } from "./market.js";
 
 const BARS = 1500;
-const SIGNALS = 300;
+const SIGNALS = 500;
+const PAGES = 3;
 const AHEAD = 30;
 const DAYS = 14;
+const AGAIN_MS = 5000;
 const DAY_MS = 86400000;
 
 /** Whether nobody answered at all: the connection's own message says so already. */
@@ -18,7 +20,7 @@ export const whyOf = (error) => (unanswered(error) ? "the daemon does not answer
 export class Loading {
   /**
    * Fills `market` and tells `page`: `foundMarkets()`, `noMarkets(why)`, `foundSignals(why)` and `foundBars(line)`, each
-   * with what went wrong or null, `foundStats(stats)`, `foundCosts(costs)`, and `noFigures(ids, why)`.
+   * with what went wrong or null, `foundStats(stats)`, `foundCosts(costs)`, `foundPause(pause)`, and `noFigures(ids, why)`.
    */
   constructor(api, market, page) {
     this.api = api;
@@ -75,16 +77,60 @@ export class Loading {
   async #bars(line) {
     const { source, symbol, timeframe } = line;
     try {
-      const [{ bars }, { signals }] = await Promise.all([
-        this.api.get("bars", { source, symbol, timeframe, limit: BARS }),
-        this.api.get("signals", { symbol, timeframe, limit: SIGNALS }),
-      ]);
+      const { bars, next_cursor: earlier } = await this.api.get("bars", { source, symbol, timeframe, limit: BARS });
       for (const item of bars) line.put(barOf(item));
-      for (const item of signals) this.market.put(item);
+      if (line.earlier === undefined) line.earlier = earlier;
       line.loaded = true;
       line.error = null;
+      this.page.foundBars(line);
+      if (bars.length) await this.#signalsOf(line, { since: bars[0].open_time });
     } catch (error) {
       line.error = whyOf(error);
+    }
+    this.page.foundBars(line);
+  }
+
+  /** The signals of a line within a time, the newest PAGES pages of them. */
+  async #signalsOf({ symbol, timeframe }, between) {
+    let cursor = null;
+    for (let page = 0; page < PAGES; page++) {
+      const { signals, next_cursor } = await this.api.get("signals", {
+        symbol,
+        timeframe,
+        ...between,
+        limit: SIGNALS,
+        cursor,
+      });
+      for (const item of signals) this.market.put(item);
+      cursor = next_cursor;
+      if (cursor === null) return;
+    }
+  }
+
+  /** What lies before the bars of a line, with its signals. */
+  earlier(line) {
+    if (line.loading || !line.earlier || Date.now() - line.failedAt < AGAIN_MS) return line.loading;
+    line.loading = this.#earlier(line).finally(() => (line.loading = null));
+    return line.loading;
+  }
+
+  async #earlier(line) {
+    const { source, symbol, timeframe, earlier: cursor } = line;
+    try {
+      const { bars, next_cursor: earlier } = await this.api.get("bars", {
+        source,
+        symbol,
+        timeframe,
+        limit: BARS,
+        cursor,
+      });
+      line.earlier = earlier;
+      if (!bars.length) return;
+      for (const item of bars) line.put(barOf(item));
+      await this.#signalsOf(line, { since: bars[0].open_time, until: bars.at(-1).open_time });
+    } catch {
+      line.failedAt = Date.now(); // the view stays as it is; whoever looks on asks again
+      return;
     }
     this.page.foundBars(line);
   }
@@ -96,6 +142,15 @@ export class Loading {
       this.#figure("stats", { since }, ["p-ratings", "p-latency"], (stats) => this.page.foundStats(stats)),
       this.#figure("costs", { days: DAYS }, ["p-cost"], (costs) => this.page.foundCosts(costs)),
     ]);
+  }
+
+  /** Since when rating is paused, and by whom. */
+  async pause() {
+    try {
+      this.page.foundPause((await this.api.get("control")).pause);
+    } catch {
+      this.page.foundPause(null);
+    }
   }
 
   async #figure(path, params, ids, found) {

@@ -1,18 +1,31 @@
 // What is known of bars and signals, merged from answers and events in any order: each bar and signal is there once.
 
 // Of each line.
-export const MOST_BARS = 3000;
-export const MOST_SIGNALS = 1000;
+export const MOST_BARS = 20000;
+export const MOST_SIGNALS = 4000;
 const FINAL = new Set(["completed", "failed", "expired", "skipped"]);
 
 export const isFinal = (item) => FINAL.has(item.status);
 
 export const keyOf = (item) => `${item.source}\u001f${item.symbol}\u001f${item.timeframe}`;
 
-/** One line of bars, oldest first; `loaded` once the past has been asked for. A bar is {t, o, h, l, c, v}, t in ms. */
+/**
+ * One line of bars, oldest first; `loaded` once the past has been asked for, `earlier` the cursor of what lies before it
+ * (null: nothing; undefined: not known yet). A bar is {t, o, h, l, c, v}, t in ms.
+ */
 export class Series {
   constructor({ source, symbol, timeframe }) {
-    Object.assign(this, { source, symbol, timeframe, bars: [], loaded: false, loading: null, error: null });
+    Object.assign(this, {
+      source,
+      symbol,
+      timeframe,
+      bars: [],
+      loaded: false,
+      earlier: undefined,
+      loading: null,
+      error: null,
+      failedAt: 0,
+    });
     this.key = keyOf(this);
   }
 

@@ -112,6 +112,7 @@ class StandIn:
             web.get("/api/v1/signals", self._signals), web.get("/api/v1/signals/{id}", self._signal),
             web.get("/api/v1/stats", self._stats), web.get("/api/v1/costs", self._costs),
             web.get("/api/v1/stream", self._stream), web.post("/api/v1/control/{act}", self._control),
+            web.get("/api/v1/control", self._state),
         ])  # fmt: skip
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -194,9 +195,14 @@ class StandIn:
         return web.json_response({"streams": streams})
 
     async def _bars(self, request: web.Request) -> web.Response:
-        found = self.bars[request.query["symbol"]][-int(request.query.get("limit", "1500")) :]
+        limit, every = int(request.query.get("limit", "1500")), self.bars[request.query["symbol"]]
+        end = int(request.query.get("cursor", len(every)))
+        found = every[max(0, end - limit) : end]
+        earlier = str(end - limit) if end > limit else None
         fields = ("open_time", "open", "high", "low", "close", "volume")
-        return web.json_response({"bars": [{name: one[name] for name in fields} for one in found], "next_cursor": None})
+        return web.json_response(
+            {"bars": [{name: one[name] for name in fields} for one in found], "next_cursor": earlier}
+        )
 
     async def _signals(self, request: web.Request) -> web.Response:
         found = [one for one in self.signals if request.query.get("symbol") in {None, one["symbol"]}]
@@ -228,6 +234,10 @@ class StandIn:
             for day in range(17, 31)
         ]
         return web.json_response({"days": days, "today_usd": 0.4213, "budget_usd": 2.0, "by_model": []})
+
+    async def _state(self, request: web.Request) -> web.Response:
+        pause = {"since": iso(START), "via": "cli", "who": "Ada", "reason": "<b>budget</b>"} if self.paused else None
+        return web.json_response({"paused": self.paused, "pause": pause, "model": "rules/baseline", "limits": {}})
 
     async def _control(self, request: web.Request) -> web.Response:
         self.paused = request.match_info["act"] == "pause"

@@ -208,6 +208,8 @@ async def test_rating_is_paused_and_goes_on(browser: Browser, daemon: StandIn) -
         await page.keyboard.press("p")
         await expect(page.get_by_role("button", name="Resume rating")).to_have_attribute("aria-pressed", "true")
         assert daemon.paused
+        said = "Rating is paused since 2026-11-29 00:00 UTC, from the command line (Ada): “<b>budget</b>”."
+        await expect(page.locator("#banner")).to_contain_text(said)
         await page.get_by_role("button", name="Resume rating").click()
         await expect(page.get_by_role("button", name="Pause rating")).to_be_enabled()
         assert not daemon.paused
@@ -328,6 +330,15 @@ async def test_what_comes_in_does_not_take_the_focus_away(browser: Browser, daem
         added = daemon.add_bar("SIMBTC")
         await expect(page.locator("#chart-table tbody tr").first).to_contain_text(f"{added['close']:.2f}")
         await expect(cell).to_be_focused()
+
+
+async def test_going_back_in_time_brings_earlier_bars(browser: Browser) -> None:
+    async with StandIn(("SIMBTC",), 1700) as daemon, opened(browser, daemon.url) as (page, _):
+        chart = page.locator("#chart")
+        await expect(chart).to_have_attribute("aria-label", re.compile("1500 candles, 0 signals"))
+        daemon.signals.append(signal("SIMBTC", 100, 5))
+        await page.get_by_role("button", name="All", exact=True).click()
+        await expect(chart).to_have_attribute("aria-label", re.compile("1700 candles, 1 signals"))
 
 
 async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, daemon: StandIn) -> None:
