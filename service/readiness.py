@@ -161,7 +161,9 @@ def _model(daemon: Daemon) -> Check:
     standing = rating.caller.standing()
     usable = [model for model, why_not in standing if why_not is None]
     if usable:
-        return Check("model", True, f"{usable[0]} rates")
+        first, reason = standing[0]
+        instead = "" if reason is None else f" in place of {first}: {visible(reason)}"
+        return Check("model", True, f"{usable[0]} rates{instead}")
     why_not = "; ".join(f"{model}: {reason}" for model, reason in standing)
     return Check("model", False, f"no model can be used; signals wait. {visible(why_not)}")
 

@@ -121,6 +121,11 @@ def test_what_is_wrong_fails_its_own_check_alone_and_says_what_to_do(
         raise AssertionError(failing(checks)[check])
 
 
+def test_a_fallback_that_rates_is_well_and_says_for_whom() -> None:
+    found = {each.check: each for each in readiness(daemon(rating=rating(("a/b", "no key"), ("c/d", None))))}
+    assert found["model"] == Check("model", True, "c/d rates in place of a/b: no key")
+
+
 @pytest.mark.parametrize("timeframe", ["1m", "1h"])
 def test_a_feed_is_late_by_its_own_timeframe(timeframe: str) -> None:
     """Two bars' length and half a minute behind the last close."""
