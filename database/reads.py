@@ -21,8 +21,12 @@ class Page(Generic[P]):
 
 
 def iso(time: str) -> str:
-    """SQL for a time as our JSON has it: ISO 8601 with Z, parts of a second only where there are any."""
-    return f"replace(to_json({time}) #>> ARRAY[]::text[], '+00:00', 'Z')"
+    """SQL for a time as our JSON has it: ISO 8601 with Z, microseconds where it is no whole second."""
+    whole, parted = (f"""'YYYY-MM-DD"T"HH24:MI:SS{parts}"Z"'""" for parts in ("", ".US"))
+    return (
+        f"to_char({time} AT TIME ZONE 'UTC', CASE WHEN date_trunc('second', {time}) = {time} "
+        f"THEN {whole} ELSE {parted} END)"
+    )
 
 
 @asynccontextmanager

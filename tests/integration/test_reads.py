@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import asyncpg
+import orjson
 import pytest
 
 from database.engine import connect, create_pool
@@ -61,7 +62,7 @@ class World:
             self.recorder.submit(None, {}, signals)
         assert await self.recorder.drain(60)
 
-    async def rate(self, signal: Signal, calls: Sequence[Call] = (), **changes: Any) -> None:
+    async def rate(self, signal: Signal, calls: Sequence[Call] = (), **changes: Any) -> Result:
         if signal.id not in self.claims:
             self.claims |= {claim.signal.id: claim for claim in await self.queue.claim(1000)}
         verdict = Verdict(4, 0.75, Action.ENTER_LONG, "the bars rise", (), "ranging", "strict_json", False)
@@ -72,6 +73,7 @@ class World:
         if "rating" in changes:
             result = replace(result, verdict=replace(verdict, rating=changes["rating"]))
         assert await self.queue.complete(self.claims[signal.id], result, calls)
+        return result
 
     async def get(self, path: str, expected: int = 200, /, **query: Any) -> Any:
         given = f"?{urlencode(query)}" if query else ""
@@ -146,6 +148,17 @@ async def test_a_signal_is_told_before_and_after_it_is_rated(world: World) -> No
         "rationale": "the bars rise", "abstention": None, "error": None, "model": "x/y", "fallback": False,
         "cost_usd": 0.0021, "processing_ms": 12.5, "finished_at": None, "decision": None,
     }  # fmt: skip
+
+
+async def test_a_stored_signal_is_told_as_its_event_was(world: World) -> None:
+    """To the last digit of a time, whole seconds and microseconds that end in 0 too."""
+    for number, microsecond in enumerate((0, 130_670, 7)):
+        signal = make_signal(number)
+        await world.store(signal)
+        changes = {"finished_at": datetime(2026, 1, 5, 10, 0, 1, microsecond, UTC), "cost_usd": Decimal("0.0021")}
+        result = await world.rate(signal, **changes)
+        told = orjson.dumps(signal_item(signal, result), option=orjson.OPT_UTC_Z)
+        assert (await world.get("signals", limit=1))["signals"] == [orjson.loads(told)]
 
 
 async def test_each_filter_keeps_what_it_names(world: World) -> None:
