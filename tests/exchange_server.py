@@ -1,4 +1,4 @@
-"""A local exchange that speaks Binance's REST and kline stream and Coinbase's REST, and fails in every way it is told.
+"""A local exchange that speaks Binance's REST and kline stream, and fails in every way it is told.
 
 async with ExchangeServer(["BTC/USDT"], step_s=60, clock=clock) as server:
     ... {"type": "exchange", "exchange": "binance", "base_url": server.url}
@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import json
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from aiohttp import WSMsgType, web
 
-from tests.exchange_market import Market
+from tests.exchange_market import Kline, Market
 from trading.clock import Clock
 
 TICKS_A_BAR = 5
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _NAMES = {1: "1s", 60: "1m", 300: "5m"}
 
 
@@ -33,29 +33,36 @@ class Fault(NamedTuple):
 
 
 class ExchangeServer:
-    """Binance's dialect, or Coinbase's, of one Market, `market`.
+    """Binance's dialect of one Market, `market`; others are in `tests.exchange_dialects`.
 
     `unsent` are opening times of which no websocket hears, `repeats` how often each message is sent; a `mute` server
     sends none. `delisted` symbols are not known any more. `asked` counts requests by path.
     """
 
-    def __init__(
-        self, symbols: Sequence[str], *, step_s: int, clock: Clock, ahead_s: float = 0.0, coinbase: bool = False
-    ) -> None:
+    exchange = "binance"
+    page = 1000
+    candle_path = "klines"
+
+    def __init__(self, symbols: Sequence[str], *, step_s: int, clock: Clock, ahead_s: float = 0.0) -> None:
         self.market = Market(symbols, step_s, clock, ahead_s)
         self.unsent: set[int] = set()
         self.delisted: set[str] = set()
         self.asked: Counter[str] = Counter()
         self.repeats = 1
         self.mute = False
-        self.page = 300 if coinbase else 1000
         self._clock = clock
-        self._coinbase = coinbase
         self._faults: deque[Fault] = deque()
-        self._sockets: dict[web.WebSocketResponse, set[str]] = {}
+        self.sockets: dict[web.WebSocketResponse, set[str]] = {}
         self._runner: web.AppRunner | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._port = 0
+
+    def paths(self) -> dict[str, Handler]:
+        """What is answered where."""
+        return {
+            "/{host}/api/v3/exchangeInfo": self._info, "/{host}/api/v3/time": self._time,
+            "/{host}/api/v3/klines": self._klines, "/{host}/ws/{n}": self.socket,
+        }  # fmt: skip
 
     @property
     def url(self) -> str:
@@ -64,17 +71,11 @@ class ExchangeServer:
     @property
     def listeners(self) -> int:
         """How many websockets have subscribed."""
-        return sum(1 for streams in self._sockets.values() if streams)
+        return sum(1 for streams in self.sockets.values() if streams)
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        routes = {
-            "/{host}/api/v3/exchangeInfo": self._info, "/{host}/api/v3/time": self._time,
-            "/{host}/api/v3/klines": self._klines, "/{host}/ws/{n}": self._socket,
-            "/{host}/products": self._products, "/{host}/time": self._epoch,
-            "/{host}/products/{id}/candles": self._candles,
-        }  # fmt: skip
-        for path, handler in routes.items():
+        for path, handler in self.paths().items():
             app.router.add_get(path, handler)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -111,7 +112,7 @@ class ExchangeServer:
 
     async def cut(self) -> None:
         """Close every websocket."""
-        for socket in list(self._sockets):
+        for socket in list(self.sockets):
             await socket.close(code=1001)
 
     def fail(
@@ -121,11 +122,11 @@ class ExchangeServer:
         self._faults.extend([Fault(status, body, headers or {})] * times)
 
     def symbol_id(self, symbol: str) -> str:
-        return symbol.replace("/", "-" if self._coinbase else "")
+        return symbol.replace("/", "")
 
-    async def _fault(self, request: web.Request) -> web.Response | None:
+    async def fault(self, request: web.Request) -> web.Response | None:
         self.asked[request.path.split("/", 2)[2]] += 1
-        if not self._faults or not request.path.endswith(("klines", "candles")):
+        if not self._faults or not request.path.endswith(self.candle_path):
             return None
         fault = self._faults.popleft()
         if fault.body is None:
@@ -135,7 +136,7 @@ class ExchangeServer:
         )
 
     async def _time(self, request: web.Request) -> web.Response:
-        return await self._fault(request) or web.json_response({"serverTime": self.market.now_ms})
+        return await self.fault(request) or web.json_response({"serverTime": self.market.now_ms})
 
     async def _info(self, request: web.Request) -> web.Response:
         listed = [
@@ -147,13 +148,13 @@ class ExchangeServer:
             }
             for symbol in self.market.symbols
         ]  # fmt: skip
-        return await self._fault(request) or web.json_response({"timezone": "UTC", "symbols": listed})
+        return await self.fault(request) or web.json_response({"timezone": "UTC", "symbols": listed})
 
     async def _klines(self, request: web.Request) -> web.Response:
-        failed = await self._fault(request)
+        failed = await self.fault(request)
         if failed is not None:
             return failed
-        symbol = self._symbol(request.query["symbol"])
+        symbol = self.symbol_of(request.query["symbol"])
         if symbol is None or symbol in self.delisted:
             return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
         assert request.query["interval"] == _NAMES[self.market.step_ms // 1000]
@@ -168,53 +169,36 @@ class ExchangeServer:
             ]
         )  # fmt: skip
 
-    async def _products(self, request: web.Request) -> web.Response:
-        listed = [
-            {
-                "id": self.symbol_id(symbol),
-                "base_increment": "0.00000001",
-                "quote_increment": "0.01",
-                "status": "online",
-            }
-            for symbol in self.market.symbols
-        ]
-        return await self._fault(request) or web.json_response(listed)
-
-    async def _epoch(self, request: web.Request) -> web.Response:
-        return await self._fault(request) or web.json_response({"epoch": self.market.now_ms / 1000})
-
-    async def _candles(self, request: web.Request) -> web.Response:
-        """Newest first, low before high, and only of the span that is asked for."""
-        failed = await self._fault(request)
-        if failed is not None:
-            return failed
-        symbol = self._symbol(request.match_info["id"])
-        if symbol is None or symbol in self.delisted:
-            return web.json_response({"message": "NotFound"}, status=404)
-        assert int(request.query["granularity"]) * 1000 == self.market.step_ms
-        start, end = (int(datetime.fromisoformat(request.query[name]).timestamp() * 1000) for name in ("start", "end"))
-        if (end - start) // self.market.step_ms >= self.page:
-            return web.json_response({"message": "granularity too small for the requested time range"}, status=400)
-        span = self.market.span(symbol, start, end, self.page)
-        return web.json_response([[k.open_ms // 1000, k.low, k.high, k.open, k.close, k.volume] for k in span[::-1]])
-
-    def _symbol(self, name: str) -> str | None:
+    def symbol_of(self, name: str) -> str | None:
         return next((symbol for symbol in self.market.symbols if self.symbol_id(symbol).lower() == name.lower()), None)
 
-    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+    async def socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(autoping=True)
         await socket.prepare(request)
-        self._sockets[socket] = set()
+        self.sockets[socket] = set()
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
-                    asked = json.loads(message.data)
-                    assert asked["method"] == "SUBSCRIBE"
-                    self._sockets[socket].update(asked["params"])
-                    await socket.send_json({"result": None, "id": asked["id"]})
+                    await self.hear(socket, json.loads(message.data))
         finally:
-            del self._sockets[socket]
+            del self.sockets[socket]
         return socket
+
+    async def hear(self, socket: web.WebSocketResponse, asked: Any) -> None:
+        """Take a subscription."""
+        assert asked["method"] == "SUBSCRIBE"
+        named = (self.symbol_of(stream.split("@")[0]) for stream in asked["params"])
+        self.sockets[socket].update(symbol for symbol in named if symbol is not None)
+        await socket.send_json({"result": None, "id": asked["id"]})
+
+    def frame(self, symbol: str, kline: Kline, *, closed: bool, **changed: Any) -> Any:
+        """The message that tells how a candle stands."""
+        prices = {name: f"{value:.8f}" for name, value in zip("ohlcv", kline[1:], strict=True)}
+        told = {
+            "t": kline.open_ms, "T": kline.open_ms + self.market.step_ms - 1, "s": self.symbol_id(symbol),
+            "i": _NAMES[self.market.step_ms // 1000], "f": 1, "L": 2, "n": 2, "x": closed, "q": "0", "V": "0", "Q": "0",
+        }  # fmt: skip
+        return {"e": "kline", "E": self.market.now_ms, "s": self.symbol_id(symbol), "k": told | prices | changed}
 
     async def _tick(self) -> None:
         """Tell every socket how its candles stand, a few times a bar, the last time when they have closed."""
@@ -234,25 +218,15 @@ class ExchangeServer:
         market = self.market
         if self.mute or open_ms in market.absent or open_ms in self.unsent:
             return
-        name = _NAMES[self.market.step_ms // 1000]
-        for socket, streams in list(self._sockets.items()):
-            for stream in streams:
-                symbol = self._symbol(stream.split("@")[0])
-                if symbol is None or symbol in self.delisted:
-                    continue
-                _, open_, high, low, close, volume = self.market.kline(symbol, open_ms, now_ms)
-                kline = {
-                    "t": open_ms, "T": open_ms + market.step_ms - 1, "s": self.symbol_id(symbol), "i": name,
-                    "f": 1, "L": 2, "o": f"{open_:.8f}", "c": f"{close:.8f}", "h": f"{high:.8f}", "l": f"{low:.8f}",
-                    "v": f"{volume:.8f}", "n": 2, "x": now_ms is None, "q": "0", "V": "0", "Q": "0", **changed,
-                }  # fmt: skip
-                message = {"e": "kline", "E": self.market.now_ms, "s": self.symbol_id(symbol), "k": kline}
+        for socket, symbols in list(self.sockets.items()):
+            for symbol in symbols - self.delisted:
+                kline = market.kline(symbol, open_ms, now_ms)
                 for _ in range(self.repeats):
                     with contextlib.suppress(ConnectionError):
-                        await socket.send_json(message)
+                        await socket.send_json(self.frame(symbol, kline, closed=now_ms is None, **changed))
 
     async def say(self, text: str) -> None:
         """Send any text to every websocket."""
-        for socket in list(self._sockets):
+        for socket in list(self.sockets):
             with contextlib.suppress(ConnectionError):
                 await socket.send_str(text)

@@ -85,7 +85,7 @@ async def watched(
     *symbols: str,
     rate: float = 240.0,
     ahead_s: float = 0.0,
-    coinbase: bool = False,
+    dialect: type[ExchangeServer] = ExchangeServer,
     after: Callable[[ExchangeServer], Mapping[Stream, datetime]] = lambda server: {},
     prepare: Callable[[ExchangeServer], None] = lambda server: None,
     **options: Any,
@@ -93,10 +93,10 @@ async def watched(
     """A local exchange with a feed on it, minutes passing `rate` times as fast."""
     names = symbols or (SYMBOL,)
     clock = Fast(rate)
-    async with ExchangeServer(names, step_s=60, clock=clock, ahead_s=ahead_s, coinbase=coinbase) as server:
+    async with dialect(names, step_s=60, clock=clock, ahead_s=ahead_s) as server:
         prepare(server)
         given = {
-            "exchange": "coinbaseexchange" if coinbase else "binance", "symbols": names, "history_bars": 5,
+            "exchange": server.exchange, "symbols": names, "history_bars": 5,
             "base_url": server.url, **options,
         }  # fmt: skip
         feed = Feed(Options(**given), clock)
@@ -110,6 +110,5 @@ async def watched(
 
 def stored(server: ExchangeServer, bars_ago: int, symbol: str = SYMBOL) -> Mapping[Stream, datetime]:
     """What is stored where the last bar was so many bars ago."""
-    source = "coinbaseexchange" if server.page == 300 else "binance"
     open_time = datetime.fromtimestamp((server.market.open_ms - bars_ago * server.market.step_ms) / 1000, UTC)
-    return {Stream(source, symbol, "1m"): open_time}
+    return {Stream(server.exchange, symbol, "1m"): open_time}

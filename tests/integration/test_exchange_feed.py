@@ -5,6 +5,8 @@ import logging
 
 import pytest
 
+from tests.exchange_dialects import CoinbaseServer, KrakenServer
+from tests.exchange_server import ExchangeServer
 from tests.exchange_watch import SYMBOL, stored, watched
 from trading.feeds import exchange
 from trading.feeds.live.schedule import Schedule
@@ -32,6 +34,24 @@ async def test_a_start_goes_on_behind_the_last_stored_bar_page_by_page() -> None
         old = watch.bars[100]
         assert not watch.feed.is_new(old)
         assert watch.feed.is_new(watch.bars[-1])
+
+
+@pytest.mark.parametrize(("dialect", "kept"), [(CoinbaseServer, 1000), (KrakenServer, 719)])
+async def test_other_exchanges_are_asked_for_the_past_as_far_as_they_keep_it(
+    dialect: type[ExchangeServer], kept: int
+) -> None:
+    async with watched(dialect=dialect, after=lambda server: stored(server, 1000)) as (server, watch):
+        await watch.until_open(server.market.open_ms)
+        assert kept - 5 <= len(watch.require_whole()) <= kept + 20
+
+
+async def test_krakens_websocket_is_listened_to_as_binances_is() -> None:
+    async with watched("BTC/USD", dialect=KrakenServer, history_bars=2) as (server, watch):
+        await watch.until(lambda: watch.count["bars_by_websocket"] > 1)
+        await server.cut()
+        await watch.until(lambda: watch.count["websocket_connections"] >= 2)
+        await watch.until_bar(3, "BTC/USD")
+        watch.require_whole("BTC/USD")
 
 
 async def test_where_nothing_is_stored_the_past_is_asked_for_as_far_as_is_set() -> None:
@@ -71,9 +91,9 @@ async def test_bars_that_the_websocket_leaves_out_are_asked_for() -> None:
         assert len(watch.require_whole()) >= 7
 
 
-@pytest.mark.parametrize("coinbase", [False, True], ids=["binance", "coinbase"])
-async def test_a_minute_without_trades_has_no_bar_and_holds_nothing_up(coinbase: bool) -> None:
-    async with watched(coinbase=coinbase) as (server, watch):
+@pytest.mark.parametrize("dialect", [ExchangeServer, CoinbaseServer, KrakenServer])
+async def test_a_minute_without_trades_has_no_bar_and_holds_nothing_up(dialect: type[ExchangeServer]) -> None:
+    async with watched(dialect=dialect) as (server, watch):
         start_ms = server.market.open_ms
         server.market.absent.update(start_ms + n * server.market.step_ms for n in (2, 3, 5))
         await watch.until_open(start_ms + 7 * server.market.step_ms)

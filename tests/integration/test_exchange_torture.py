@@ -6,7 +6,7 @@ import random
 from tests.exchange_server import ExchangeServer
 from tests.exchange_watch import watched
 
-FAULTS = 25
+FAULTS = 12
 BODIES = ["", "<html>", "[]", "null", "{}"]
 
 

@@ -41,10 +41,11 @@ def build_exchange(
             "newUpdates": False,
             "enableLastJsonResponse": True,
             "aiohttp_trust_env": True,
-            "streaming": {"keepAlive": KEEP_ALIVE_MS},
         }
     )
     exchange.has["fetchCurrencies"] = False
+    streaming = getattr(exchange, "streaming", {})
+    exchange.streaming = {**streaming, "keepAlive": min(streaming.get("keepAlive", KEEP_ALIVE_MS), KEEP_ALIVE_MS)}
     if not exchange.has.get("fetchOHLCV"):
         raise SettingsError([f"trading.feed.exchange = {name!r}: it gives no bars; choose another"])
     _want_markets(exchange, swaps)
