@@ -20,6 +20,7 @@ BENCHES = {
     "enhance": "how many signals a second are rated from end to end",
     "memory": "how much memory that takes",
     "sse": "how soon what happens is with those who listen",
+    "api_ingest": "how soon a signal from outside is on the disk, and said to be",
     "start": "how soon after its begin the daemon watches the market, with a database of its own",
     "page": "what the page costs in a browser, and whether it keeps up",
 }

@@ -19,6 +19,7 @@ PRINTS = {
     "enhance": ("300", ("a second", "end to end against it", "CPU per enhancement, PostgreSQL")),
     "memory": ("300", ("daemon's memory", "MB")),
     "sse": ("0.2", ("published to heard, p99", "CPU of the whole server")),
+    "api_ingest": ("0.2", ("posted, accepted and stored", "on the disk, p99", "CPU of the daemon")),
     "start": ("1", ("the first time", "later ones, median of 1", "CPU of the daemon")),
     "page": ("1", ("over the wire", "first paint", "60 updates in 1 s", "sent to drawn", "main thread")),
 }
