@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0016. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0017. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -2240,5 +2240,76 @@ COMMENT ON COLUMN llm_queue_clock.set_before IS 'What it showed when it was last
 COMMENT ON COLUMN llm_queue_clock.set_on_by IS 'By how much it was set on then; 0 where it was set back.';
 
 UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0015';
+
+-- Running upgrade 0016 -> 0017
+
+CREATE TABLE webhook_cursors (
+    endpoint TEXT NOT NULL,
+    xid xid8 NOT NULL,
+    row_id BIGINT NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT pk_webhook_cursors PRIMARY KEY (endpoint)
+);
+
+COMMENT ON TABLE webhook_cursors IS 'How far each webhook follows llm_analysis_results.';
+
+COMMENT ON COLUMN webhook_cursors.endpoint IS 'The webhook, by its name in the settings.';
+
+COMMENT ON COLUMN webhook_cursors.xid IS 'Results of this transaction and earlier ones have been looked at.';
+
+COMMENT ON COLUMN webhook_cursors.row_id IS 'Last result of that transaction that has been looked at.';
+
+COMMENT ON COLUMN webhook_cursors.updated_at IS 'When the cursor last moved.';
+
+CREATE TABLE webhook_deliveries (
+    id UUID NOT NULL,
+    endpoint TEXT NOT NULL,
+    result_id BIGINT NOT NULL,
+    signal_id UUID NOT NULL,
+    item JSONB NOT NULL,
+    status TEXT DEFAULT 'pending' NOT NULL,
+    attempts INTEGER DEFAULT 0 NOT NULL,
+    run_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    http_status SMALLINT,
+    last_error TEXT,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+    finished_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id),
+    CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('pending','delivered','failed'))
+);
+
+COMMENT ON TABLE webhook_deliveries IS 'Messages to webhooks: one for each verdict that one asks for, sent until it is taken or given up.';
+
+COMMENT ON COLUMN webhook_deliveries.id IS 'Its webhook-id is msg_ and this, however often it is sent.';
+
+COMMENT ON COLUMN webhook_deliveries.endpoint IS 'The webhook, by its name in the settings.';
+
+COMMENT ON COLUMN webhook_deliveries.result_id IS 'The result it tells, in llm_analysis_results.';
+
+COMMENT ON COLUMN webhook_deliveries.signal_id IS 'The signal the result belongs to.';
+
+COMMENT ON COLUMN webhook_deliveries.item IS 'The signal with its result, as the API tells it.';
+
+COMMENT ON COLUMN webhook_deliveries.status IS 'pending; delivered and failed are final.';
+
+COMMENT ON COLUMN webhook_deliveries.attempts IS 'How often it was sent.';
+
+COMMENT ON COLUMN webhook_deliveries.run_at IS 'Not to be sent before; while it is being sent, when another may take it for lost.';
+
+COMMENT ON COLUMN webhook_deliveries.http_status IS 'What the last attempt was answered with; null where nothing was.';
+
+COMMENT ON COLUMN webhook_deliveries.last_error IS 'Why the last attempt failed.';
+
+COMMENT ON COLUMN webhook_deliveries.created_at IS 'When the result was found.';
+
+COMMENT ON COLUMN webhook_deliveries.finished_at IS 'When it was delivered, or given up.';
+
+CREATE UNIQUE INDEX uq_webhook_deliveries_endpoint_result_id ON webhook_deliveries (endpoint, result_id);
+
+CREATE INDEX ix_webhook_deliveries_pending ON webhook_deliveries (endpoint, run_at) WHERE status = 'pending';
+
+CREATE INDEX ix_webhook_deliveries_finished_at ON webhook_deliveries (finished_at);
+
+UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
 
 COMMIT;

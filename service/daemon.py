@@ -29,6 +29,7 @@ from service.tally import Tally
 from service.telling import Telling
 from service.trading_side import TradingSide
 from service.vitals import collect
+from service.webhooks.sender import WebhookSender
 from trading.clock import Clock, SystemClock
 from trading.errors import StorageError
 from trading.model import Bar, Signal
@@ -78,6 +79,7 @@ class Daemon:
         self.trading: TradingSide | None = None
         self.rating: RatingSide | None = None
         self.exporter: LLMCSVExporter | None = None
+        self.webhooks: WebhookSender | None = None
         self.status: HttpServer | None = None
         self.room: StoreRoom | None = None
         self.control: Control | None = None
@@ -184,6 +186,8 @@ class Daemon:
             await self.rating.prepare()
         self.control = Control(self, room)
         await self.control.prepare()
+        if settings.service.webhooks:
+            self.webhooks = WebhookSender(settings.service.webhooks, room.pool, self.clock)
         if self.role is not Role.TRADER:
             self.exporter = LLMCSVExporter(
                 settings.llm.csv_output_directory,
@@ -228,6 +232,8 @@ class Daemon:
                 beside.append(group.create_task(follow_elsewhere(self, room.pool), name="elsewhere"))
             if self.control is not None:
                 beside += self.control.start(group)
+            if self.webhooks is not None:
+                beside.append(group.create_task(self.webhooks.run(), name="webhooks"))
             if self.rating is not None:
                 beside.append(group.create_task(self.tally.follow_costs(room.pool, self.clock), name="costs"))
             asyncio.get_running_loop().call_soon(self.supervised.ready)  # once every task has begun
@@ -239,6 +245,8 @@ class Daemon:
                 left_s = max(LAST_STEPS_S, deadline - self.clock.monotonic())
                 await asyncio.wait([exporting], timeout=left_s)
                 exporting.cancel()
+            if self.webhooks is not None:
+                await self.webhooks.drain(LAST_STEPS_S)
             for task in beside:
                 task.cancel()
             log_summary(self.vitals())
@@ -334,6 +342,8 @@ class Daemon:
         self.tally.final(result)
         self.telling.final(rated, result)
         self.finals.saw(rated, result)
+        if self.webhooks is not None:
+            self.webhooks.poke()
         self._rating_log.log_rating(rated, result)
         if self.exporter is not None:
             self.exporter.poke()

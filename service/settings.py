@@ -16,6 +16,8 @@ from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, given_
 from service.hooks.signature import SECRET_NAME
 from service.prompts import signal_formatter
 from service.tokens import TOKEN_NAMES
+from service.webhooks.endpoint import Endpoint
+from service.webhooks.settings import WebhookSettings
 from trading.errors import IndicatorError, SettingsError, StrategyError
 from trading.indicators import IndicatorSet
 from trading.settings import TradingSettings
@@ -45,6 +47,9 @@ class ServiceSettings(BaseModel):
         pattern=r"^[1-9][0-9]{0,4}[smhdw]$",
         description="The timeframe of signals from TradingView and freqtrade that state none, such as 1h; null "
         "refuses them, unless the symbol is watched in one timeframe.",
+    )
+    webhooks: list[WebhookSettings] = Field(
+        default_factory=list, description="Where verdicts are sent to as they are made: `docs/webhooks.md`."
     )
     shutdown_grace_seconds: float = Field(
         20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
@@ -128,6 +133,13 @@ def require_rules(settings: Settings) -> None:
     """Make every strategy, indicator, prompt and route once. Raises SettingsError with a line for each mistake."""
     mistakes: list[str] = []
     strategies = []
+    for hook in settings.service.webhooks:
+        try:
+            Endpoint.of(hook)
+        except SettingsError as error:
+            mistakes += error.mistakes
+    names = [hook.name for hook in settings.service.webhooks]
+    mistakes += [f"service.webhooks: two are named {name}" for name in sorted(set(names)) if names.count(name) > 1]
     for look in (signal_formatter, routes_of):
         try:
             look(settings.llm)

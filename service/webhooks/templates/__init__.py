@@ -1,0 +1,47 @@
+"""One file per template; the file's name is what the settings call it.
+
+A template's file has `message(item, hook)`: the JSON that is posted, of a signal with its verdict as the API tells it.
+`SIDES`, where it has them, are the only sides it can tell. A model's words are untrusted: a template lets none of them
+call anybody, and keeps within what the service takes.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+WORDS = {1: "strong reject", 2: "reject", 3: "neutral", 4: "confirm", 5: "strong confirm"}
+
+
+def template_names() -> list[str]:
+    """Every template there is a file for."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def template(name: str) -> Any:
+    """The file of that template."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def event_of(item: Mapping[str, Any]) -> str:
+    """What a result is: `verdict`, `abstention` where the reply was not trusted, `failure` where there is none."""
+    if item["rating"] is not None:
+        return "verdict"
+    return "abstention" if item["status"] == "completed" else "failure"
+
+
+def headline(item: Mapping[str, Any]) -> str:
+    """The verdict in a line: `4 confirm: long BTC/USDT 5m at 61234.5 (ma_cross)`."""
+    said = f"{item['rating']} {WORDS[item['rating']]}" if item.get("rating") else item["status"]
+    return f"{said}: {item['side']} {item['symbol']} {item['timeframe']} at {item['price']:.12g} ({item['strategy']})"
+
+
+def reason(item: Mapping[str, Any], most: int) -> str:
+    """Why, in the model's words or the program's."""
+    text = item.get("rationale") or item.get("abstention") or item.get("error") or ""
+    return cut(text, most)
+
+
+def cut(text: str, most: int) -> str:
+    """A text within `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
