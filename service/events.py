@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 KEPT = 5000
 MOST_LISTENERS = 100
 AT_ONCE = 200
+SAY_EVERY_S = 60.0
 
 
 class Event(NamedTuple):
@@ -72,6 +73,7 @@ class EventHub:
         self._listeners: set[Subscription] = set()
         self._waking = False
         self._closed = False
+        self._said_s = -SAY_EVERY_S
         self.dropped = 0
 
     @property
@@ -153,7 +155,10 @@ class EventHub:
         if not subscription.ended:
             self.dropped += 1
             self._listeners.discard(subscription)
-            log.info("a listener to events was too slow and is let go", extra={"behind": self._kept})
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._said_s >= SAY_EVERY_S:
+                self._said_s = now_s
+                log.info("a listener to events was too slow and is let go", extra={"since_start": self.dropped})
             subscription.end()
 
     def _number(self, position: str) -> int | None:

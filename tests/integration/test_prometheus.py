@@ -7,14 +7,17 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm_integration.calling.metrics import Metrics
 from llm_integration.histogram import Histogram
 from service.daemon import Daemon, Role
+from service.metrics.collector import registry_of
 from service.metrics.readers import call_durations, call_tokens, feed_age
 from service.metrics.table import all_metrics
+from service.settings import Settings
 from tests.promtool import promtool
 from tests.running import running_daemon, url_of
 from tests.unit.test_audit_file import a_call
@@ -81,6 +84,13 @@ async def test_a_worker_tells_nothing_of_a_market(database: str) -> None:
         names = {name for name, _ in samples_of(await scrape(worker))}
     assert "tradent_queue_tasks" in names
     assert not names & {"tradent_bars_total", "tradent_journal_bytes", "tradent_submit_seconds_count"}
+
+
+async def test_a_daemon_that_waits_for_its_database_tells_that_it_is_not_ready() -> None:
+    samples = samples_of(generate_latest(registry_of(Daemon(Settings.model_construct()))).decode())
+    assert samples["tradent_ready", ()] == 0
+    assert samples["tradent_check_ok", (("check", "database"),)] == 0
+    assert samples["tradent_results_total", (("status", "completed"),)] == 0
 
 
 def test_every_metric_is_explained_on_its_page() -> None:

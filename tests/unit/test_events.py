@@ -101,6 +101,18 @@ async def test_a_listener_that_does_not_take_is_ended_and_the_others_go_on() -> 
     assert await hub.take(slow, 60.0) == []
 
 
+async def test_many_that_are_let_go_make_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    hub = EventHub(kept=1)
+    for _ in range(5):
+        hub.subscribe()
+    for number in range(5):
+        hub.publish("bar", {"n": number})
+    await asyncio.sleep(0)
+    assert hub.dropped == 5
+    assert caplog.text.count("too slow") == 1
+
+
 async def test_one_taking_brings_no_more_than_is_sent_at_once() -> None:
     hub = EventHub()
     listener = hub.subscribe()
