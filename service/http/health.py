@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from service.http.access import needs
+from service.http.access import access_of, bearer_of, needs
 from service.http.answers import json_answer
 from service.http.documented import documented
 from service.readiness import is_ready, readiness
 
 if TYPE_CHECKING:
     from service.daemon import Daemon
+
+
+UNTOLD = "send a token that may read to be told"
 
 
 class Alive(BaseModel):
@@ -50,7 +53,8 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     @documented("Whether the daemon does its work, and what to do where it does not.", answers={200: Ready, 503: Ready})
     async def ready(request: web.Request) -> web.Response:
         checks = readiness(daemon)
-        told = [{"check": each.check, "ok": each.ok, "detail": each.detail} for each in checks]
+        known = access_of(request).allows(bearer_of(request), "read")
+        told = [{"check": each.check, "ok": each.ok, "detail": each.detail if known else UNTOLD} for each in checks]
         well = is_ready(checks)
         return json_answer({"ready": well, "checks": told}, 200 if well else 503)
 

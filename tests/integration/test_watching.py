@@ -13,13 +13,21 @@ import pytest
 from database.final_reads import Place, signals_final_after
 from service.daemon import Role
 from service.events import Event
+from service.http import health
+from service.http.access import Access
 from service.http.forms import SignalItem
+from service.http.server import HttpServer
+from service.tokens import Tokens
 from tests.daemon import Daemon as Process
 from tests.events import Told, told
 from tests.running import running_daemon, url_of
+from tests.unit.test_readiness import daemon as stand_in
+from tests.unit.test_readiness import rating
 from tests.waiting import until
+from trading.clock import SystemClock
 
 LIMIT_S = 60.0
+TOKEN = "0123456789abcdef-read"
 EARLY = {
     "signal", "source", "symbol", "timeframe", "close_time", "strategy", "side", "strength", "price", "origin",
     "status",
@@ -138,3 +146,22 @@ async def test_a_daemon_without_a_usable_model_is_alive_and_says_why_it_is_not_r
             assert alive.status == 200
     assert "OPENROUTER_API_KEY" in checks["model"]["detail"]
     assert checks["database"]["ok"]
+
+
+async def test_reasons_are_told_only_to_whom_a_token_lets_read() -> None:
+    """Whether it is ready anybody may know, as a load balancer must."""
+    daemon = stand_in(rating=rating(("a/b", "no key")))
+    server = HttpServer("127.0.0.1", 0, health.routes(daemon), Access("127.0.0.1", Tokens(read=TOKEN), SystemClock()))
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{server.url}/readyz") as got:
+                assert got.status == 503
+                told = await got.json()
+            async with session.get(f"{server.url}/readyz", headers={"Authorization": f"Bearer {TOKEN}"}) as got:
+                known = await got.json()
+    finally:
+        await server.stop()
+    assert {each["detail"] for each in told["checks"]} == {"send a token that may read to be told"}
+    assert [each["ok"] for each in told["checks"]] == [each["ok"] for each in known["checks"]]
+    assert "a/b: no key" in next(each["detail"] for each in known["checks"] if each["check"] == "model")
