@@ -1,6 +1,5 @@
 """Word from other processes that there are new tasks: a LISTEN connection of its own, pinged, made again when lost."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -26,7 +25,7 @@ async def listen_forever(url: str, clock: Clock, on_tasks: Callable[[], None]) -
                     await clock.sleep(PING_S)
                     await connection.execute("SELECT 1", timeout=PING_S)
             finally:
-                await asyncio.shield(connection.close(timeout=1.0))
+                connection.terminate()
         except FAILURES as error:
             if not (connection_lost(error) or needs_a_person(error)):
                 raise

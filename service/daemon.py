@@ -1,11 +1,10 @@
 """The daemon's life: put together, run, drain, end."""
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +15,7 @@ from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
 from service.control.control import Control
 from service.elsewhere import follow_elsewhere
-from service.ending import everything_done, first_cause, stop_signals
+from service.ending import LAST_STEPS_S, Grace, everything_done, first_cause, stop_signals
 from service.hooks.intake import Finals, Intake
 from service.http.access import Access
 from service.http.server import HttpServer, all_routes
@@ -36,8 +35,7 @@ from trading.model import Bar, Signal
 
 log = logging.getLogger(__name__)
 
-LAST_STEPS_S = 2.0
-CLOSE_S = 10.0
+LONGEST_SHIPPING_S = 5.0
 EXIT_AT_ONCE = 130
 
 
@@ -99,6 +97,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._drained = False
+        self._grace: Grace | None = None
         self._prepared = False
         self.awaits_database = False
 
@@ -238,17 +237,18 @@ class Daemon:
                 beside.append(group.create_task(self.tally.follow_costs(room.pool, self.clock), name="costs"))
             asyncio.get_running_loop().call_soon(self.supervised.ready)  # once every task has begun
             await self._until_told()
-            deadline = self.clock.monotonic() + self.settings.service.shutdown_grace_seconds
-            await self._drain(deadline)
+            self._grace = grace = Grace(self.settings.service.shutdown_grace_seconds, self.clock)
+            await self._drain(grace)
             exported.set()
             if exporting is not None:
-                left_s = max(LAST_STEPS_S, deadline - self.clock.monotonic())
-                await asyncio.wait([exporting], timeout=left_s)
+                await asyncio.wait([exporting], timeout=grace.work_s + grace.step_s)
                 exporting.cancel()
             if self.webhooks is not None:
                 await self.webhooks.drain(LAST_STEPS_S)
             for task in beside:
                 task.cancel()
+            if self.left_behind:
+                room.pool.terminate()  # or whoever still waits for an answer would be waited for
             log_summary(self.vitals())
 
     async def _until_told(self) -> None:
@@ -275,44 +275,48 @@ class Daemon:
             return None
         return sum(self.unfinished.values())
 
-    async def _drain(self, deadline: float) -> None:
+    async def _drain(self, grace: Grace) -> None:
         """Bring what is under way to an end, or hand it back. What PostgreSQL does not take in time stays as it is."""
-
-        def left_s() -> float:
-            return deadline - self.clock.monotonic()
-
         if self.trading is not None:
-            await self._within(left_s(), self.trading.drain(max(0.5, min(5.0, left_s() - LAST_STEPS_S))))
+            await self._within(grace, self.trading.drain(min(LONGEST_SHIPPING_S, grace.work_s)))
         if self.rating is not None:
-            await self._within(left_s(), self.rating.drain(max(0.0, left_s() - LAST_STEPS_S)))
+            await self._within(grace, self.rating.drain(grace.work_s))
         self._drained = True
 
-    async def _within(self, limit_s: float, draining: Awaitable[bool]) -> None:
-        """Wait for a part to be drained, and note where it was not."""
-        try:
-            async with asyncio.timeout(max(LAST_STEPS_S, limit_s)):
-                self.left_behind |= not await draining
-        except TimeoutError:
-            self.left_behind = True
-            log.warning("the grace period is over; what is under way is taken up at the next start")
+    async def _within(self, grace: Grace, draining: Coroutine[Any, Any, bool]) -> None:
+        """Wait for a part to be drained, and note where it was not; what it still waits for then is left to itself."""
+        task = asyncio.create_task(draining, name="drain")
+        await asyncio.wait([task], timeout=grace.work_s + grace.step_s)
+        if task.done():
+            self.left_behind |= not task.result()
+            return
+        task.cancel()
+        self.left_behind = True
+        log.warning("the grace period is over; what is under way is taken up at the next start")
 
     async def _close(self) -> None:
         """Let everything go, after a crash too: the journal is made durable, tasks are handed back."""
+        grace = self._grace or Grace(2 * LAST_STEPS_S, self.clock)
         if self.trading is not None:
             self.trading.close()
-        await self._stop_status()
+        await self._in_a_step(grace, self._stop_status())
         if self.rating is not None:
             if not self._drained:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LAST_STEPS_S):
-                        await self.rating.drain(0.0)
-            try:
-                async with asyncio.timeout(CLOSE_S):
-                    await self.rating.close()
-            except TimeoutError:
+                await self._in_a_step(grace, self.rating.drain(0.0))
+            if not await self._in_a_step(grace, self.rating.close()):
                 log.warning("a model's connections did not close in time; they end with the process")
         if self.exporter is not None:
             self.exporter.close()
+
+    async def _in_a_step(self, grace: Grace, step: Coroutine[Any, Any, object]) -> bool:
+        """Wait for one of the last steps; whether it came to its end in time."""
+        task = asyncio.create_task(step, name="last step")
+        await asyncio.wait([task], timeout=grace.step_s)
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        return False
 
     async def _count_forever(self) -> None:
         """Keep the number of unfinished tasks, for the vitals; the longer counting takes, the rarer it is done."""

@@ -18,6 +18,8 @@ from trading.errors import TradentError
 
 IDLE_POLL_S = 0.2
 TOLD_TWICE_S = 0.5
+LAST_STEPS_S = 4.0
+LEAST_STEP_S = 0.25
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -78,6 +80,29 @@ async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
             return await task
         except asyncio.CancelledError:
             return exit_codes.INTERRUPTED
+
+
+class Grace:
+    """The time a stop may take, from now on.
+
+    Work under way has all of it but `LAST_STEPS_S`, or half where it is short. Each of the last steps may take half of
+    what is left when it begins, so that a PostgreSQL that answers nothing costs no more than the whole.
+    """
+
+    def __init__(self, grace_s: float, clock: Clock) -> None:
+        self._clock = clock
+        self._over_at = clock.monotonic() + grace_s
+        self._last_steps_s = min(LAST_STEPS_S, grace_s / 2)
+
+    @property
+    def work_s(self) -> float:
+        """How long work under way may still go on."""
+        return max(0.0, self._over_at - self._last_steps_s - self._clock.monotonic())
+
+    @property
+    def step_s(self) -> float:
+        """How long the next of the last steps may take."""
+        return max(LEAST_STEP_S, (self._over_at - self._clock.monotonic() - self.work_s) / 2)
 
 
 def has_terminal() -> bool:

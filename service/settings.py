@@ -52,7 +52,10 @@ class ServiceSettings(BaseModel):
         default_factory=list, description="Where verdicts are sent to as they are made: `docs/webhooks.md`."
     )
     shutdown_grace_seconds: float = Field(
-        20.0, ge=0, description="How long work under way may take to end after SIGTERM or SIGINT."
+        20.0,
+        ge=0,
+        description="How long the process may take to end after SIGTERM or SIGINT; work under way has all of it but "
+        "4 s, or half where it is short.",
     )
     watchdog_seconds: float = Field(
         60.0,

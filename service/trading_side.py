@@ -90,10 +90,15 @@ class TradingSide:
         """Stop watching, and bring what was seen into PostgreSQL, for at most `grace_s`; False where some stays in the
         journal.
         """
+        over_at = self._clock.monotonic() + grace_s
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        shipped = await self.recorder.drain(grace_s)
+        left_s = max(0.0, over_at - self._clock.monotonic())
+        shipping = asyncio.create_task(self.recorder.drain(left_s), name="last shipping")
+        await asyncio.wait([shipping], timeout=left_s)
+        shipped = shipping.done() and shipping.result()
+        shipping.cancel()
         if not shipped:
             log.warning(
                 "bars and signals stay in the journal until the next start",

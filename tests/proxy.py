@@ -1,4 +1,4 @@
-"""A TCP way to a PostgreSQL that a test can cut and mend."""
+"""A TCP way to a PostgreSQL that a test can cut and mend, freeze and thaw."""
 
 import asyncio
 import contextlib
@@ -21,6 +21,8 @@ class Proxy:
         self._port = 0
         self._swallow_next = False
         self.swallowed = asyncio.Event()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     @property
     def url(self) -> str:
@@ -34,7 +36,11 @@ class Proxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.thaw()
         await self.cut()
+        async with asyncio.timeout(5):
+            while self._writers:  # noqa: ASYNC110 - connections end by themselves, within a few turns of the loop
+                await asyncio.sleep(0.01)
 
     async def mend(self) -> None:
         """Let connections through."""
@@ -49,6 +55,14 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
         await asyncio.sleep(0)
+
+    def freeze(self) -> None:
+        """Pass nothing on, of open connections and of new ones, as a server does that is stopped."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Pass on what was held back, and all that comes."""
+        self._flows.set()
 
     def swallow_next_answer(self) -> None:
         """The server's next answer is not passed on: the connection ends instead."""
@@ -77,6 +91,7 @@ class Proxy:
                     self._swallow_next = False
                     self.swallowed.set()
                     break
+                await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

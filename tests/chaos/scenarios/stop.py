@@ -18,7 +18,7 @@ from tests.chaos.watching import Watch
 from tests.daemon import Daemon, Look, Process
 
 GRACE_S = 3.0
-SPARE_S = 7.0
+SPARE_S = 1.5
 SLOW_MACHINE_S = 30.0
 HELD = (
     "SELECT count(*) {} FROM llm_enhancement_tasks WHERE status = 'processing' AND split_part(worker, ':', -1) = '{}'"
