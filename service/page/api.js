@@ -33,14 +33,14 @@ export class Api {
       Object.entries(params).filter(([, value]) => value !== null && value !== undefined),
     );
     const text = query.toString();
-    return this.#ask(`/api/v1/${path}${text ? `?${text}` : ""}`, {
+    return this.#ask(`api/v1/${path}${text ? `?${text}` : ""}`, {
       headers: this.headers({ Accept: "application/json" }),
     });
   }
 
   async post(path, body = {}) {
     const headers = this.headers({ "Content-Type": "application/json", Accept: "application/json" });
-    return this.#ask(`/api/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    return this.#ask(`api/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
   }
 
   async #ask(url, options) {

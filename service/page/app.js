@@ -143,7 +143,9 @@ class Page {
       if (data.key === this.line?.key) this.mark("chart");
       if (kind === "verdict") this.verdict(data);
     } else if (kind === "health") {
+      const wasReady = this.head.health?.ready;
       this.head.setHealth(data);
+      if (data.ready && wasReady === false) this.again();
       this.drawHealth(data);
     } else if (kind === "reset") {
       for (const line of this.market.series.values()) line.loaded = false;

@@ -80,7 +80,7 @@ export class Live {
         Accept: "text/event-stream",
         ...(this.lastId && { "Last-Event-ID": this.lastId }),
       });
-      const answer = await fetch("/api/v1/stream", { headers, signal: aborter.signal, cache: "no-store" });
+      const answer = await fetch("api/v1/stream", { headers, signal: aborter.signal, cache: "no-store" });
       if (!answer.ok) throw new Refused(answer.status, await saidBy(answer));
       const again = this.lostSince !== null;
       this.failures = 0;

@@ -21,7 +21,7 @@ async def asked() -> AsyncIterator[aiohttp.ClientSession]:
 
 async def urls(asked: aiohttp.ClientSession) -> list[str]:
     async with asked.get("/", headers={"Accept-Encoding": "identity"}) as page:
-        return sorted(set(re.findall(r'(?:src|href)="(/static/[^"]+)"', await page.text())))
+        return sorted({f"/{url}" for url in re.findall(r'(?:src|href)="(static/[^"]+)"', await page.text())})
 
 
 async def test_all_of_it_is_small_packed_and_kept_for_good(asked: aiohttp.ClientSession) -> None:

@@ -180,6 +180,40 @@ async def test_events_that_are_gone_make_it_read_everything_anew(browser: Browse
         await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("241 candles, 1 signals"))
 
 
+async def test_events_are_read_however_they_are_cut(browser: Browser, daemon: StandIn) -> None:
+    text = (
+        ': a comment\r\nretry: 5\n\nevent: bar\nid: 7\ndata: {\ndata: "a": 1}\n\nid: 8\r\n\r\n'
+        'event: health\ndata:{}\n\nid: 9\nevent: bar\ndata: {"never"'
+    )
+    read = """async (text) => {
+      const { EventText } = await import("/static/x/live.js");
+      return [1, 2, 7, 1000].map((size) => {
+        const seen = [];
+        const events = new EventText((id) => seen.push(id), (kind, data) => seen.push([kind, data]));
+        for (let at = 0; at < text.length; at += size) events.take(text.slice(at, at + size));
+        return seen;
+      });
+    }"""
+    async with opened(browser, daemon.url) as (page, _):
+        seen = await page.evaluate(read, text)
+    assert seen == [["7", ["bar", {"a": 1}], "8", ["health", {}]]] * 4
+
+
+async def test_what_is_not_known_is_no_zero(browser: Browser, daemon: StandIn) -> None:
+    words = """async () => {
+      const { price, usd, duration, count, signed } = await import("/static/x/format.js");
+      return [price(null), usd(null), duration(undefined), count(null), signed(NaN), price(0.000012345),
+        price(49369.84), usd(0.00021), usd(0), usd(12.5), duration(812), duration(93000),
+        signed(-0.00001), signed(-0.0204)];
+    }"""
+    async with opened(browser, daemon.url) as (page, _):
+        said = await page.evaluate(words)
+    assert said == [
+        "–", "cost unknown", "–", "–", "–", "0.000012345", "49,369.8",
+        "$0.00021", "$0", "$12.50", "812 ms", "93.0 s", "0.00 %", "−2.04 %",
+    ]  # fmt: skip
+
+
 async def test_a_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, daemon: StandIn) -> None:
     daemon.token, daemon.admin = "read-me", "rule-me"
     async with opened(browser, daemon.url) as (page, _):
