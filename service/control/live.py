@@ -30,6 +30,8 @@ LIVE = (
 """These keys and all below them, but for `FIXED`."""
 FIXED = re.compile(r"llm\.backends\.[^.]+\.timeout_seconds")
 """How long a call may take decides how long it counts in a quota that others share."""
+SECRET = {"headers", "webhooks", "url", "secret", "token", "password", "key"}
+"""Keys whose values are not shown: an address of a webhook is a key by itself."""
 ABSENT = "unset"
 
 
@@ -124,8 +126,9 @@ def _merged(held: Settings, wanted: Settings) -> Settings:
         name: getattr((wanted if is_live(f"service.{name}") else held).service, name)
         for name in type(held.service).model_fields
     }
-    checked = LLMConfig.model_validate({name: _plain(value) for name, value in llm.items()})
-    return held.model_copy(update={"llm": checked, "service": held.service.model_copy(update=service)})
+    return held.model_copy(
+        update={"llm": LLMConfig.model_validate(llm), "service": held.service.model_copy(update=service)}
+    )
 
 
 def _backends(held: Mapping[str, BackendSettings], wanted: Mapping[str, BackendSettings]) -> dict[str, BackendSettings]:
@@ -154,26 +157,21 @@ def _flat(value: BaseModel, prefix: str, backends: Sequence[str] = ()) -> Iterat
 def _shown(key: str, values: Mapping[str, Any]) -> Any:
     """A value as it may be logged and kept."""
     value = values.get(key, ABSENT)
-    last = key.rpartition(".")[2]
     if value is None or value == ABSENT:
         return ABSENT
-    if last == "headers":
-        return HIDDEN
     if key == "database.url":
         return redacted(value)
-    if last == "base_url":
-        return without_password(value)
-    if last == "servers":
-        return [without_password(address) for address in value]
-    return _plain(value)
+    return HIDDEN if key.rpartition(".")[2] in SECRET else _plain(value)
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value as JSON has it, without what may be secret in it."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return _plain(value.model_dump(mode="json"))
     if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: HIDDEN if name in SECRET else _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    return value if isinstance(value, bool | int | float | None) else str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return without_password(str(value)) if "://" in str(value) else str(value)

@@ -48,11 +48,13 @@ def test_no_password_and_no_header_is_shown() -> None:
         llm={"backends": {"openai": {"base_url": "http://u:hush@host/v1", "headers": {"X": "hush"}},
                           "llama_cpp": {"servers": ["http://u:hush@a"]}}},
         database={"url": "postgresql://u:hush@host/name"},
+        service={"webhooks": [{"name": "a", "url": "https://host/hush"}]},
     )  # fmt: skip
     for pair in ((settings(), wanted), (wanted, settings())):
         changes = compare(*pair)
         assert len(changes.live) == 3
         assert "hush" not in repr((changes.before(), changes.after(), changes.live, changes.later))
+    assert compare(settings(), wanted).settings.llm.backends["openai"].base_url == "http://u:hush@host/v1"
 
 
 def test_what_could_change_but_does_not_fit_what_stays_waits_for_a_restart() -> None:
