@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from database.control_acts import Caller
 from service.daemon import Role
 from service.hooks.intake import DURABLE_S
 from service.hooks.signature import SECRET_NAME, signed_headers
@@ -130,8 +131,8 @@ async def test_waiting_brings_the_verdict_when_it_is_there_in_time(daemon: Hooke
 
 
 async def test_waiting_ends_with_the_id_when_the_verdict_is_not_there_in_time(daemon: Hooked) -> None:
-    assert daemon.daemon.rating is not None
-    await daemon.daemon.rating.worker.pause()
+    assert daemon.daemon.control is not None
+    await daemon.daemon.control.pause(Caller("api"))
     status, answer = await daemon.post("/api/v1/signals?wait=0.2", SIGNAL)
     assert status == 202
     assert list(answer) == ["signals"]
