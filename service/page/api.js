@@ -48,7 +48,8 @@ export class Api {
     const answer = await fetch(url, { ...options, cache: "no-store", signal: AbortSignal.timeout(20000) });
     if (answer.ok) return answer.status === 204 ? null : answer.json();
     const said = await saidBy(answer);
-    if (answer.status === 401 && asked === this.token) this.onUnauthorised(said);
+    const noAccess = answer.status === 401 || (answer.status === 403 && !options.method);
+    if (noAccess && asked === this.token) this.onUnauthorised(said);
     throw new Refused(answer.status, said);
   }
 }

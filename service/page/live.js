@@ -46,7 +46,7 @@ export class Live {
         await this.#read(run);
       } catch (error) {
         if (run !== this.run) return;
-        if (error instanceof Refused && error.status === 401) {
+        if (error instanceof Refused && [401, 403].includes(error.status)) {
           this.onState({ at: "refused", why: error.message });
           this.api.onUnauthorised(error.message);
           return;

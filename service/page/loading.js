@@ -4,6 +4,7 @@ import { Refused } from "./api.js";
 import { barOf } from "./market.js";
 
 const BARS = 1500;
+const NEWEST = 200;
 const SIGNALS = 500;
 const PAGES = 3;
 const AHEAD = 30;
@@ -59,7 +60,7 @@ export class Loading {
   async #signals(run) {
     let why = null;
     try {
-      const { signals } = await this.api.get("signals", { limit: SIGNALS });
+      const { signals } = await this.api.get("signals", { limit: NEWEST });
       for (const item of signals) this.market.put(item);
     } catch (error) {
       why = whyOf(error);
@@ -158,7 +159,7 @@ export class Loading {
     try {
       answer = await this.api.get(path, params);
     } catch (error) {
-      if (!unanswered(error) && error.status !== 401) this.page.noFigures(ids, error.message);
+      if (!unanswered(error) && ![401, 403].includes(error.status)) this.page.noFigures(ids, error.message);
       return;
     }
     found(answer);

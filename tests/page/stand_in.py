@@ -175,6 +175,8 @@ class StandIn:
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.path.startswith("/api/"):
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if self.token is not None and given == "signal-only":
+                return web.json_response({"error": "the signal token does not allow this"}, status=403)
             if self.token is not None and given not in {self.token, self.admin}:
                 return web.json_response({"error": "a token is needed: send it as Bearer"}, status=401)
             if self.admin is not None and "/control/" in request.path and given != self.admin:

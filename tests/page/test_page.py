@@ -221,6 +221,9 @@ async def test_a_token_is_asked_for_kept_in_the_tab_and_sent(browser: Browser, d
         await gate.get_by_label("Token").fill("wrong")
         await page.keyboard.press("Enter")
         await expect(gate).to_contain_text("a token is needed")
+        await gate.get_by_label("Token").fill("signal-only")
+        await page.keyboard.press("Enter")
+        await expect(gate).to_contain_text("the signal token does not allow this")
         await gate.get_by_label("Token").fill("read-me")
         await page.keyboard.press("Enter")
 
@@ -377,12 +380,17 @@ async def test_going_back_in_time_brings_earlier_bars(browser: Browser) -> None:
 
 async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, daemon: StandIn) -> None:
     wide = "W" * 300
-    daemon.signals.append(signal("SIMBTC", 238, 2, rationale=wide, strategy=wide, model=wide))
+    daemon.bars = {wide[:64]: [bar(wide[:64], index) for index in range(240)], "SIMBTC": daemon.bars["SIMBTC"]}
+    daemon.signals.append(signal(wide[:64], 238, 2, rationale=wide, strategy=wide, model=wide))
+    daemon.signals.append(signal("SIMBTC", 239, 2))
     options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     async with opened(browser, daemon.url, **options) as (page, _):
         await live(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == 360
-        await page.locator("#feed button").first.tap()
+        await page.keyboard.press("]")
+        await expect(page.locator("#symbol")).to_have_text(wide[:64])
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360
+        await page.locator("#feed button", has_text=wide[:64]).tap()
         await expect(page.locator("#detail")).to_contain_text(wide)
         assert await page.evaluate("document.querySelector('#detail').scrollWidth") <= 360
 
