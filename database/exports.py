@@ -54,6 +54,8 @@ ORDER BY r.xid, r.id
 
 BARS_UNTIL = f"""
 SELECT {XMIN} AS horizon,
+       least((SELECT min(xid) FROM market_data WHERE xid >= $1::xid8),
+             (SELECT min(xid) FROM llm_analysis_results WHERE xid >= $1::xid8)) AS first,
        (SELECT xid FROM market_data WHERE xid >= $1::xid8 ORDER BY xid, id OFFSET $2 LIMIT 1) AS by_bars,
        (SELECT xid FROM llm_analysis_results WHERE xid >= $1::xid8 ORDER BY xid, id OFFSET $2 LIMIT 1) AS by_results
 """
@@ -177,7 +179,8 @@ class PostgresExportSource(PostgresExportMarks):
         since = after.xid + 1
         bounds = await connection.fetchrow(BARS_UNTIL, since, self._batch_rows)
         assert bounds is not None
-        full = [max(xid, since + 1) for xid in (bounds["by_bars"], bounds["by_results"]) if xid is not None]
+        first = max(since, bounds["first"] or since)  # it goes whole, however many rows it has
+        full = [max(xid, first + 1) for xid in (bounds["by_bars"], bounds["by_results"]) if xid is not None]
         end = min(bounds["horizon"], *full) if full else bounds["horizon"]
         if until is not None:
             end = min(end, until.xid + 2)  # until.streams says which rows of the last transaction are meant

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from database import backup, migrate
-from database.backup import Address, back_up, restore
+from database.backup import Address, Copied, _read_share, back_up, restore
 from database.engine import Connection, connect
 from service.store_room import without_password
 from trading.errors import StorageError
@@ -224,3 +224,36 @@ def test_programs_that_are_nowhere_are_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "")
     with pytest.raises(StorageError, match="pg_dump is not installed; install PostgreSQL's client programs"):
         backup.program("pg_dump")
+
+
+async def test_how_much_pg_dump_has_copied_is_seen_from_beside_it(database: str) -> None:
+    """A copy that is held up in its midst: some rows are told, and not all."""
+    watching, copying = await connect(database), await connect(database)
+    held = asyncio.Event()
+
+    async def slowly(data: bytes) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    query = "SELECT repeat('x', 1000) FROM generate_series(1, 100000)"
+    copied = Copied(watching, 100_000)
+    task = asyncio.create_task(copying.copy_from_query(query, output=slowly))
+    async with asyncio.timeout(60):
+        await held.wait()
+        async with watching.transaction(isolation="repeatable_read", readonly=True):
+            while not await copied.share():  # noqa: ASYNC110 - PostgreSQL tells nobody of it
+                await asyncio.sleep(0.01)
+            assert 0 < await copied.share() < 1
+    copying.terminate()
+    task.cancel()
+    await asyncio.wait([task])
+    await watching.close()
+
+
+def test_how_far_a_process_has_read_in_a_file_is_told_where_the_system_knows(tmp_path: Path) -> None:
+    file = tmp_path / "all.dump"
+    file.write_bytes(b"x" * 1000)
+    with file.open("rb", buffering=0) as reading:
+        reading.read(250)
+        assert _read_share(os.getpid(), file) == (0.25 if sys.platform == "linux" else 0.0)
+    assert _read_share(os.getpid(), file) == 0.0

@@ -458,3 +458,17 @@ async def test_run_survives_trouble_and_says_it_once(
     said = [record.getMessage() for record in caplog.records if "is being written by" in record.getMessage()]
     assert len(said) == 2
     assert {record.step for record in caplog.records if record.levelname == "ERROR"} == {"export", "summary"}  # type: ignore[attr-defined]
+
+
+async def test_a_transaction_with_more_bars_than_a_batch_is_not_stopped_at(market: World) -> None:
+    """As when somebody loads bars with psql: other transactions, which store nothing, lie between it and the mark."""
+    await market.bar()
+    exporter = market.exporter(batch_rows=2)
+    await exporter.drain()
+    await market.pool.execute("SELECT pg_current_xact_id()")
+    async with market.pool.acquire() as connection, connection.transaction():
+        for _ in range(5):
+            await market.bar(on=connection)
+    await exporter.drain()
+    exporter.close()
+    assert len(market.read(BARS)) == 6
