@@ -49,17 +49,21 @@ def read_text(text: str) -> SignalFields:
     filled = _FILLED.fullmatch(text)
     if filled is not None:
         return _of_filled_order(filled)
-    fields = [field.strip() for field in text.split(",")]
+    fields = [field.strip() for field in re.split(r"[,;|]", text)]
     if 2 <= len(fields) <= 4 and any(side_of(field) for field in fields[:2]) and "\n" not in text:
         return _of_list(fields)
     return _of_sentence(text)
 
 
 def lines_of(text: str) -> Mapping[str, str] | None:
-    """A text of `Key: value` lines, a title above them or not, by key in small letters; None where it is none."""
+    """A text of `Key: value` lines, a title above them or not, or of `key=value, key=value`, by key in small letters;
+    None where it is none.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) == 1:
+        lines = re.split(r"[,;|]", lines[0])
     found = [_LINE.fullmatch(line.strip()) for line in lines]
-    if found and found[0] is None:
+    if found and found[0] is None and "\n" in text:
         found = found[1:]
     if len(found) < 2 or not all(found):
         return None
@@ -109,6 +113,7 @@ def _of_sentence(text: str) -> SignalFields:
     symbols: list[str] = []
     prices: list[str] = []
     intervals: list[str] = []
+    quantities: list[str] = []
     before = ""
     for word in _words(text):
         small = word.lower()
@@ -116,6 +121,8 @@ def _of_sentence(text: str) -> SignalFields:
             actions.append(small)
         elif _NUMBER.fullmatch(word) and before in _AT:
             prices.append(word)
+        elif _NUMBER.fullmatch(word):
+            quantities.append(word)
         elif _INTERVAL.fullmatch(word):
             intervals.append(word)
         elif (
@@ -133,6 +140,10 @@ def _of_sentence(text: str) -> SignalFields:
     for name, found in (("symbol", symbols), ("price", prices), ("timeframe", intervals)):
         if len(set(found)) > 1 or (name == "symbol" and not found):
             raise NotUnderstood(name, "the text states " + ("two" if found else "none"))
+    if quantities and not (prices and len(quantities) == 1):
+        raise NotUnderstood(
+            "price", f"the text does not say what {quantities[0][:40]} is; write a price as `at 61234.5`"
+        )
     symbol, exchange = symbol_field(symbols[0])
     return SignalFields(
         symbol,

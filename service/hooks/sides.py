@@ -9,7 +9,7 @@ SHORT = frozenset({"sell", "short", "selling"})
 EXIT = frozenset({"exit", "close", "flat", "flatten", "cover", "exiting", "closing"})
 BESIDE = frozenset({
     "open", "enter", "entry", "go", "strong", "signal", "order", "market", "limit", "position", "trade", "side",
-    "alert", "now", "all", "opening", "entering", "direction", "to",
+    "alert", "now", "all", "opening", "entering", "direction", "to", "at", "price",
 })  # fmt: skip
 WORDS = LONG | SHORT | EXIT
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+|\d+")

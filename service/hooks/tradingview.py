@@ -65,6 +65,7 @@ TEXT = (
     "description",
     "strategyorderalertmessage",
 )
+SENTIMENTS = {"flat": 0.0, "bullish": 1.0, "long": 1.0, "bearish": -1.0, "short": -1.0}
 _VAGUE = frozenset({"open", "enter", "entry", "opening"})
 
 
@@ -80,6 +81,7 @@ def fields_of(payload: Payload) -> SignalFields:
         return fields_of(lines) if lines is not None else read_text(payload)
     if _is_true(payload.get("heartbeat")):
         raise NotUnderstood("heartbeat", "says that this is no signal")
+    payload = _unwrapped(payload)
     text = first(payload, TEXT)
     if first(payload, SYMBOL) is None and text is not None:
         return fields_of(_text(text, payload[text]))
@@ -108,6 +110,18 @@ def fields_of(payload: Payload) -> SignalFields:
         _indicators(payload),
         bars,
     )
+
+
+def _unwrapped(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same, with what stands beside the symbol by its plain names: {"order": {"symbol": …, "side": …}}."""
+    if first(payload, SYMBOL) is not None:
+        return payload
+    prefixes = {name.removesuffix(end) for name in payload for end in SYMBOL[:3] if name.endswith(end)}
+    if len(prefixes) != 1:
+        return payload
+    (prefix,) = prefixes
+    inner = {name.removeprefix(prefix): value for name, value in payload.items() if name.startswith(prefix)}
+    return {**payload, **inner}
 
 
 def first(payload: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -188,6 +202,9 @@ def _after_position(payload: Mapping[str, Any], side: Side) -> Side:
         if sign is None:
             raise NotUnderstood(name, f"{position!r} is no position; expected long, short or flat")
         return after_order(side, sign)
+    sentiment = payload.get("sentiment")
+    if isinstance(sentiment, str) and sentiment.lower() in SENTIMENTS:
+        return after_order(side, SENTIMENTS[sentiment.lower()])
     size = first(payload, POSITION_SIZE)
     return side if size is None else after_order(side, number_field(size, payload[size]))
 

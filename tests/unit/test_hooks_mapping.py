@@ -138,6 +138,9 @@ def test_what_is_no_action_is_refused(words: object) -> None:
         ({"action": "open", "side": "short"}, "short"),
         ({"action": "sell", "positionSide": "LONG"}, "exit"),
         ({"action": "buy", "positionSide": "LONG"}, "long"),
+        ({"action": "sell", "sentiment": "flat"}, "exit"),
+        ({"action": "sell", "sentiment": "bearish"}, "short"),
+        ({"action": "close_at_market_price"}, "exit"),
     ],
 )
 def test_the_position_afterwards_says_what_an_order_was_for(more: dict[str, object], side: str) -> None:
@@ -218,6 +221,10 @@ def test_an_alert_sent_before_its_bar_closed_stands_on_the_moment_it_was_sent() 
         ("sell, BINANCE:ETHUSDT", ("ETHUSDT", "short", None, None)),
         ("🚀 *Long* #BTCUSDT at `61234.5` 🚀", ("BTCUSDT", "long", 61234.5, None)),
         ("SELL ETH/USDT @ 2,100.50 on 15m", ("ETH/USDT", "short", 2100.5, "15m")),
+        ("BUY AAPL 10 @ 150.25", ("AAPL", "long", 150.25, None)),
+        ("AAPL|SELL|150.25", ("AAPL", "short", 150.25, None)),
+        ("ticker: BINANCE:BTCUSDT, action: buy, price: 61234.5", ("BTCUSDT", "long", 61234.5, None)),
+        ("symbol=BTCUSDT; side=sell", ("BTCUSDT", "short", None, None)),
         ("Close long BTCUSDT.P", ("BTCUSDT.P", "exit", None, None)),
         ("MACD (12, 26, 9): order buy @ 0.5 filled on BTCUSDT. New strategy position is 0.5",
          ("BTCUSDT", "long", None, None)),
@@ -287,6 +294,7 @@ def test_a_payload_may_be_wrapped_in_a_form_or_in_text() -> None:
     assert alert({"payload": json.dumps(GOOD)}) == direct
     assert alert({"data": {"body": GOOD}}) == direct
     assert alert([GOOD]) == direct
+    assert alert({"order": {"symbol": "BTCUSDT", "side": "buy", "price": 61234.5}, "user": "x"}) == direct
     assert alert(b"\xef\xbb\xbf" + json.dumps(GOOD).encode()) == direct
 
 
