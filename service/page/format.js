@@ -4,11 +4,11 @@ export const NONE = "–";
 const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const known = (value) => value !== null && value !== undefined && value !== "" && Number.isFinite(Number(value));
 
-/** Decimals that show about five digits of a price of this size. */
+/** Decimals that show five digits of a price of this size, two at least. */
 export function decimalsOf(price) {
   const size = Math.abs(price);
   if (!(size > 0)) return 2;
-  return Math.min(10, Math.max(size >= 1000 ? 1 : 2, 4 - Math.floor(Math.log10(size))));
+  return Math.min(10, Math.max(2, 4 - Math.floor(Math.log10(size))));
 }
 
 const PRICES = new Map();

@@ -61,6 +61,15 @@ export class Live {
     }
   }
 
+  /** An event that cannot be shown costs itself, not the connection. */
+  #tell(kind, data) {
+    try {
+      this.onEvent(kind, data);
+    } catch (error) {
+      console.error(`a ${kind} could not be shown`, error);
+    }
+  }
+
   #pause(ms) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
@@ -83,14 +92,17 @@ export class Live {
       const answer = await fetch("api/v1/stream", { headers, signal: aborter.signal, cache: "no-store" });
       if (!answer.ok) throw new Refused(answer.status, await saidBy(answer));
       const again = this.lostSince !== null;
-      this.failures = 0;
       this.lostSince = null;
       this.onState({ at: "live", again });
-      const events = new EventText((id) => (this.lastId = id), this.onEvent);
+      const events = new EventText(
+        (id) => (this.lastId = id),
+        (kind, data) => this.#tell(kind, data),
+      );
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done || run !== this.run) return;
+        this.failures = 0;
         clearTimeout(silence);
         silence = setTimeout(() => aborter.abort(), SILENT_MS);
         events.take(value);

@@ -209,7 +209,7 @@ async def test_what_is_not_known_is_no_zero(browser: Browser, daemon: StandIn) -
     async with opened(browser, daemon.url) as (page, _):
         said = await page.evaluate(words)
     assert said == [
-        "–", "cost unknown", "–", "–", "–", "0.000012345", "49,369.8",
+        "–", "cost unknown", "–", "–", "–", "0.000012345", "49,369.84",
         "$0.00021", "$0", "$12.50", "812 ms", "93.0 s", "0.00 %", "−2.04 %",
     ]  # fmt: skip
 
