@@ -21,6 +21,7 @@ OVERLAP = 2
 CHECKED = 20
 CHECK_EVERY_S = 900.0
 DEAF_BARS = 3
+AT_ONCE = 2
 GONE_EVERY_S = 3600.0
 SILENT_BARS = 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,7 +88,7 @@ class ExchangeStream:
         self._news.set()
 
     def _on_heard(self, candles: Candles, connection: int) -> None:
-        self._deaf = 0
+        self._deaf, self._deaf_limit = 0, DEAF_BARS
         if self.line.heard(self._without_future(candles), connection):
             self._news.set()
 
@@ -236,7 +237,10 @@ class ExchangeStream:
         """A connection that stands and says nothing while there is trade is broken, ever more patiently."""
         if self._sockets is None or not self._schedule.listening or not self._sockets.connected:
             return
+        if len(fresh) > AT_ONCE:  # of the past, which no websocket tells
+            self._deaf = 0
+            return
         self._deaf += sum(1 for candle in fresh if candle.volume)
-        if self._deaf >= self._deaf_limit and len(fresh) < self._deaf_limit:
+        if self._deaf >= self._deaf_limit:
             self._sockets.drop(f"it said nothing of {self._stream.symbol} while {self._deaf} bars were traded")
             self._deaf, self._deaf_limit = 0, 2 * self._deaf_limit
