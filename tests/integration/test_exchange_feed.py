@@ -9,6 +9,7 @@ from tests.exchange_dialects import CoinbaseServer, KrakenServer
 from tests.exchange_server import ExchangeServer
 from tests.exchange_watch import SYMBOL, stored, watched
 from trading.feeds import exchange
+from trading.feeds.live import stream
 from trading.feeds.live.schedule import Schedule
 
 
@@ -102,7 +103,8 @@ async def test_a_minute_without_trades_has_no_bar_and_holds_nothing_up(dialect: 
         assert watch.count["absent"] == 3
 
 
-async def test_a_bar_that_no_other_follows_is_closed_by_the_exchanges_clock() -> None:
+async def test_a_bar_that_no_other_follows_is_closed_by_the_exchanges_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "CHECK_EVERY_S", 1e9)
     async with watched() as (server, watch):
         await watch.until_bar(6)
         last_ms = server.market.open_ms + server.market.step_ms

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +27,7 @@ ACT_WITHIN_S = 300.0
 ACT_WITHIN_BARS = 2
 AHEAD = 100
 LOOKED_BACK = 10
+NAMED = 20
 _BASE_URL = re.compile(r"https?://[^/@?#\s]+(/[^@?#\s]*)?")
 
 Symbol = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
@@ -195,6 +196,8 @@ class Feed:
         """Look the symbols up and keep a stream of each; what fails is told to `bars`."""
         try:
             symbols = self._known(await self._connection.markets())
+            how = "requests" if self._sockets is None else "websocket, and requests for what that leaves out"
+            log.info("%s: %s bars of %s by %s", self.source, self._options.timeframe, _some(symbols), how)
             async with asyncio.TaskGroup() as group:
                 for symbol in symbols:
                     stream = self._stream(symbol, after)
@@ -230,3 +233,7 @@ class Feed:
             self._clock,
             self._bars.put,
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= NAMED else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"

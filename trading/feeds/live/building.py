@@ -84,7 +84,9 @@ def unknown_symbol(symbol: str, symbols: Collection[str]) -> str:
 
 def _unknown(what: str, name: str, known: Collection[str], meant: list[str] | None = None) -> str:
     meant = meant or difflib.get_close_matches(name, known, 3, 0.7)
-    hint = f"did you mean {' or '.join(meant)}?" if meant else "see ccxt's list"
+    hint = (
+        f"did you mean {' or '.join(meant)}?" if meant else f"there are {len(known)}, such as {min(known, default='')}"
+    )
     return f"there is no such {what}; {hint}"
 
 
