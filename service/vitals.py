@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llm_integration.model import Result
 from service.safe_text import visible
 from service.version import VERSION
-from trading.feeds.base import FeedState, LiveFeed
+from trading.feeds.base import Feed, FeedState, LiveFeed
+from trading.feeds.replay import Feed as ReplayFeed
 from trading.feeds.simulated import SOURCE as SIMULATED
 from trading.model import Signal
 
@@ -73,6 +74,7 @@ def _feed(daemon: Daemon) -> dict[str, Any]:
         "source": visible(trading.feed.source),
         "simulated": trading.feed.source == SIMULATED,
         "ended": trading.feed_ended.is_set(),
+        "progress": _progress(trading.feed),
         "bars": loop.counts.bars,
         "signals": loop.counts.signals,
         "dropped": loop.counts.dropped,
@@ -104,6 +106,12 @@ def _live(state: FeedState) -> dict[str, Any]:
         "clock_offset_s": None if offset_s is None else round(offset_s, 3),
         "counts": dict(state.counts),
     }
+
+
+def _progress(feed: Feed) -> dict[str, Any] | None:
+    """How far a replay of files has come; None of any other feed, and before the files are read."""
+    known = feed.progress if isinstance(feed, ReplayFeed) else None
+    return None if known is None else asdict(known)
 
 
 def _recorder(daemon: Daemon) -> dict[str, Any]:

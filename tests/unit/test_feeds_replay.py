@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tests.fake_clock import FakeClock
 from trading.errors import FeedError, UnreadableFile
 from trading.feeds import feed_names
-from trading.feeds.replay import Feed, Options
+from trading.feeds.replay import Feed, Options, Progress
 from trading.model import Bar, Stream
 
 START = datetime(2024, 3, 13, tzinfo=UTC)
@@ -69,6 +69,23 @@ async def test_bars_limits_each_symbol_from_its_first_bar_and_across_a_restart(t
     assert [minute for symbol, minute in minutes(whole) if symbol == "AAA"] == [0, 1, 2, 3]
     assert len(whole) == 8
     assert await replay(tmp_path, {bar.stream: bar.open_time for bar in whole[:6]}, bars=4) == whole[6:]
+
+
+async def test_how_far_it_has_come_and_how_long_the_rest_takes_is_known(tmp_path: Path) -> None:
+    """Of what is behind the stored bars; at the pace so far. Nothing is known before the files are read."""
+    write(tmp_path, "AAA.csv", range(5))
+    first = (await replay(tmp_path))[0]
+    clock = FakeClock()
+    feed = Feed(Options(path=str(tmp_path)), clock)
+    assert feed.progress is None
+    given = feed.bars({first.stream: first.open_time})
+    await anext(given)
+    assert feed.progress == Progress(0, 4, None)
+    await clock.advance(6)
+    await anext(given)
+    assert feed.progress == Progress(1, 4, 18.0)
+    assert [bar async for bar in given]
+    assert feed.progress == Progress(4, 4, 0.0)
 
 
 async def test_time_passes_at_the_speed_that_is_set(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from service.narration import summary_facts
 from service.status import require_ours
 from service.view import Painter, picture, show_status
 from service.view_layout import layout
@@ -337,3 +338,20 @@ def test_figures_are_written_as_people_read_them() -> None:
     assert moment("2019-03-01T10:15:00+00:00", "2026-11-20T16:09:08+00:00") == "2019-03-01 10:15"
     assert moment("2026-11-19T10:15:00+00:00", "2026-11-20T16:09:08+00:00") == "11-19 10:15"
     assert fitted("漢字漢字", 5) == "漢字…"
+
+
+def test_how_far_a_replay_has_come_is_shown_until_it_is_through() -> None:
+    feed = vitals()["feed"]
+    progress = {"done": 12_000, "total": 50_000, "left_s": 200.4}
+    lines = seen(vitals(feed=feed | {"progress": progress}), 80, 24)
+    assert "24% replayed  12k of 50k bars  0:03:20 left" in lines
+    assert "SIMSOL" in lines
+    for through in (None, progress | {"done": 50_000}, progress | {"total": 0}):
+        assert "replayed" not in seen(vitals(feed=feed | {"progress": through}), 80, 24)
+
+
+def test_how_far_a_replay_has_come_is_summed_up_in_the_log() -> None:
+    feed = vitals()["feed"] | {"progress": {"done": 12_000, "total": 50_000, "left_s": 200.4}}
+    facts = summary_facts(vitals(feed=feed))
+    assert (facts["replayed"], facts["left_s"]) == ("24%", 200)
+    assert "replayed" not in summary_facts(vitals())

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -36,6 +37,15 @@ class Options(FileOptions):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many bars have been given, out of how many; `left_s` is how long the rest will take at the pace so far."""
+
+    done: int
+    total: int
+    left_s: float | None
+
+
 class Feed:
     """Bars of one or several files, merged by the time they closed; goes on behind what is stored.
 
@@ -49,11 +59,23 @@ class Feed:
         self._clock = clock
         self.source = options.source
         self.readings: Sequence[Reading] = ()
+        self._given = self._total = 0
+        self._began_s: float | None = None
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it has come; None before the files are read."""
+        if self._began_s is None:
+            return None
+        passed_s = self._clock.monotonic() - self._began_s
+        left_s = passed_s * (self._total - self._given) / self._given if self._given else None
+        return Progress(self._given, self._total, left_s)
 
     async def bars(self, after: Mapping[Stream, datetime]) -> AsyncIterator[Bar]:
         self.readings = await asyncio.to_thread(_read_all, self._options)
         tables = [table for reading in self.readings for table in reading.tables]
         spans = _spans(tables, after, self._options.bars)
+        self._total, self._began_s = sum(map(len, spans)), self._clock.monotonic()
         speed = self._options.speed
         begun: tuple[float, int] | None = None
         for given, (closed_us, number, row) in enumerate(_merged(tables, spans)):
@@ -65,6 +87,7 @@ class Feed:
                 while (wait_s := due - self._clock.monotonic()) > 0:
                     await self._clock.sleep(wait_s)
             yield tables[number].bar(row)
+            self._given = given + 1
 
     async def close(self) -> None:
         """Nothing is held open."""
