@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 AWAY_S = 1.0
 
 CLOSE_S = 2.0
+TELL_S = 10.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,23 @@ async def _reach(
             return pool
 
 
+async def _telling(migrating: Coroutine[Any, Any, T]) -> T:
+    """Await what may take minutes where there is much data, with a line in the log now and then."""
+    began, task = time.monotonic(), asyncio.ensure_future(migrating)
+    try:
+        while not (await asyncio.wait([task], timeout=TELL_S))[0]:
+            so_far_s = round(time.monotonic() - began)
+            log.info("the database is still being brought up to date", extra={"so_far_s": so_far_s})
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
 async def _open(url: str, settings: DatabaseSettings, may_migrate: bool) -> asyncpg.Pool:
     if may_migrate:
-        applied = await migrate(url)
+        applied = await _telling(migrate(url))
         if applied:
             log.info("the database was brought up to date", extra={"migrations": len(applied)})
     else:

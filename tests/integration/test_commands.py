@@ -3,6 +3,7 @@
 import pytest
 
 from database.settings import DatabaseSettings
+from service import store_room
 from service.secrets import secrets_of
 from service.settings import Settings
 from service.store_room import open_store_room, reach_database, without_password
@@ -44,6 +45,15 @@ async def test_the_address_without_its_password_opens_the_same_database(database
 async def test_a_look_at_a_server_of_the_users_starts_nothing(database: str) -> None:
     async with reach_database(DatabaseSettings(url=database)) as url:
         assert url == database
+
+
+async def test_a_migration_that_takes_long_is_told_of_now_and_then(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store_room, "TELL_S", 0.01)
+    caplog.set_level("INFO", "service.store_room")
+    async with open_store_room(DatabaseSettings(url=empty_database), may_migrate=True):
+        assert "the database is still being brought up to date" in caplog.text
 
 
 async def test_the_store_room_is_migrated_or_refused(empty_database: str) -> None:
