@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.real_systemd import RealSystemd, why_not
+from tests.waiting import until
 
 missing = why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing is not None, reason=str(missing))]
@@ -50,6 +51,7 @@ async def test_a_reload_reads_the_settings_anew(systemd: RealSystemd, folder: Pa
 
     assert systemd.inside("systemctl", "reload", "tradent").returncode == 0
     await systemd.until("ActiveState", "active")
+    await until(lambda: "llm.requests_per_minute holds from now on before=14 now=77" in systemd.logged())
     assert systemd.shown("NRestarts") == "0"
 
 
