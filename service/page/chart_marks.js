@@ -5,26 +5,40 @@ import { stateOf } from "./dom.js";
 const SMALL = 8;
 const LARGE = 17;
 const GAP = 3;
+const MOST_STEPS = 6;
+const NEIGHBOURS = 12;
 
-/** Where each signal in view is drawn: {mark, x, y, size}. Those of one bar are stacked away from it. */
+/**
+ * Where each signal in view is drawn: {mark, index, x, y, size}. Long ones lie under the candles, others above them; one
+ * that would cover another goes further out.
+ */
 export function layMarks(chart, first, last) {
   const size = markSize(chart);
-  const stacked = new Map();
-  const boxes = [];
+  const above = [];
+  const below = [];
   for (const mark of chart.marks) {
     const index = chart.indexOf(mark);
     if (index < first || index >= last) continue;
-    const bar = chart.bars[index];
-    const below = mark.side === "long";
-    const slot = index * 2 + Number(below);
-    const already = stacked.get(slot) ?? 0;
-    stacked.set(slot, already + 1);
-    const away = GAP + size / 2 + already * (size + GAP);
-    const y = below ? chart.yOf(bar.l) + away : chart.yOf(bar.h) - away;
-    const most = chart.plotHeight - size / 2;
-    boxes.push({ mark, index, size, x: chart.xOf(index), y: Math.max(size / 2, Math.min(most, y)) });
+    const isBelow = mark.side === "long";
+    const placed = isBelow ? below : above;
+    const out = isBelow ? 1 : -1;
+    const x = chart.xOf(index);
+    let y = edgeOf(chart, index, size, isBelow) + out * (GAP + size / 2);
+    for (let step = 0; step < MOST_STEPS; step++) {
+      const other = placed.slice(-NEIGHBOURS).find((one) => Math.abs(one.x - x) < size && Math.abs(one.y - y) < size);
+      if (!other) break;
+      y = other.y + out * (size + GAP - 1);
+    }
+    placed.push({ mark, index, size, x, y: Math.max(size / 2, Math.min(chart.plotHeight - size / 2, y)) });
   }
-  return boxes;
+  return [...above, ...below];
+}
+
+/** The lowest (or highest) point of the candles that a mark at this bar would lie over. */
+function edgeOf(chart, index, size, isBelow) {
+  const reach = Math.floor((size / 2 + 1) / chart.step());
+  const bars = chart.bars.slice(Math.max(0, index - reach), index + reach + 1);
+  return isBelow ? chart.yOf(Math.min(...bars.map((bar) => bar.l))) : chart.yOf(Math.max(...bars.map((bar) => bar.h)));
 }
 
 function markSize(chart) {
