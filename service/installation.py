@@ -19,7 +19,7 @@ def this_installation(
 ) -> Installation:
     """The program that runs now, with these settings; `more` are names of further credentials."""
     command, config = _command(), config.absolute()
-    names = [*usual_credentials(), *key_names(settings.llm).values(), *more]
+    names = [*usual_credentials(), *keys_in_use(settings), *more]
     return Installation(
         command,
         config,
@@ -34,8 +34,14 @@ def this_installation(
 
 
 def keys_in_use(settings: Settings) -> list[str]:
-    """The names of the keys that these settings' models take."""
-    return sorted(set(key_names(settings.llm).values()))
+    """The names of the keys that these settings' models and webhooks take."""
+    hooks = [
+        name
+        for hook in settings.service.webhooks
+        for name in (hook.url_env, hook.secret_env, hook.authorization_env)
+        if name is not None
+    ]
+    return sorted({*key_names(settings.llm).values(), *hooks})
 
 
 def obstacles(about: Installation, name_services: Path = NAME_SERVICES) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llm_integration.backends import backend_class, backend_names
 from service import exit_codes
+from service.hooks.signature import SECRET_NAME
 from service.tokens import TOKEN_NAMES
 
 STATE, CACHE, LOGS, CONFIGURATION = Path("/var/lib"), Path("/var/cache"), Path("/var/log"), Path("/etc/tradent")
@@ -55,9 +56,9 @@ class Installation:
 
 
 def usual_credentials() -> list[str]:
-    """The names of all that may be secret: keys of the backends, the database's URL, tokens for the HTTP server."""
+    """The names of all that may be secret: keys of the backends, the database's URL, what guards the HTTP server."""
     keys = {backend_class(name).API_KEY_ENV for name in backend_names()} - {None}
-    return [*sorted(keys), DATABASE_URL, *TOKEN_NAMES.values()]
+    return [*sorted(keys), DATABASE_URL, *TOKEN_NAMES.values(), SECRET_NAME]
 
 
 def unit_text(about: Installation) -> str:

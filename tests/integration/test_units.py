@@ -177,3 +177,13 @@ def test_an_account_without_a_name_is_said_as_postgresql_wants_one(line: str, to
     embedded = Installation(["/bin/true"], Path("/etc/passwd"), [])
 
     assert any("libnss-systemd" in obstacle for obstacle in obstacles(embedded, services)) is told
+
+
+def test_secrets_of_webhooks_are_among_the_credentials(home: Path) -> None:
+    hook = {"name": "house", "url_env": "HOUSE_HOOK_URL", "secret_env": "HOUSE_HOOK_SECRET"}
+
+    unit = unit_text(about(home, service={"webhooks": [hook]}))
+
+    assert "LoadCredential=HOUSE_HOOK_URL:tradent.HOUSE_HOOK_URL\n" in unit
+    assert "LoadCredential=HOUSE_HOOK_SECRET:tradent.HOUSE_HOOK_SECRET\n" in unit
+    assert "LoadCredential=TRADENT_WEBHOOK_SECRET:tradent.TRADENT_WEBHOOK_SECRET\n" in unit
