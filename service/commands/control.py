@@ -42,10 +42,10 @@ def show(given: Given, answer: Any, text: str) -> int:
 
 def said_of(act: Mapping[str, Any]) -> str:
     """One act in a line."""
-    change = ""
     before, after = (act[name] if isinstance(act[name], dict) else {} for name in ("before", "after"))
-    if changed := [name for name in {**before, **after} if before.get(name) != after.get(name)]:
-        change = ": " + ", ".join(f"{name} {_value(before.get(name))} → {_value(after.get(name))}" for name in changed)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    told = [f"{name} {_value(before.get(name))} → {_value(after.get(name))}" for name in changed]
+    change = f": {', '.join(told)}" if told and act["act"] not in ("pause", "resume") else ""
     about = f" {act['signal']}" if act["signal"] else ""
     who = f"{act['via']}, {act['who']}" if act["who"] else act["via"]
     why = f" — {act['reason']}" if act["reason"] else ""
@@ -74,7 +74,7 @@ def _resume(given: Given) -> int:
 
 
 def _limits_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("backend", nargs="?", help="the backend whose limits to change; without one, show all")
+    parser.add_argument("backend", nargs="?", help="the backend whose limits to show or change; without one, show all")
     parser.add_argument("--requests", type=int, metavar="N", help="requests in any 60 s; 0 is no limit")
     parser.add_argument("--tokens", type=int, metavar="N", help="tokens in any 60 s; 0 is no limit")
     parser.set_defaults(refuse=parser.error)
@@ -84,8 +84,8 @@ def _limits_options(parser: argparse.ArgumentParser) -> None:
 def _limits(given: Given) -> int:
     wanted = {"requests_per_minute": given.requests, "tokens_per_minute": given.tokens}
     wanted = {name: value for name, value in wanted.items() if value is not None}
-    if (given.backend is None) == bool(wanted):
-        given.refuse("name a backend and --requests, --tokens or both; or nothing, to see what holds")
+    if wanted and given.backend is None:
+        given.refuse("name the backend whose limits these are to be")
     if wanted:
         answer = asked(given, f"{CONTROL}/limits", backend=given.backend, **wanted)
     else:
@@ -93,6 +93,7 @@ def _limits(given: Given) -> int:
     lines = [
         f"{name}: {_most(each['requests_per_minute'])} requests, {_most(each['tokens_per_minute'])} tokens a minute"
         for name, each in answer["limits"].items()
+        if given.backend in (None, name)
     ]
     return show(given, answer, "\n".join(lines + ([FOR_NOW] if wanted else [])))
 
