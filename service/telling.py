@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from llm_integration.csv_source import ExportSource
@@ -61,16 +61,29 @@ class Telling:
 
     def final(self, rated: Signal, result: Result) -> None:
         """A result is stored."""
-        self._told[rated.id] = None
-        if len(self._told) > REMEMBERED:
-            self._told.popitem(last=False)
+        self._remember(rated.id)
         self.events.publish("verdict", signal_item(rated, result))
         if self._traces is not None:
             self._traces.rated(rated, result)
 
+    def skipped(self, signal_id: UUID, item: Mapping[str, object]) -> None:
+        """A person ended this signal; `item` is it, with the result that says so."""
+        self._remember(signal_id)
+        self.events.publish("verdict", item)
+
+    def again(self, signal_id: UUID, item: Mapping[str, object]) -> None:
+        """A person has this signal rated once more."""
+        self._told.pop(signal_id, None)
+        self.events.publish("signal", item)
+
     def has_told(self, signal_id: UUID) -> bool:
         """Whether a signal's result was one of this process's last."""
         return signal_id in self._told
+
+    def _remember(self, signal_id: UUID) -> None:
+        self._told[signal_id] = None
+        if len(self._told) > REMEMBERED:
+            self._told.popitem(last=False)
 
     async def close(self) -> None:
         """Let the collector have what is left."""

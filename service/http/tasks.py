@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -44,7 +45,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         signal = signal_id(request.match_info["id"])
         _, caller = await asked_by(request, Why)
         done = _done(signal, await control_of(daemon).retry(signal, caller), "only what failed, expired or was skipped")
-        await _tell(daemon, "signal", signal)
+        await _tell(daemon, signal, daemon.telling.again)
         return json_answer(done)
 
     @needs("admin")
@@ -56,7 +57,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         signal = signal_id(request.match_info["id"])
         _, caller = await asked_by(request, Why)
         done = _done(signal, await control_of(daemon).skip(signal, caller), "only what waits, and is not being rated,")
-        await _tell(daemon, "verdict", signal)
+        await _tell(daemon, signal, daemon.telling.skipped)
         return json_answer(done)
 
     return [web.post("/api/v1/tasks/{id}/retry", retry), web.post("/api/v1/tasks/{id}/skip", skip)]
@@ -73,11 +74,11 @@ def _done(signal: UUID, task: ByHand | None, eligible: str) -> dict[str, Any]:
     return {"signal": f"sig-{signal}", "before": task.before, "status": task.after}
 
 
-async def _tell(daemon: Daemon, kind: str, signal: UUID) -> None:
+async def _tell(daemon: Daemon, signal: UUID, tell: Callable[[UUID, Mapping[str, object]], None]) -> None:
     """Say so in the stream of events."""
     if daemon.room is None:
         return
     async with daemon.room.pool.acquire() as connection:
         whole = await whole_signal(connection, signal)
     if whole is not None:
-        daemon.events.publish(kind, orjson.loads(whole.item))
+        tell(signal, orjson.loads(whole.item))

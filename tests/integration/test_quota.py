@@ -529,3 +529,21 @@ async def test_a_server_that_counts_strictly_never_refuses(database: str, proces
             for backend in backends:
                 await backend.close()
     assert (used["served"], used["refused"]) == (24, 0)
+
+
+async def test_limits_that_change_count_what_was_used_and_let_those_in_who_wait(database: str) -> None:
+    """A limit of one process is its own; the log is everybody's."""
+    async with members(database, database) as (mine, other):
+        limiter = Limiter(CLOCK, "openrouter", ledger=mine)
+        await limiter.reserve_together([1] * 5)
+        waiting = asyncio.create_task(limiter.reserve(1))
+        await asyncio.sleep(0)
+        limiter.limit(Limits(requests=7))
+        await asyncio.wait_for(waiting, 30)
+        assert await count_granted(other, 2) == 0
+        assert await count_granted(mine, 3) == 1
+        limiter.limit(Limits(requests=6))
+        assert await count_granted(mine, 1) == 0
+        limiter.limit(Limits())
+        assert await count_granted(mine, 3) == 3
+        limiter.close()

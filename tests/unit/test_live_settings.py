@@ -1,10 +1,11 @@
 """What a running daemon takes over of other settings, and what it shows of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.control.live import ABSENT, compare, with_limits, with_model
+from service.control.live import ABSENT, LIVE, compare, with_limits, with_model
 from service.settings import Settings
 from trading.errors import SettingsError
 
@@ -28,6 +29,22 @@ def test_what_is_live_is_taken_over_and_the_rest_waits_for_a_restart() -> None:
     assert (now.llm.temperature, now.llm.budget.daily_usd, now.service.log_level) == (0.5, 2, "DEBUG")
     assert (now.llm.signal_ttl_seconds, now.database.pool_size, now.service.port) == (0, 4, 8710)
     assert compare(now, wanted).live == ()
+
+
+def test_every_key_that_is_live_is_a_setting_and_is_named_in_the_documentation() -> None:
+    known = {
+        f"{section}.{name}"
+        for section in ("llm", "service")
+        for name in type(getattr(settings(), section)).model_fields
+    }
+    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text("utf-8")
+    table = [row for row in page.splitlines() if row.startswith("| `")]
+    assert set(LIVE) <= known
+    for key in LIVE:
+        name = key.partition(".")[2]
+        assert any(f"`{name}`" in row.partition(" | ")[0] or f"`{key}`" in row.partition(" | ")[0] for row in table), (
+            key
+        )
 
 
 def test_backends_are_compared_key_by_key_and_keep_their_limits_of_time() -> None:
