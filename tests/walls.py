@@ -14,11 +14,11 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 UID = 61_999  # among those that DynamicUser takes
+STASH = Path("/run/tradent-walls")  # empty but in the namespace
 HIDDEN = ("/tmp", "/var/tmp", "/root", "/home")
 NUMBERS = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -103,11 +103,11 @@ def _mount_walls(state: Path) -> None:
     _checked(libc.unshare(NEW_MOUNTS | NEW_IPC), "unshare")
     _mount("none", "/", flags=RECURSIVE | PRIVATE)
     needed = [REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), state]
-    stash = Path(tempfile.mkdtemp(prefix="tradent-walls-", dir="/run"))
-    _mount("tmpfs", str(stash), "tmpfs")
+    STASH.mkdir(exist_ok=True)
+    _mount("tmpfs", str(STASH), "tmpfs")
     for number, path in enumerate(needed):
-        (stash / str(number)).mkdir()
-        _mount(str(path), str(stash / str(number)), flags=BIND | RECURSIVE)
+        (STASH / str(number)).mkdir()
+        _mount(str(path), str(STASH / str(number)), flags=BIND | RECURSIVE)
     for place in HIDDEN:
         if Path(place).exists():
             _mount("tmpfs", place, "tmpfs", data="mode=1777" if place.endswith("tmp") else "mode=755")
@@ -116,8 +116,8 @@ def _mount_walls(state: Path) -> None:
             for folder in (*reversed(path.parents), path):
                 if not folder.exists():
                     folder.mkdir(mode=0o755)
-        _mount(str(stash / str(number)), str(path), flags=BIND | RECURSIVE)
-    accounts = stash / "passwd"
+        _mount(str(STASH / str(number)), str(path), flags=BIND | RECURSIVE)
+    accounts = STASH / "passwd"
     accounts.write_text(f"{Path('/etc/passwd').read_text()}tradent:x:{UID}:{UID}::/:/usr/sbin/nologin\n")
     accounts.chmod(0o644)
     _mount(str(accounts), "/etc/passwd", flags=BIND)
