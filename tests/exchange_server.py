@@ -36,7 +36,8 @@ class ExchangeServer:
     """Binance's dialect of one Market, `market`; others are in `tests.exchange_dialects`.
 
     `unsent` are opening times of which no websocket hears, `repeats` how often each message is sent; a `mute` server
-    sends none. `delisted` symbols are not known any more. `asked` counts requests by path.
+    sends none. `delisted` symbols are not known any more. `asked` counts requests by path, `times` are those
+    of requests for candles.
     """
 
     exchange = "binance"
@@ -48,6 +49,7 @@ class ExchangeServer:
         self.unsent: set[int] = set()
         self.delisted: set[str] = set()
         self.asked: Counter[str] = Counter()
+        self.times: list[int] = []
         self.repeats = 1
         self.mute = False
         self._clock = clock
@@ -126,7 +128,10 @@ class ExchangeServer:
 
     async def fault(self, request: web.Request) -> web.Response | None:
         self.asked[request.path.split("/", 2)[2]] += 1
-        if not self._faults or not request.path.endswith(self.candle_path):
+        if not request.path.endswith(self.candle_path):
+            return None
+        self.times.append(self.market.now_ms)
+        if not self._faults:
             return None
         fault = self._faults.popleft()
         if fault.body is None:

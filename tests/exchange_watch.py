@@ -11,12 +11,14 @@ from tests.exchange_server import ExchangeServer
 from trading.feeds.exchange import Feed, Options
 from trading.model import Bar, Stream
 
-LIMIT_S = 40.0
+LIMIT_S = 90.0
 SYMBOL = "BTC/USDT"
 
 
 class Watch:
-    """A feed that runs; `bars` are those that came, `hold` keeps the taker from taking more."""
+    """A feed that runs; `bars` are those that came, `hold` keeps the taker from taking more, `after` is what it was
+    told to go on behind.
+    """
 
     def __init__(self, feed: Feed, server: ExchangeServer) -> None:
         self.feed = feed
@@ -24,16 +26,16 @@ class Watch:
         self.bars: list[Bar] = []
         self.hold = asyncio.Event()
         self.hold.set()
-        self._news = asyncio.Event()
+        self.after: Mapping[Stream, datetime] = {}
         self._ended: asyncio.Task[None] | None = None
 
     def start(self, after: Mapping[Stream, datetime]) -> None:
+        self.after = after
         self._ended = asyncio.create_task(self._take(after), name="taker")
 
     async def _take(self, after: Mapping[Stream, datetime]) -> None:
         async for bar in self.feed.bars(after):
             self.bars.append(bar)
-            self._news.set()
             await self.hold.wait()
 
     async def stop(self) -> None:
@@ -64,6 +66,12 @@ class Watch:
     async def until_open(self, open_ms: int, symbol: str = SYMBOL) -> None:
         """Wait for the bar that opened then, or a later one."""
         await self.until(lambda: any(each.open_ms >= open_ms for each in self.of(symbol)))
+
+    @property
+    def stored_ms(self) -> int:
+        """When the last stored bar opened, of the one stream that had any."""
+        (open_time,) = self.after.values()
+        return round(open_time.timestamp() * 1000)
 
     def of(self, symbol: str = SYMBOL) -> list[Kline]:
         """The bars of a symbol, as the exchange would write them."""
