@@ -91,7 +91,7 @@ class Watch:
 @asynccontextmanager
 async def watched(
     *symbols: str,
-    rate: float = 240.0,
+    rate: float = 400.0,
     ahead_s: float = 0.0,
     dialect: type[ExchangeServer] = ExchangeServer,
     after: Callable[[ExchangeServer], Mapping[Stream, datetime]] = lambda server: {},
@@ -108,6 +108,7 @@ async def watched(
             "base_url": server.url, **options,
         }  # fmt: skip
         feed = Feed(Options(**given), clock)
+        feed._exchange.timeout_on_exit = 0  # what ccxt waits for TLS to close
         watch = Watch(feed, server)
         watch.start(after(server))
         try:
