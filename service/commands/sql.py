@@ -18,6 +18,7 @@ from service.store_room import reach_database, without_password
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", nargs="?", metavar="QUERY", help="only answer this query")
     parser.add_argument("--programs", action="store_true", help="only print where psql and pg_dump lie")
     parser.add_argument("--print", action="store_true", help="only print the URL, password included")
     add_json(parser, "with --print or --programs: as JSON")
@@ -44,11 +45,11 @@ async def _sql(settings: Settings, given: Given) -> int:
             tcp = EmbeddedPostgres(settings.database.data_directory).tcp_url if settings.database.embedded else None
             _print("url", tcp or url, as_json=given.json)  # by TCP, as not every program knows Unix sockets
             return exit_codes.OK
-        psql = program("psql")
+        psql, asked = program("psql"), [] if given.query is None else ["--command", given.query]
         address, password = without_password(url)
         environment = os.environ if password is None else {**os.environ, "PGPASSWORD": password}
         with stop_signals(_leave_to_psql):
-            process = await asyncio.create_subprocess_exec(psql, address, env=environment)
+            process = await asyncio.create_subprocess_exec(psql, *asked, address, env=environment)
             return await process.wait()
 
 

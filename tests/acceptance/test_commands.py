@@ -34,6 +34,8 @@ async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path) -> 
         assert [line for line in out.splitlines() if line.startswith("ok    database: embedded, PostgreSQL")]
         status, out, _ = await daemon.do("sql", text="SELECT 'rows ' || (count(*) > 0) FROM signals;\n")
         assert (status, "rows true" in out) == (0, True)
+        status, out, _ = await daemon.do("sql", "SELECT 'asked ' || (count(*) > 0) FROM signals")
+        assert (status, "asked true" in out) == (0, True)
         status, out, _ = await daemon.do("sql", "--print")
         assert (status, out.startswith("postgresql://"), "@127.0.0.1:" in out) == (0, True, True)
         assert await Look(out.strip()).value("SELECT count(*) > 0 FROM signals")
