@@ -80,13 +80,20 @@ async def test_health_comes_first_and_then_what_happens(world: World) -> None:
     assert verdict.data == {"rationale": "line\nline"}
 
 
-async def test_health_is_told_again_and_again_and_when_it_changes(world: World) -> None:
+async def test_health_is_told_again_and_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HEALTH_S", 0.0)
     async with world.listening("?kinds=health") as stream_of:
         first, second = await hear(stream_of, "health", "health")
         assert first.data == second.data
+
+
+async def test_health_is_told_when_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not only when it is due again."""
+    monkeypatch.setattr(stream, "HEALTH_S", 1e9)
+    async with world.listening("?kinds=health") as stream_of:
+        assert not (await anext(stream_of)).data["paused"]
         world.health = {**world.health, "paused": True}
-        while not (await anext(stream_of)).data["paused"]:
-            pass
+        assert (await anext(stream_of)).data["paused"]
 
 
 async def test_a_client_goes_on_where_it_was_cut_off(world: World) -> None:
