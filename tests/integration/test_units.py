@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from service import deploy_files
+from service.cli import run_command
 from service.commands.install_service import explanation, write_unit
 from service.installation import obstacles, this_installation
 from service.notify import Notifier
@@ -31,17 +31,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def installed(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "main_with_database.py"), "install-service", "--directory", "units"]
-    return subprocess.run(
-        [*command, *options],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+def install(home: Path, *options: str) -> int:
+    """The exit status of the command, with the settings and the folder for units of `home`."""
+    given = ["--config", str(home / "config.json"), "--directory", str(home / "units"), *options]
+    return run_command(["install-service", *given])
 
 
 def test_there_are_units_for_the_daemon_and_for_workers() -> None:
@@ -100,24 +93,24 @@ def test_our_own_watchdog_comes_before_that_of_systemd() -> None:
     assert Settings.model_validate({}).service.watchdog_seconds < float(seconds)
 
 
-def test_a_dry_run_prints_the_unit_and_writes_nothing(home: Path) -> None:
-    ran = installed(home, "--dry-run")
+def test_a_dry_run_prints_the_unit_and_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert install(home, "--dry-run") == 0
 
-    assert ran.returncode == 0
-    assert f"--config {home}/config.json" in ran.stdout
-    assert ran.stdout.startswith("# tradent.service: written by")
+    printed = capsys.readouterr().out
+    assert f"--config {home}/config.json" in printed
+    assert printed.startswith("# tradent.service: written by")
     assert list((home / "units").iterdir()) == []
 
 
-def test_a_unit_is_written_and_explained_part_by_part(home: Path) -> None:
-    ran = installed(home, "--force")
+def test_a_unit_is_written_and_explained_part_by_part(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert install(home, "--force") == 0
 
-    assert ran.returncode == 0, ran.stderr
+    printed = capsys.readouterr().out
     unit = (home / "units" / "tradent.service").read_text()
     keys = {line.partition("=")[0] for line in unit.splitlines() if "=" in line and not line.startswith("#")}
-    assert [key for key in keys if not re.search(rf"\b{key}\b", ran.stdout)] == []
-    assert "/etc/credstore/tradent.OPENROUTER_API_KEY" in ran.stdout
-    assert "systemctl enable --now tradent\n" in ran.stdout
+    assert [key for key in keys if not re.search(rf"\b{key}\b", printed)] == []
+    assert "/etc/credstore/tradent.OPENROUTER_API_KEY" in printed
+    assert "systemctl enable --now tradent\n" in printed
 
 
 def test_a_unit_that_says_something_else_is_left_alone_unless_forced(home: Path) -> None:
