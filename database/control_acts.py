@@ -93,10 +93,16 @@ class ControlActs:
         after: Mapping[str, object] | None,
         signal_id: UUID | None = None,
     ) -> None:
-        """Keep an act; in the transaction of `connection` where one is given."""
+        """Keep an act; in the transaction of `connection` where one is given.
+
+        Else in one of its own: a server that is frozen must not keep what was given up meanwhile.
+        """
+        if connection is None:
+            async with self._pool.acquire() as own, own.transaction():
+                await self.record(own, act, caller, before, after, signal_id)
+            return
         values = _json(before), _json(after), caller.reason
-        asked: Any = connection or self._pool
-        await asked.fetchrow(RECORD, act, caller.via, caller.who, self._worker, signal_id, *values)
+        await connection.fetchrow(RECORD, act, caller.via, caller.who, self._worker, signal_id, *values)
 
     async def recent(self, limit: int, before: int | None = None) -> Sequence[Act]:
         """The newest acts first; with `before`, those older than the act of that number."""

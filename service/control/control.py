@@ -15,7 +15,7 @@ from database.takeover import worker_name
 from llm_integration.calling.compose import limits_of
 from llm_integration.calling_config import split_model
 from service.control.live import Changes, compare, with_limits, with_model
-from service.control.pausing import Pausing
+from service.control.pausing import KEEP_S, Pausing
 from service.logs import hide
 from service.secrets import secrets_of
 from service.settings import Settings
@@ -91,11 +91,13 @@ class Control:
 
     async def retry(self, signal: UUID, caller: Caller) -> ByHand | None:
         """Rate a signal again that failed, expired or was skipped; None where there is none."""
-        return await self._by_hand.retry(signal, caller)
+        async with asyncio.timeout(KEEP_S):
+            return await self._by_hand.retry(signal, caller)
 
     async def skip(self, signal: UUID, caller: Caller) -> ByHand | None:
         """End a task as skipped on which no work has begun; None where there is none."""
-        done = await self._by_hand.skip(signal, caller)
+        async with asyncio.timeout(KEEP_S):
+            done = await self._by_hand.skip(signal, caller)
         if self._daemon.exporter is not None:
             self._daemon.exporter.poke()
         return done
@@ -127,7 +129,8 @@ class Control:
         if daemon.rating is not None and settings.llm != daemon.settings.llm:
             swap = daemon.rating.prepared(settings.llm)
         hide(await asyncio.to_thread(secrets_of, settings))
-        await self.acts.record(None, act, caller, changes.before(), changes.after())
+        async with asyncio.timeout(KEEP_S):
+            await self.acts.record(None, act, caller, changes.before(), changes.after())
         daemon.settings = settings
         if swap is not None:
             swap()

@@ -11,6 +11,8 @@ from trading.clock import Clock
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
+KEEP_S = 3.0
+"""How long PostgreSQL may take to keep an act: whoever asks for it waits."""
 
 
 class Pausing:
@@ -25,6 +27,7 @@ class Pausing:
         self._clock = clock
         self._worker = worker
         self._turn = asyncio.Lock()
+        self._changes = 0
         self.pause: Pause | None = None
 
     async def prepare(self) -> None:
@@ -35,7 +38,9 @@ class Pausing:
     async def set(self, wanted: bool, caller: Caller) -> bool:
         """Pause or resume, and keep the act; whether that changed anything. Raises one of FAILURES where it cannot."""
         async with self._turn:
-            pause, new = await self._acts.set_pause(wanted, caller)
+            self._changes += 1
+            async with asyncio.timeout(KEEP_S):
+                pause, new = await self._acts.set_pause(wanted, caller)
             await self._adopt(pause)
         return new
 
@@ -43,11 +48,15 @@ class Pausing:
         """Do as other processes say, until cancelled."""
         while True:
             await self._clock.sleep(LOOK_S)
+            changes = self._changes
             try:
-                async with self._turn:
-                    await self._adopt(await self._acts.paused())
+                pause = await self._acts.paused()
             except FAILURES as error:
                 log.debug("whether ratings are paused cannot be seen", extra={"error": str(error)})
+                continue
+            async with self._turn:
+                if changes == self._changes:  # what was read before an act of our own is old
+                    await self._adopt(pause)
 
     async def _adopt(self, pause: Pause | None) -> None:
         before, self.pause = self.pause, pause

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import orjson
@@ -170,6 +171,7 @@ async def test_while_postgresql_is_away_nothing_is_changed_and_the_answer_says_s
     database: str, tmp_path: Path
 ) -> None:
     """An act that cannot be kept is not done."""
+    look = Look(database)
     async with Proxy(database) as proxy:
         daemon = Daemon(tmp_path, {"trading": MARKET, "database": {"url": proxy.url}})
         async with running(daemon) as (_, api):
@@ -179,6 +181,12 @@ async def test_while_postgresql_is_away_nothing_is_changed_and_the_answer_says_s
             assert "PostgreSQL" in told["error"]
             assert (await api.ask("/api/v1/control"))[1]["paused"] is False
             await proxy.mend()
+            proxy.freeze()
+            for path in ("control/pause", "control/reload", f"tasks/sig-{uuid4()}/retry"):
+                assert (await api.ask(f"/api/v1/{path}", {}))[0] == 503
+            proxy.thaw()
+            assert (await api.ask("/api/v1/control"))[1]["paused"] is False
+        assert await look.value("SELECT count(*) FROM control_acts") == 0
 
 
 def with_llm(daemon: Daemon, **llm: Any) -> dict[str, Any]:
