@@ -2,10 +2,15 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
+from service.check import check_market
+from service.findings import Level
+from service.settings import Settings
 from tests.exchange_market import Fast
+from tests.exchange_server import ExchangeServer
 from tests.exchange_watch import watched
 from trading.errors import FeedError, SettingsError
 from trading.feeds.exchange import Feed, Options
@@ -167,6 +172,20 @@ async def test_symbols_that_never_were_are_named_with_what_was_meant(caplog: pyt
 async def test_what_ccxt_does_not_have_is_refused_at_the_start(options: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Feed(Options.model_validate(options), Fast(1))
+
+
+async def test_check_asks_the_exchange_and_says_what_it_finds(tmp_path: Path) -> None:
+    async with ExchangeServer(["BTC/USDT", "ETH/USDT"], step_s=60, clock=Fast(1)) as server:
+        feed = {"type": "exchange", "symbols": ["BTC/USDT", "ETHUSDT"], "base_url": server.url}
+        (tmp_path / "config.json").write_text(json.dumps({"trading": {"feed": feed}}))
+        settings = Settings.load(tmp_path / "config.json")
+        (found,) = [each async for each in check_market(settings)]
+        assert found.level is Level.OK
+        assert "binance gives 1m bars of 1 symbols, and does not know ETHUSDT; its clock is" in found.detail
+        await server.shut()
+        (found,) = [each async for each in check_market(settings)]
+        assert found.level is Level.FAIL
+        assert "it cannot be reached" in found.detail
 
 
 async def test_a_timeframe_by_another_name_is_the_exchanges_own() -> None:
