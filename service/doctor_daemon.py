@@ -32,8 +32,12 @@ async def daemon_findings(settings: Settings, heard: Heard) -> AsyncIterator[Fin
     except TradentError as error:
         yield (wrong if port else note)("daemon", str(error))
         return
-    for check in rows(ready, "checks"):
-        yield (well if check.get("ok") else wrong)(f"daemon, {said(check, 'check')}", said(check, "detail"))
+    checks = rows(ready, "checks")
+    for check in checks:
+        if not check.get("ok"):
+            yield wrong(f"daemon, {said(check, 'check')}", said(check, "detail"))
+    if passed := [said(check, "check") for check in checks if check.get("ok")]:
+        yield well("daemon, by its own checks", f"{', '.join(passed)}: in order")
     for model in rows(part(vitals, "models"), "checked"):
         if not model.get("usable"):
             yield note(said(model, "model"), said(model, "detail"))

@@ -36,16 +36,17 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def journal_findings(settings: Settings, *, running: bool) -> Iterator[Finding]:
-    """What waits in the journal, and what was set aside. Who runs says itself whether it can be written."""
+    """What waits in the journal, and what was set aside. Who runs knows itself what waits, and whether it can write."""
     folder = settings.database.journal_directory
     fault = None if running else _unwritable(folder)
     if fault is not None:
         yield wrong("journal", f"{folder} cannot be written: {fault}; make it writable, or set "
                     "database.journal_directory")  # fmt: skip
         return
-    waiting = sum(segment.stat().st_size for segment in folder.glob(f"*{SUFFIX}"))
-    what = f"{size(waiting)} wait in {folder}" if waiting else f"nothing waits in {folder}"
-    yield well("journal", what if running or not waiting else f"{what}; the next start stores them")
+    if not running:
+        waiting = sum(segment.stat().st_size for segment in folder.glob(f"*{SUFFIX}"))
+        what = f"{size(waiting)} in {folder}, which the next start stores where it is not stored yet"
+        yield well("journal", what if waiting else f"nothing waits in {folder}")
     aside = sum(1 for _ in (folder / SET_ASIDE).glob("*"))
     if aside:
         told = f"{aside} records that could not be stored lie in {folder / SET_ASIDE}; the log says why"

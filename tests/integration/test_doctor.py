@@ -124,7 +124,7 @@ def test_what_waits_in_the_journal_and_what_was_set_aside_is_told(tmp_path: Path
     (tmp_path / "000000000001.journal").write_bytes(b"x" * 1500)
     settings = Given(config=written(tmp_path, database={"journal_directory": str(tmp_path)}), set=[]).settings()
     waiting, aside = journal_findings(settings, running=False)
-    assert (waiting.level, waiting.detail.startswith("1.5 kB wait in")) == (Level.OK, True)
+    assert (waiting.level, waiting.detail.startswith("1.5 kB in")) == (Level.OK, True)
     assert (aside.level, aside.detail.startswith("1 records that could not be stored")) == (Level.NOTE, True)
 
 
@@ -196,7 +196,7 @@ async def test_what_the_daemon_lacks_is_told_in_its_own_words(answering: Any) ->
     assert found == [
         Finding("daemon", Level.OK, "running since 2026-01-31T10:15:00Z"),
         Finding("daemon, feed", Level.FAIL, "no bar for 90 s"),
-        Finding("daemon, disk", Level.OK, "x"),
+        Finding("daemon, by its own checks", Level.OK, "disk: in order"),
     ]
 
 
