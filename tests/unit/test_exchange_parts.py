@@ -22,6 +22,7 @@ from trading.feeds.live.schedule import Schedule
 from trading.feeds.live.trouble import LONGEST_WAIT_S, Cause, Patience, Trouble, TroubleLog
 
 STEP = 60_000
+LATER = 1e15
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -66,40 +67,53 @@ def test_an_answer_closes_what_has_a_later_candle_or_closed_long_enough_ago() ->
 
 def test_the_websocket_is_believed_from_the_second_bar_of_a_connection_on() -> None:
     line = Line(STEP, 0)
-    assert not line.heard(candles(1), 1)
-    assert line.heard(candles(1, 2), 1)
+    assert not line.heard(candles(1), 1, LATER)
+    assert line.heard(candles(1, 2), 1, LATER)
     assert line.is_behind
     assert line.take() == []
     assert numbers(line.answered(candles(0, 1, 2), None)) == [1]
     assert not line.is_behind
-    assert line.heard(candles(2, 3), 1)
+    assert line.heard(candles(2, 3), 1, LATER)
     assert numbers(line.take()) == [2]
-    assert not line.heard(candles(3), 2)
-    assert line.heard(candles(4), 2)
+    assert not line.heard(candles(3), 2, LATER)
+    assert line.heard(candles(4), 2, LATER)
     assert line.take() == []
+
+
+def test_a_bar_that_the_websocket_spoke_of_only_before_its_end_is_asked_for() -> None:
+    """Some exchanges tell trades only, and a message may be lost: nothing then shows that it was the last."""
+    line = Line(STEP, STEP)
+    line.heard(candles(1), 1, 1.5 * STEP)
+    line.heard(candles(1, 2), 1, 2.9 * STEP)
+    assert line.heard(candles(1, 2, 3), 1, 3.5 * STEP)
+    assert line.take() == []
+    assert line.is_behind
+    line.heard(candles(1, 2, 3), 1, 4.0 * STEP)
+    assert line.heard(read_candles([row(1), row(2, 1.25), row(3), row(4)]), 1, 4.1 * STEP)
+    assert numbers(line.take()) == [2, 3]
 
 
 def test_an_answer_that_lags_behind_the_websocket_closes_nothing_by_the_clock() -> None:
     line = Line(STEP, 0)
-    line.heard(candles(1, 2, 3), 1)
+    line.heard(candles(1, 2, 3), 1, LATER)
     assert line.answered(candles(0, 1), 100 * STEP) == []
     assert numbers(line.answered(candles(0, 1, 2, 3), None)) == [1, 2]
 
 
 def test_minutes_that_an_answer_leaves_out_are_not_asked_for_again() -> None:
     line = Line(STEP, 0)
-    line.heard(candles(1), 1)
+    line.heard(candles(1), 1, LATER)
     assert numbers(line.answered(candles(0, 1, 4), None)) == [1]
-    line.heard(candles(4), 1)
+    line.heard(candles(4), 1, LATER)
     assert not line.is_behind
-    assert line.heard(candles(4, 5), 1)
+    assert line.heard(candles(4, 5), 1, LATER)
     assert numbers(line.take()) == [4]
     assert line.counts[Met.ABSENT] == 2
 
 
 def test_what_no_answer_brings_is_gone_without_at_last() -> None:
     line = Line(STEP, 0)
-    line.heard(candles(1, 3, 4, 5), 1)
+    line.heard(candles(1, 3, 4, 5), 1, LATER)
     assert numbers(line.resign()) == [3, 4]
 
 
@@ -120,11 +134,11 @@ def test_a_bar_that_was_given_is_never_given_again_whatever_is_said_of_it() -> N
 
 def test_what_the_websocket_said_of_a_bar_while_it_was_open_is_no_correction_of_what_an_answer_said() -> None:
     line = Line(STEP, 0)
-    line.heard(read_candles([row(0), row(1, 1.25)]), 1)
+    line.heard(read_candles([row(0), row(1, 1.25)]), 1, LATER)
     assert numbers(line.answered(candles(0, 1, 2), None)) == [1]
-    line.heard(read_candles([row(0), row(1, 1.25), row(2)]), 1)
+    line.heard(read_candles([row(0), row(1, 1.25), row(2)]), 1, LATER)
     assert line.counts[Met.CORRECTED] == 0
-    line.heard(read_candles([row(0), row(1, 1.75), row(2)]), 1)
+    line.heard(read_candles([row(0), row(1, 1.75), row(2)]), 1, LATER)
     assert line.counts[Met.CORRECTED] == 1
 
 
@@ -140,7 +154,7 @@ def test_whatever_comes_in_whatever_order_each_bar_is_given_once_and_in_order(
     for by_socket, first, count, connection in said:
         some = candles(*range(first, first + count))
         if by_socket:
-            line.heard(some, connection)
+            line.heard(some, connection, LATER)
             given += numbers(line.take())
         else:
             given += numbers(line.answered(some, None))

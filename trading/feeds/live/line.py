@@ -28,7 +28,7 @@ class Line:
 
     A bar is closed when a later one of its stream has been seen, or, in an answer to a request, when the exchange's
     clock is past its close by some while. What the websocket says of a bar is believed only where it was heard from
-    the bar's beginning to the next one's on one connection; everything else is to be asked for (`is_behind`).
+    the bar's beginning to past its end on one connection; everything else is to be asked for (`is_behind`).
 
     `last_ms` is the open time of the last bar that was given, None before the first. A bar that was given is never
     given again: when the exchange says later that it was different, that is counted as corrected; one that turns up
@@ -43,13 +43,16 @@ class Line:
         self._heard: dict[int, Candle] = {}
         self._told: dict[int, Candle] = {}
         self._spoiled: set[int] = set()
+        self._ended: set[int] = set()
         self._connection = 0
         self._begun_ms: int | None = None
         self._settled_ms = 0
         self._bad: Counter[int] = Counter()
 
-    def heard(self, candles: Candles, connection: int) -> bool:
-        """Take in what the websocket says on its so-many-th connection; whether there is something to `take` or ask."""
+    def heard(self, candles: Candles, connection: int, now_ms: float | None) -> bool:
+        """Take in what the websocket says on its so-many-th connection, at `now_ms` of the exchange's clock; whether
+        there is something to `take` or ask.
+        """
         if connection != self._connection:
             self.forget()
             self._connection = connection
@@ -61,6 +64,9 @@ class Line:
         for candle in candles.good:
             is_news = self._told.get(candle.open_ms) != candle
             self._told[candle.open_ms] = candle
+            over = now_ms is not None and candle.open_ms + self.step_ms <= now_ms
+            if over and (is_news or candle is candles.good[-1]):
+                self._ended.add(candle.open_ms)
             if not self._is_past(candle.open_ms):
                 self._heard[candle.open_ms] = candle
                 self._spoiled.discard(candle.open_ms)
@@ -84,6 +90,7 @@ class Line:
         self._heard.clear()
         self._told.clear()
         self._spoiled.clear()
+        self._ended.clear()
         self._begun_ms = None
 
     @property
@@ -119,6 +126,7 @@ class Line:
 
     def resign(self) -> list[Candle]:
         """Requests do not bring what is missing: go on with what the websocket has shown closed; the bars to give."""
+        self._ended.update(self._heard)
         whole = [open_ms for open_ms in sorted(self._heard) if self._is_whole(open_ms)]
         return [self._give(self._heard[open_ms], Met.BY_SOCKET) for open_ms in whole[:1]] + self.take()
 
@@ -131,6 +139,7 @@ class Line:
         """Whether the websocket alone shows that bar whole and closed."""
         return (
             open_ms in self._heard
+            and open_ms in self._ended
             and open_ms not in self._spoiled
             and self._begun_ms is not None
             and self._begun_ms < open_ms < max(self._heard)
@@ -146,6 +155,7 @@ class Line:
             for open_ms in [open_ms for open_ms in known if open_ms <= candle.open_ms]:
                 del known[open_ms]
         self._spoiled = {open_ms for open_ms in self._spoiled if open_ms > candle.open_ms}
+        self._ended = {open_ms for open_ms in self._ended if open_ms > candle.open_ms}
         return candle
 
     def _is_past(self, open_ms: int) -> bool:

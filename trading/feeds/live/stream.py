@@ -89,7 +89,9 @@ class ExchangeStream:
 
     def _on_heard(self, candles: Candles, connection: int) -> None:
         self._deaf, self._deaf_limit = 0, DEAF_BARS
-        if self.line.heard(self._without_future(candles), connection):
+        now_s = self._connection.clock.now_s()
+        now_ms = None if now_s is None else now_s * 1000
+        if self.line.heard(self._without_future(candles), connection, now_ms):
             self._news.set()
 
     async def _round(self) -> None:
