@@ -1,5 +1,6 @@
 """Fixtures that any test may ask for: a PostgreSQL server, and a fresh migrated database on it."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,18 @@ def postgres_url() -> Iterator[str]:
     """A running server, without our tables in its default database."""
     with postgres.server() as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """What a test sets up for the log, as commands do, ends with it: the next one looks for its own lines there."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in root.handlers:
+        if handler not in handlers:
+            root.removeHandler(handler)
 
 
 @pytest.fixture

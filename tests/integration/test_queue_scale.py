@@ -11,6 +11,7 @@ import pytest
 
 from database.engine import Pool, create_pool
 from database.results import END, ENDED_BY_US
+from database.server_clock import NEVER
 from database.tasks import (
     BEGIN,
     CLAIM,
@@ -73,7 +74,7 @@ async def every_statement(pool: Pool, queue: PostgresTaskQueue) -> dict[str, int
         "ended by us": await pages(pool, ENDED_BY_US, rows),
         "release": await pages(pool, RELEASE, ids, tokens),
         "reclaim": await pages(pool, RECLAIM, 3),
-        "expire": await pages(pool, EXPIRE, *queue._set),
+        "expire": await pages(pool, EXPIRE, NEVER, timedelta(0)),
     }
     await queue.release(claims)
     return costs
