@@ -39,6 +39,7 @@ class Line:
         self.step_ms = step_ms
         self.last_ms = last_ms
         self.counts: Counter[Met] = Counter()
+        self.newest_answered_ms = 0
         self._given: OrderedDict[int, Candle] = OrderedDict()
         self._heard: dict[int, Candle] = {}
         self._told: dict[int, Candle] = {}
@@ -99,6 +100,13 @@ class Line:
         next_ms = self._next_ms
         return bool(self._heard) and (next_ms is None or max(self._heard) > next_ms)
 
+    @property
+    def newest_heard_ms(self) -> int:
+        """The newest bar that the websocket has shown; 0 where it has shown none. `newest_answered_ms` is that of the
+        last answer.
+        """
+        return max(self._heard, default=0)
+
     def answered(self, candles: Candles, closed_by_ms: int | None) -> list[Candle]:
         """Take in the answer to a request; the bars to give.
 
@@ -106,7 +114,7 @@ class Line:
         where the answer lags behind what the websocket has shown.
         """
         blocked_ms = self._blocked_by(candles.bad)
-        newest_ms = candles.good[-1].open_ms if candles.good else 0
+        newest_ms = self.newest_answered_ms = candles.good[-1].open_ms if candles.good else 0
         if any(open_ms > newest_ms for open_ms in self._heard):
             closed_by_ms = None
         given: list[Candle] = []

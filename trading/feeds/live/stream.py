@@ -22,6 +22,7 @@ CHECKED = 20
 CHECK_EVERY_S = 900.0
 DEAF_BARS = 3
 AT_ONCE = 2
+LAGGING_ANSWERS = 3
 GONE_EVERY_S = 3600.0
 SILENT_BARS = 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,12 +115,17 @@ class ExchangeStream:
 
     async def _catch_up(self) -> None:
         """Ask for what the websocket left out; where answers lag behind too long, go on without it."""
-        began_s, wait_s = self._clock.monotonic(), self._schedule.first_retry_s
+        began_s, wait_s, lagging = self._clock.monotonic(), self._schedule.first_retry_s, 0
         while True:
+            shown_ms = self.line.newest_heard_ms
             await self._fill()
             if not self.line.is_behind:
                 return
-            if self._clock.monotonic() - began_s > self._schedule.lag_s:
+            if self.line.newest_answered_ms >= shown_ms:  # answers keep up; the websocket has gone on meanwhile
+                began_s, wait_s, lagging = self._clock.monotonic(), self._schedule.first_retry_s, 0
+            else:
+                lagging += 1
+            if lagging >= LAGGING_ANSWERS and self._clock.monotonic() - began_s > self._schedule.lag_s:
                 await self._hand_on(self.line.resign())
                 return
             await self._clock.sleep(wait_s)
