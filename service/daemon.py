@@ -51,7 +51,8 @@ class Daemon:
     """One process, from start to end.
 
     `until_idle` ends it by itself once a finite feed is through and every task is final. `left_behind` is true where it
-    ended before all it had under way was in PostgreSQL, final or handed back; nothing of it is lost.
+    ended before all it had under way was in PostgreSQL, final or handed back, or, until idle, before the CSV files had
+    every row; nothing of it is lost.
     `read_settings` reads them anew, for a reload; it may be called in a thread, and raises SettingsError.
     Raises SettingsError where the tokens do not fit, or the address wants one and there is none.
     """
@@ -259,8 +260,7 @@ class Daemon:
             waits.append(asyncio.create_task(done, name="idle"))
         try:
             ended, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            self.left_behind |= any(task.result() is False for task in ended)
         finally:
             for task in waits:
                 task.cancel()

@@ -130,10 +130,11 @@ async def everything_done(
     exporter: LLMCSVExporter | None,
     tasks_left: Callable[[], Awaitable[int | None]],
     clock: Clock,
-) -> None:
+) -> bool:
     """Return when a finite feed is through, all of it committed, every task final, every row exported.
 
-    `tasks_left` is None while nobody knows. What stops the export is for the exporter to say; it ends the wait.
+    `tasks_left` is None while nobody knows. What stops the export is for the exporter to say; it ends the wait, and
+    False is returned, as the files lack rows.
     """
     if trading is not None:
         await trading.feed_ended.wait()
@@ -142,6 +143,7 @@ async def everything_done(
     while rating is not None and await tasks_left() != 0:
         rating.worker.poke()
         await clock.sleep(IDLE_POLL_S)
-    if exporter is not None:
-        with contextlib.suppress(TradentError):
-            await exporter.drain()
+    try:
+        return exporter is None or await exporter.drain()
+    except TradentError:
+        return False
