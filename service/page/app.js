@@ -5,7 +5,7 @@ import { Chart } from "./chart.js";
 import { Detail } from "./detail.js";
 import { $, h, note, setText } from "./dom.js";
 import { Feed } from "./feed.js";
-import { count, price, signed, timeframeMs } from "./format.js";
+import { amount, price, signed, timeframeMs } from "./format.js";
 import { Head } from "./head.js";
 import { listenToKeys } from "./keys.js";
 import { Live } from "./live.js";
@@ -248,10 +248,10 @@ class Page {
   }
 
   readout(bar, marks, byKey) {
-    const volume = bar && bar.v !== null ? `  V ${count(bar.v)}` : "";
+    const volume = bar && bar.v !== null ? `  V ${amount(bar.v)}` : "";
     const prices = bar && `O ${price(bar.o)}  H ${price(bar.h)}  L ${price(bar.l)}  C ${price(bar.c)}${volume}`;
     setText($("readout"), prices ?? "");
-    if (bar && byKey) setText($("said"), barInWords(bar, marks));
+    if (bar && byKey) setText($("said"), barInWords(bar, marks, this.chart.stepMs < 60000));
   }
 
   chartNote(state, title, text = "", again = null) {
@@ -300,7 +300,7 @@ class Page {
         : "Candles",
     );
     if (this.asTable) {
-      this.table.draw(line, marks, this.chart.stepMs);
+      this.table.draw(line, marks, this.chart.stepMs, (mark) => this.chart.indexOf(mark));
     }
   }
 }

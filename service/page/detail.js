@@ -2,7 +2,7 @@
 
 import { $, badge, fill, h, note, stateOf } from "./dom.js";
 import { ratingInWords, reasonOf } from "./feed.js";
-import { clock, count, day, duration, NONE, percent, price, usd } from "./format.js";
+import { amount, clock, count, day, duration, NONE, percent, price, usd } from "./format.js";
 
 const SNAPSHOT_BARS = 12;
 
@@ -243,7 +243,7 @@ function barTable(bars) {
                     .replace("T", " ")
                     .replace(/(\.\d+)?(Z|\+00:00)$/, "")
                 : name === "volume"
-                  ? count(cell(bar, name, at))
+                  ? amount(cell(bar, name, at))
                   : price(cell(bar, name, at)),
             ),
           ),

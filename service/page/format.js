@@ -24,6 +24,11 @@ export function price(value, decimals = decimalsOf(Number(value))) {
   return PRICES.get(decimals).format(Number(value));
 }
 
+const SMALL = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
+
+/** A volume: four digits of what is below a thousand, as a bar of a dear market may have a small part of one. */
+export const amount = (value) => (!known(value) ? NONE : Math.abs(value) < 1000 ? SMALL.format(value) : count(value));
+
 export const count = (value) => (known(value) ? GROUPED.format(Number(value)) : NONE);
 export const percent = (part, digits = 0) => (known(part) ? `${(Number(part) * 100).toFixed(digits)} %` : NONE);
 

@@ -2,7 +2,7 @@
 
 import { fill, h } from "./dom.js";
 import { ratingInWords } from "./feed.js";
-import { clock, count, day, price } from "./format.js";
+import { amount, clock, day, price } from "./format.js";
 
 const MOST_ROWS = 200;
 const COLUMNS = ["opened", "open", "high", "low", "close", "volume", "signals"];
@@ -15,11 +15,17 @@ export class Table {
     this.key = null;
   }
 
-  /** The newest bars first, each with the signals that came at its close; rows that stay are left alone. */
-  draw(line, marks, stepMs) {
+  /**
+   * The newest bars first, each with its signals; rows that stay are left alone. `indexOf(signal)` gives its bar's place
+   * in the line, or -1.
+   */
+  draw(line, marks, stepMs, indexOf) {
     if (line.key !== this.key) this.#begin(line);
     const signals = new Map();
-    for (const mark of marks) signals.set(mark.t - stepMs, [...(signals.get(mark.t - stepMs) ?? []), mark]);
+    for (const mark of marks) {
+      const opened = line.bars[indexOf(mark)]?.t;
+      signals.set(opened, [...(signals.get(opened) ?? []), mark]);
+    }
     const bars = line.bars.slice(-MOST_ROWS).reverse();
     const rows = new Map();
     let before = null;
@@ -63,8 +69,12 @@ export class Table {
       {},
       h("th", { scope: "row" }, `${day(bar.t).slice(5)} ${clock(bar.t, stepMs < 60000)}`),
       [bar.o, bar.h, bar.l, bar.c].map((value) => h("td", {}, price(value))),
-      h("td", {}, count(bar.v)),
-      h("td", {}, signals.map(open)),
+      h("td", {}, amount(bar.v)),
+      h(
+        "td",
+        {},
+        signals.map((mark, at) => [at ? "; " : null, open(mark)]),
+      ),
     );
   }
 }

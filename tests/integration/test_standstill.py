@@ -21,7 +21,7 @@ def chosen(database: str, folder: Path) -> Settings:
             "trading": {"feed": {"type": "simulated", "symbols": ["SIMBTC"], "timeframe": "1m", "speed": 600}},
             "llm": {
                 "model": "rules/baseline", "fallback_models": [], "csv_output_directory": str(folder / "csv"),
-                "timeout_seconds": 0.1, "max_retries": 1,
+                "timeout_seconds": 0.1, "deadline_seconds": 0.2, "max_retries": 1,
             },
             "database": {"url": database, "journal_directory": str(folder / "journal"), **QUICK},
             "service": {"port": 0, "watchdog_seconds": 0, "shutdown_grace_seconds": 0},
@@ -53,7 +53,6 @@ async def test_systemd_hears_no_more_of_a_daemon_of_which_a_part_hangs(
     monkeypatch.setattr(where, hang)
     monkeypatch.setattr("llm_integration.worker.SWEEP_S", 0.5)
     monkeypatch.setattr(moving, "MARGIN_S", 1.0)
-    monkeypatch.setattr(moving, "LONGEST_PAUSES_S", 0.5)
     with Systemd(tmp_path / "notify") as systemd:
         for variable, value in systemd.environment.items():
             monkeypatch.setenv(variable, value)
