@@ -52,7 +52,7 @@ class Supervised:
         self._notifier.stopping()
 
     def ready(self) -> None:
-        """Everything has been started."""
+        """Everything has been started, or goes on by new settings; nothing where the end has begun."""
         if self._daemon.phase == "running":
             self._parts = parts_of(self._daemon)
             self._notifier.ready()
@@ -71,8 +71,7 @@ class Supervised:
         try:
             yield
         finally:
-            self._parts = parts_of(self._daemon)
-            self._notifier.ready()
+            self.ready()
 
     async def _tell_forever(self) -> None:
         tick_s = min(self._watchdog.beat_every_s, (self._notifier.watchdog_s or 4.0) / 4)
