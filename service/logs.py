@@ -61,6 +61,10 @@ class JournalLines(logging.Formatter):
         super().__init__()
         self._inner = inner
 
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Blank these out as well."""
+        self._inner.hide(secrets)
+
     def format(self, record: logging.LogRecord) -> str:
         priority = next(number for least, number in PRIORITIES if record.levelno >= least)
         _, _, text = self._inner.format(record).partition(" ")
@@ -123,7 +127,7 @@ def hide(secrets: Iterable[str]) -> None:
     """Keep further secrets out of the log, wherever it goes."""
     known = list(secrets)
     for handler in logging.getLogger().handlers:
-        if isinstance(handler.formatter, LineFormatter):
+        if isinstance(handler.formatter, LineFormatter | JournalLines):
             handler.formatter.hide(known)
 
 

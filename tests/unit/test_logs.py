@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from llm_integration.model import Abstention, Action, Result, TaskStatus, Verdict
-from service.logs import HIDDEN, LineFormatter, RecentLines, off_the_screen, set_up_logging
+from service.logs import HIDDEN, LineFormatter, RecentLines, hide, off_the_screen, set_up_logging
 from service.narration import RatingLog, summary_facts
 from trading.model import Bar, Side, Signal, Snapshot
 
@@ -225,6 +225,23 @@ def test_lines_for_the_journal_carry_their_priority_and_no_time(
         said = stream.read()
 
     assert said == f"<{priority}>{logging.getLevelName(level)} daemon: {HIDDEN} was used\\n<0>forged\n"
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_secret_that_a_reload_brings_is_hidden_from_then_on(
+    journal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "log").open("w+") as stream:
+        there = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino}" if journal else "")
+        set_up_logging("INFO", [], stream)
+        hide(["key-0123456789"])
+        logging.getLogger("daemon").info("key-0123456789 was used")
+        stream.seek(0)
+        said = stream.read()
+
+    assert said.startswith("<6>") is journal
+    assert said.endswith(f"INFO daemon: {HIDDEN} was used\n")
 
 
 def test_every_line_of_a_traceback_carries_the_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
