@@ -36,8 +36,8 @@ class ExchangeServer:
     """Binance's dialect of one Market, `market`; others are in `tests.exchange_dialects`.
 
     `unsent` are opening times of which no websocket hears, `repeats` how often each message is sent; a `mute` server
-    sends none. `delisted` symbols are not known any more. `asked` counts requests by path, `times` are those
-    of requests for candles.
+    sends none. `delisted` symbols are not traded any more, `unlisted` ones not named among the markets either. `asked`
+    counts requests by path, `times` are those of requests for candles.
     """
 
     exchange = "binance"
@@ -48,6 +48,7 @@ class ExchangeServer:
         self.market = Market(symbols, step_s, clock, ahead_s)
         self.unsent: set[int] = set()
         self.delisted: set[str] = set()
+        self.unlisted: set[str] = set()
         self.asked: Counter[str] = Counter()
         self.times: list[int] = []
         self.repeats = 1
@@ -152,6 +153,7 @@ class ExchangeServer:
                 "filters": [],
             }
             for symbol in self.market.symbols
+            if symbol not in self.unlisted
         ]  # fmt: skip
         return await self.fault(request) or web.json_response({"timezone": "UTC", "symbols": listed})
 

@@ -151,6 +151,23 @@ async def test_a_symbol_that_is_delisted_is_said_once_and_the_others_go_on(
     assert caplog.text.count("gives bars of ETH/USDT again") == 1
 
 
+async def test_a_symbol_that_is_no_longer_listed_is_no_trouble_of_the_others_websocket(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of its failures would be said, and each message of another symbol that it is over."""
+    monkeypatch.setattr(stream, "GONE_EVERY_S", 300.0)
+    async with watched("BTC/USDT", "ETH/USDT") as (server, watch):
+        await watch.until_bar(6, "ETH/USDT")
+        server.delisted.add("ETH/USDT")
+        server.unlisted.add("ETH/USDT")
+        await watch.until(lambda: "ETH/USDT" not in watch.feed._exchange.markets)
+        await server.cut()
+        await watch.until_bar(15)
+        watch.require_whole()
+    assert caplog.text.count("gives no bars of ETH/USDT any more") == 1
+    assert "its websocket gives nothing" not in caplog.text
+
+
 async def test_symbols_that_never_were_are_named_with_what_was_meant(caplog: pytest.LogCaptureFixture) -> None:
     async with watched("BTC/USDT", "ETH/USDT", symbols=("BTC/USDT", "ETHUSDT")) as (_, watch):
         await watch.until_bar(6)

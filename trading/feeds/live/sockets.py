@@ -20,7 +20,8 @@ class Sockets:
 
     ccxt connects anew by itself and tells nobody; so each connection is numbered here, and what it kept of an earlier
     one is thrown away. A message that it cannot read would leave its connection standing and deaf; here it breaks it. A
-    connection that breaks and stands again at once, as exchanges break them daily, is counted and not spoken of.
+    connection that breaks and stands again at once, as exchanges break them daily, is counted and not spoken of; nor is
+    a symbol that the exchange does not know any more: whoever asks for its bars is told so, and says it.
     """
 
     def __init__(self, exchange: Any, errors: Any, timeframe: str, clock: Clock, troubles: TroubleLog) -> None:
@@ -60,7 +61,9 @@ class Sockets:
                          extra={"error": str(error)})  # fmt: skip
                 return
             except Exception as error:  # ccxt raises what its parsing happens to meet: each breaks the connection
-                trouble = trouble_of(error, self._errors)._replace(cause=Cause.SOCKET)
+                trouble = trouble_of(error, self._errors)
+                if trouble.cause is not Cause.NO_SYMBOL:
+                    trouble = trouble._replace(cause=Cause.SOCKET)
             else:
                 patience.reset()
                 self._troubles.over(Cause.SOCKET)
@@ -69,7 +72,7 @@ class Sockets:
                 continue
             broken()
             wait_s = patience.wait_s(trouble)
-            if patience.failures > 1:
+            if patience.failures > 1 and trouble.cause is Cause.SOCKET:
                 self._troubles.met(trouble, wait_s)
             await self._clock.sleep(wait_s)
 
