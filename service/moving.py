@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llm_integration.config import LLMConfig
+
 if TYPE_CHECKING:
     from service.daemon import Daemon
 
 MARGIN_S = 30.0
-LONGEST_PAUSES_S = 600.0
+STATEMENTS = 7
+"""A turn of the worker's leases is so many at most: one renews them, six sweep the queue and keep its clock."""
 
 
 @dataclass(slots=True)
@@ -41,24 +44,31 @@ def parts_of(daemon: Daemon) -> list[Part]:
     """The parts of a daemon that is prepared."""
     database, llm = daemon.settings.database, daemon.settings.llm
     waits_s = database.connect_timeout_seconds + database.acquire_timeout_seconds + database.command_timeout_seconds
-    step_s = 2 * waits_s + MARGIN_S
     parts = []
     if daemon.trading is not None:
         recorder = daemon.trading.recorder
-        parts.append(Part("the recorder", lambda: not recorder.idle, lambda: recorder.steps, step_s))
+        ships_s = 2 * waits_s + MARGIN_S
+        parts.append(Part("the recorder", lambda: not recorder.idle, lambda: recorder.steps, ships_s))
     if daemon.rating is not None:
         rating, worker = daemon.rating, daemon.rating.worker
-        parts.append(Part("the worker", lambda: worker.started, lambda: worker.steps, step_s))
-        calls = 2 * llm.max_retries * (1 + len(llm.fallback_models))
-        asks_s = calls * llm.timeout_seconds + LONGEST_PAUSES_S + step_s
+        turn_s = STATEMENTS * waits_s + MARGIN_S
+        parts.append(Part("the worker", lambda: worker.started, lambda: worker.steps, turn_s))
 
         def asking() -> bool:
             """Calls are under way, and none of them waits for the quota or for PostgreSQL, which may take any time."""
             waiting = any(usage.waiting or usage.blocked_s for usage in rating.caller.limits().values())
             return worker.asking and not waiting and not daemon.queue_unseen
 
-        parts.append(Part("every call to a model", asking, lambda: worker.answered, asks_s))
+        parts.append(Part("every call to a model", asking, lambda: worker.answered, _asks_s(llm) + turn_s))
     return parts
+
+
+def _asks_s(llm: LLMConfig) -> float:
+    """How long a request may take: after `deadline_seconds` it asks nobody any more, and its last call has a time limit
+    of its own. Twice that, as a model that answers one at a time may have others in line before it.
+    """
+    own_s = [each.timeout_seconds for each in llm.backends.values() if each.timeout_seconds is not None]
+    return 2 * (llm.deadline_seconds + max([llm.timeout_seconds, *own_s]))
 
 
 def where_tasks_stand() -> list[str]:
