@@ -161,6 +161,8 @@ async def _tell(
                 async with asyncio.timeout(WRITE_S):
                     await response.write(b"".join(frames))
             except (TimeoutError, ConnectionError):
+                if request.transport is not None:
+                    request.transport.abort()
                 break
             wrote_s = clock()
         events = await hub.take(subscription, LOOK_S)

@@ -14,6 +14,7 @@ from service.daemon import Daemon
 from service.events import EventHub
 from service.http import stream
 from service.http.access import Access
+from service.http.door import DOOR
 from service.http.server import HttpServer
 from service.tokens import Tokens
 from tests.events import Told, told
@@ -183,6 +184,23 @@ def read_to_the_end(client: socket.socket) -> None:
             pass
     except ConnectionError:
         pass
+
+
+async def test_a_client_that_does_not_read_is_let_go_though_nothing_happens(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but health is told, which nobody falls behind with: the connection is ended all the same."""
+    monkeypatch.setattr(stream, "HEALTH_S", 0.0)
+    monkeypatch.setattr(stream, "LOOK_S", 0.001)
+    monkeypatch.setattr(stream, "WRITE_S", 0.1)
+    world.health = {**world.health, "phase": "x" * 1_000_000}
+    assert world.server._runner is not None
+    server = world.server._runner.app[DOOR].server
+    host, port = world.url.split("/")[2].split(":")
+    with socket.create_connection((host, int(port))) as idle:
+        idle.sendall(f"GET /api/v1/stream HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        await until(lambda: world.hub.listeners == 1)
+        await until(lambda: not server.connections)
 
 
 async def test_a_client_that_left_is_noticed(world: World) -> None:
