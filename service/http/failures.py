@@ -54,11 +54,12 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         if BEGUN in request and request.transport is not None:
             request.transport.abort()
-        if connection_lost(error) or _closing(error):
-            return error_answer(503, "PostgreSQL does not answer now; ask again in a while", {"Retry-After": "5"})
-        if worth_retrying(error):
-            log.warning(f"{_pattern(request)} was given up", extra={"error": explained(error)})
-            return error_answer(503, "PostgreSQL gave this up as it took too long; ask for less", {"Retry-After": "5"})
+        if not _of_a_file(error):
+            if connection_lost(error) or _closing(error):
+                return error_answer(503, "PostgreSQL does not answer now; ask again in a while", {"Retry-After": "5"})
+            if worth_retrying(error):
+                log.warning(f"{_pattern(request)} was given up", extra={"error": explained(error)})
+                return error_answer(503, _given_up(error), {"Retry-After": "5"})
         log.error(f"{_pattern(request)} failed; please report it with these lines", exc_info=error)
         return error_answer(500, "this failed within the daemon; its log says why")
 
@@ -98,6 +99,17 @@ async def _body(request: web.Request, limit_s: float) -> None:
             await request.read()
     except TimeoutError:
         raise Refused(408, f"the body did not come within {limit_s:g} s") from None
+
+
+def _given_up(error: Exception) -> str:
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return "PostgreSQL gave this up as it took too long; ask for less"
+    return "PostgreSQL is short of something now; the daemon's log says of what"
+
+
+def _of_a_file(error: Exception) -> bool:
+    """A file that cannot be read is no database that is away, though both are an OSError."""
+    return isinstance(error, OSError) and error.filename is not None
 
 
 def _closing(error: Exception) -> bool:

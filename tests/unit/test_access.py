@@ -284,6 +284,7 @@ async def test_a_fault_is_logged_once_and_its_inside_told_to_nobody(caplog: pyte
         (ConnectionRefusedError(), "PostgreSQL does not answer now; ask again in a while"),
         (asyncpg.InterfaceError("pool is closing"), "PostgreSQL does not answer now; ask again in a while"),
         (asyncpg.QueryCanceledError("statement timeout"), "PostgreSQL gave this up as it took too long; ask for less"),
+        (asyncpg.DiskFullError("no space"), "PostgreSQL is short of something now; the daemon's log says of what"),
     ],
 )
 async def test_what_postgresql_cannot_do_now_is_503(error: Exception, said: str) -> None:
@@ -293,6 +294,18 @@ async def test_what_postgresql_cannot_do_now_is_503(error: Exception, said: str)
     async with served(Tokens(), more=[web.get("/away", away)]) as client:
         status, answer, headers = await client.ask("/away")
     assert (status, answer, headers["Retry-After"]) == (503, {"error": said}, "5")
+
+
+async def test_a_file_that_cannot_be_read_is_a_fault_and_no_database_that_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def unread(request: web.Request) -> web.Response:
+        raise PermissionError(13, "Permission denied", "/a/file")
+
+    async with served(Tokens(), more=[web.get("/unread", unread)]) as client:
+        status, answer, _ = await client.ask("/unread")
+    assert (status, answer) == (500, {"error": "this failed within the daemon; its log says why"})
+    assert "GET /unread failed" in caplog.text
 
 
 async def test_an_answer_that_fails_half_way_is_cut_off_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
