@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from database.bars import stored_snapshot
-from database.engine import FAILURES
+from database.engine import FAILURES, worth_retrying
 from llm_integration.model import Result
 from service.hooks.fields import SignalFields
 from service.hooks.making import Sender, made_signal
@@ -130,7 +130,9 @@ class Intake:
         now = self._daemon.clock.now()
         try:
             made = [await made_signal(each, sender, market, now) for each in given]
-        except FAILURES:
+        except FAILURES as error:
+            if not worth_retrying(error):
+                raise
             raise NotTaken(
                 "PostgreSQL does not answer, and the bars before the last are there; send it again"
             ) from None

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from database.engine import FAILURES
+from database.engine import FAILURES, worth_retrying
 from database.signal_reads import FINAL
 from service.hooks import freqtrade, tradingview
 from service.hooks.body import FORM, parse_json
@@ -120,7 +120,9 @@ async def _stored(daemon: Daemon, ids: list[UUID]) -> dict[UUID, Item]:
         return {}
     try:
         rows = await daemon.room.pool.fetch(FINAL, ids)
-    except FAILURES:
+    except FAILURES as error:
+        if not worth_retrying(error):
+            raise
         return {}
     return {row["id"]: orjson.Fragment(row["item"]) for row in rows}
 

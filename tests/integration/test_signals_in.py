@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from database.control_acts import Caller
@@ -283,6 +284,25 @@ async def test_a_journal_that_is_full_takes_none(daemon: Hooked, monkeypatch: py
     monkeypatch.setattr(daemon.daemon.trading.journal, "_max_bytes", 1)
     status, answer = await daemon.signal()
     assert (status, "journal" in answer["error"]) == (503, True)
+
+
+async def test_a_statement_that_postgresql_does_not_take_is_a_fault_and_not_told_as_being_away(
+    daemon: Hooked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sending it again would not help: the log says why, for the bars before the last as for a verdict waited for."""
+
+    async def refused(*arguments: object) -> None:
+        raise asyncpg.UndefinedColumnError("there is no such column")
+
+    monkeypatch.setattr("service.hooks.intake.stored_snapshot", refused)
+    early = (START + timedelta(hours=30)).isoformat()
+    status, answer = await daemon.signal(symbol="SIM/BTC", timeframe="1h", price=None, close_time=early)
+    assert (status, answer) == (500, {"error": "this failed within the daemon; its log says why"})
+    assert "there is no such column" in caplog.text
+
+    monkeypatch.setattr("service.http.signals_in.FINAL", "SELECT nothing_of_the_kind")
+    assert (await daemon.post("/api/v1/signals?wait=0.1", SIGNAL))[0] == 500
+    assert "nothing_of_the_kind" in caplog.text
 
 
 async def test_a_process_that_only_rates_says_where_to_post(database: str, tmp_path: Path) -> None:
