@@ -107,6 +107,24 @@ async def test_a_daemon_that_rates_itself_tells_each_verdict_once(
     assert len(verdicts) == len(set(verdicts))
 
 
+async def test_verdicts_of_others_that_cannot_be_read_are_said_once(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked = 0
+
+    async def refused(pool: asyncpg.Pool, place: Place) -> tuple[list[UUID], Place]:
+        nonlocal looked
+        looked += 1
+        raise asyncpg.UndefinedColumnError("there is no such column")
+
+    monkeypatch.setattr("service.elsewhere.signals_final_after", refused)
+    monkeypatch.setattr("service.elsewhere.LOOK_EVERY_S", 0.01)
+    async with running_daemon(database):
+        await until(lambda: looked > 2)
+    (said,) = [record for record in caplog.records if record.name == "service.elsewhere"]
+    assert said.__dict__["error"] == "there is no such column"
+
+
 async def first(events: AsyncIterator[Told], kind: str, count: int) -> AsyncIterator[Told]:
     """The first few events of one kind."""
     async for one in events:
