@@ -143,8 +143,11 @@ class Line:
             self._say_failing(answer)
 
     def _wait_s(self, attempt: int, answer: Answer) -> float:
-        """How long this message waits; where the webhook says how long, all of its messages do."""
-        if answer.wait_s is not None:
+        """How long this message waits; where the webhook says how long, all of its messages do.
+
+        One that says "at once" is not taken at its word: all attempts would be over within a moment.
+        """
+        if answer.wait_s:
             self._not_before = self._clock.monotonic() + answer.wait_s
             return answer.wait_s
         return self._retry_s[min(attempt, len(self._retry_s)) - 1] * random.uniform(0.8, 1.2)

@@ -68,6 +68,9 @@ class Receiver:
         return web.Response()
 
 
+TRIED = "SELECT * FROM webhook_deliveries WHERE last_error IS NOT NULL"
+
+
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     made = Receiver()
@@ -88,11 +91,11 @@ def hook(receiver: Receiver, **changes: Any) -> WebhookSettings:
 
 
 @asynccontextmanager
-async def sending(pool: asyncpg.Pool, *hooks: WebhookSettings) -> AsyncIterator[WebhookSender]:
+async def sending(pool: asyncpg.Pool, *hooks: WebhookSettings, retry_s: float = 0.05) -> AsyncIterator[WebhookSender]:
     """A sender at work that tries again soon; it follows what comes from now on."""
     for each in hooks:
         await PostgresDeliveries(pool, each.name).begin()
-    sender = WebhookSender(hooks, pool, SystemClock(), retry_s=(0.05,))
+    sender = WebhookSender(hooks, pool, SystemClock(), retry_s=(retry_s,))
     task = asyncio.create_task(sender.run())
     yield sender
     task.cancel()
@@ -200,6 +203,20 @@ async def test_one_that_says_how_long_to_wait_is_left_alone_for_so_long(pool: as
         await all_are(pool, delivered=2)
     assert loop.time() - began >= 1.4
     assert len(receiver.got) == 3
+
+
+async def test_one_that_says_at_once_is_tried_again_as_if_it_had_said_nothing(
+    pool: asyncpg.Pool, receiver: Receiver
+) -> None:
+    receiver.answers = [(503, {"Retry-After": "0"})] * 20
+    async with sending(pool, hook(receiver), retry_s=3600.0):
+        await rated(pool, 1)
+        await until(lambda: len(receiver.got) > 0)
+        async with asyncio.timeout(60):
+            while not (row := await pool.fetchrow(TRIED)):  # noqa: ASYNC110 - what is waited for is in PostgreSQL
+                await asyncio.sleep(0.02)
+    assert row["status"] == "pending"
+    assert row["run_at"] - row["created_at"] > timedelta(minutes=30)
 
 
 async def test_one_that_is_gone_is_sent_nothing_more(
