@@ -90,6 +90,8 @@ def _limits(given: Given) -> int:
         answer = asked(given, f"{CONTROL}/limits", backend=given.backend, **wanted)
     else:
         answer = asked(given, CONTROL, method="GET")
+    if given.backend not in (None, *answer["limits"]):
+        raise TradentError(f"{given.backend!r} is not in use; expected one of {', '.join(answer['limits'])}")
     lines = [
         f"{name}: {_most(each['requests_per_minute'])} requests, {_most(each['tokens_per_minute'])} tokens a minute"
         for name, each in answer["limits"].items()

@@ -237,6 +237,8 @@ async def test_limits_and_model_change_by_command_and_last_until_a_reload(databa
         code, out, _ = await do(daemon, "limits", "rules", "--requests", "5000", "--reason", "it is paid for", *port)
         assert (code, out.splitlines()[0]) == (0, "rules: 5,000 requests, any number of tokens a minute")
         await look.until("SELECT count(*) > 4 FROM llm_analysis_results", 30)
+        code, out, said = await do(daemon, "limits", "openai", *port)
+        assert (code, out, said) == (1, "", "'openai' is not in use; expected one of rules\n")
         code, _, said = await do(daemon, "model", "rules/other/", "--set", "llm.model=rules/x", *port)
         assert (await api.ask("/api/v1/control"))[1]["model"] == "rules/other/"
         code, _, said = await do(daemon, "model", "nobody/x", *port)
