@@ -27,8 +27,9 @@ def progress(what: str, total: float | None, unit: str, clock: Callable[[], floa
         return
     columns = [
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[amount]}"),
-        TimeRemainingColumn(), TextColumn("left"),
     ]  # fmt: skip
+    if total is not None:
+        columns += [TimeRemainingColumn(), TextColumn("left")]
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as shown:
         bar = shown.add_task(what, total=total, amount="")
 

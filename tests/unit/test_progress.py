@@ -54,3 +54,16 @@ def test_nothing_is_said_that_is_not_known(
         clock.now_s = 110
         told(done)
     assert capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize(("total", "is_known"), [(None, False), (60_000.0, True)])
+def test_the_bar_speaks_of_time_left_only_where_the_end_is_known(
+    total: float | None, is_known: bool, capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with progress("exporting", total, "rows") as told:
+        told(5_000)
+    shown = capsys.readouterr().err
+    assert "exporting" in shown
+    assert ("left" in shown) is is_known
