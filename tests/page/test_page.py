@@ -201,16 +201,16 @@ async def test_events_are_read_however_they_are_cut(browser: Browser, daemon: St
 
 async def test_what_is_not_known_is_no_zero(browser: Browser, daemon: StandIn) -> None:
     words = """async () => {
-      const { price, usd, duration, count, signed } = await import("/static/x/format.js");
+      const { amount, price, usd, duration, count, signed } = await import("/static/x/format.js");
       return [price(null), usd(null), duration(undefined), count(null), signed(NaN), price(0.000012345),
         price(49369.84), usd(0.00021), usd(0), usd(12.5), duration(812), duration(93000),
-        signed(-0.00001), signed(-0.0204)];
+        signed(-0.00001), signed(-0.0204), amount(null), amount(0.11462), amount(0), amount(53412.7)];
     }"""
     async with opened(browser, daemon.url) as (page, _):
         said = await page.evaluate(words)
     assert said == [
         "–", "cost unknown", "–", "–", "–", "0.000012345", "49,369.84",
-        "$0.00021", "$0", "$12.50", "812 ms", "93.0 s", "0.00 %", "−2.04 %",
+        "$0.00021", "$0", "$12.50", "812 ms", "93.0 s", "0.00 %", "−2.04 %", "–", "0.1146", "0", "53,413",
     ]  # fmt: skip
 
 
@@ -349,6 +349,28 @@ async def test_the_chart_can_be_read_as_a_table(browser: Browser, daemon: StandI
         verdict = rows.nth(1).get_by_role("button", name="short, rated 2 of 5")
         await verdict.click()
         await expect(page.get_by_role("dialog")).to_contain_text(item["signal"])
+
+
+async def test_the_table_has_every_signal_that_the_chart_has(browser: Browser, daemon: StandIn) -> None:
+    """Two at one close stand apart; one that came from outside within a bar is at that bar."""
+    within = bar("SIMBTC", 236)["open_time"].replace(":00Z", ":20Z")
+    daemon.signals += [
+        signal("SIMBTC", 238, 2), signal("SIMBTC", 238, 4, signal="sig-another"),
+        signal("SIMBTC", 236, 5, close_time=within),
+    ]  # fmt: skip
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await page.keyboard.press("t")
+        signals = page.locator("#chart-table tbody tr td:last-child")
+        await expect(signals.nth(1)).to_have_text("short, rated 2 of 5; short, rated 4 of 5")
+        await expect(signals.nth(3)).to_have_text("exit, rated 5 of 5")
+
+
+async def test_bars_shorter_than_a_minute_are_told_apart_by_ear(browser: Browser, daemon: StandIn) -> None:
+    said = """async () => (await import("/static/x/words.js")).barInWords(
+      { t: Date.UTC(2026, 10, 29, 4, 0, 5), o: 1, h: 1, l: 1, c: 1 }, [], true)"""
+    async with opened(browser, daemon.url) as (page, _):
+        assert (await page.evaluate(said)).startswith("2026-11-29 04:00:05, open")
 
 
 async def test_what_comes_in_does_not_take_the_focus_away(browser: Browser, daemon: StandIn) -> None:
