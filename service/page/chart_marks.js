@@ -1,6 +1,6 @@
 // Signals on the candles: the rating by colour and number, the side by the shape of the outline.
 
-import { stateOf } from "./dom.js";
+import { SIGNS, stateOf } from "./dom.js";
 
 const SMALL = 8;
 const LARGE = 17;
@@ -69,11 +69,7 @@ export function drawMarks(chart, boxes) {
     pen.font = `700 ${size > 13 ? 11 : 9}px ${chart.font}`;
     pen.fillStyle = rated ? colours[`r${mark.rating}-ink`] : colours.quiet;
     const shift = mark.side === "long" ? size * 0.1 : mark.side === "short" ? -size * 0.1 : 0;
-    pen.fillText(
-      rated ? mark.rating : ({ waiting: "…", abstained: "–", unrated: "" }[stateOf(mark)] ?? "×"),
-      x,
-      y + shift + 0.5,
-    );
+    pen.fillText(rated ? mark.rating : SIGNS[stateOf(mark)], x, y + shift + 0.5);
   }
 }
 

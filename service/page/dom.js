@@ -42,9 +42,12 @@ export function badge(item) {
       { class: `chip r${item.rating}`, role: "img", "aria-label": `rated ${item.rating} of 5` },
       item.rating,
     );
-  const sign = { waiting: "…", abstained: "–", failed: "×", expired: "×", skipped: "○", unrated: "○" }[state] ?? "?";
-  return h("b", { class: `chip none ${state}`, role: "img", "aria-label": STATES[state], title: STATES[state] }, sign);
+  const said = { role: "img", "aria-label": STATES[state], title: STATES[state] };
+  return h("b", { class: `chip none ${state}`, ...said }, SIGNS[state]);
 }
+
+/** The signs for why there is no rating. */
+export const SIGNS = { waiting: "…", abstained: "–", failed: "×", expired: "×", skipped: "○", unrated: "○" };
 
 export const STATES = {
   rated: "rated",

@@ -476,6 +476,20 @@ async def test_a_signal_on_the_chart_opens_by_a_click(browser: Browser, daemon: 
         await expect(page.get_by_role("dialog")).to_contain_text(item["signal"])
 
 
+async def test_chart_and_list_have_the_same_sign_for_why_there_is_no_rating(browser: Browser, daemon: StandIn) -> None:
+    item = signal("SIMBTC", 225, None, status="skipped", finished_at="2026-11-29T04:00:00Z")
+    daemon.signals.append(item)
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        sign = await row(page, item).locator(".chip").text_content()
+        drawn = """() => { const { pen, boxes } = window.tradent.chart; const drawn = [];
+          pen.fillText = (text) => drawn.push(text);
+          try { window.tradent.chart.draw(); } finally { delete pen.fillText; }
+          return boxes.length && drawn; }"""
+        assert sign == "○"
+        assert sign in await evaluates(page, f"({drawn})()")
+
+
 async def test_a_closed_tab_listens_no_more(browser: Browser, daemon: StandIn) -> None:
     async with opened(browser, daemon.url) as (page, _):
         await live(page)
