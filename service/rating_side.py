@@ -180,7 +180,7 @@ class RatingSide:
             say_who_rates(_in_order(caller, self.checked))
         if under_way:
             await asyncio.wait(under_way)
-        while len(self._callers) > 1 and self._callers[0] is not caller:
+        while any(each is caller for each in self._callers[1:]):  # a later change may have been quicker
             old = self._callers.pop(0)
             await old.retire(self._callers)
 
