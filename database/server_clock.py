@@ -48,9 +48,14 @@ class ServerClock:
         self._untold = False
         self._kept_at = -math.inf
 
-    def noticed(self, shown: datetime) -> None:
-        """It shows this now."""
+    def noticed(self, shown: datetime, asked_at: float) -> None:
+        """It showed this at some moment since `asked_at` (monotonic).
+
+        An answer that took long, or that this process was too busy or too frozen to read, tells nothing.
+        """
         now = self._clock.monotonic()
+        if now - asked_at >= SET_S:
+            return
         seen, at = self._seen or (shown, now)
         self._seen = (shown, now)
         by = shown - seen - timedelta(seconds=now - at)

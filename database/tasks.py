@@ -215,13 +215,13 @@ class PostgresTaskQueue:
         """
         await self._server_clock.recall(self._pool)
         claims = []
-        begun_within = self._since is not None
+        begun_within, asked_at = self._since is not None, self._clock.monotonic()
         rows = await self._claim_rows(limit)
         if begun_within and len(rows) < limit:
             rows += await self._claim_rows(limit - len(rows))
         if rows:
             passing("claimed")
-            self._server_clock.noticed(rows[-1]["shown"])
+            self._server_clock.noticed(rows[-1]["shown"], asked_at)
         now = self._clock.now()
         for row in rows:
             try:
@@ -307,7 +307,8 @@ class PostgresTaskQueue:
         """Whether leases can be told by the clock of PostgreSQL: not until all could renew theirs after it was set."""
         clock = self._server_clock
         await clock.recall(self._pool)
-        clock.noticed(await self._pool.fetchval("SELECT clock_timestamp()"))
+        asked_at = self._clock.monotonic()
+        clock.noticed(await self._pool.fetchval("SELECT clock_timestamp()"), asked_at)
         if clock.gone_back:
             await self._pool.execute(SET_BACK, self.lease)
             clock.gone_back = False
