@@ -19,10 +19,10 @@ def unknown(expression: str) -> list[str]:
     grouped = [label.strip() for group in _GROUPED.findall(expression) for label in group.split(",")]
     selectors = _SELECTOR.findall(_GROUPED.sub("", expression))
     wrong = [name for name, _ in selectors if name not in known]
-    found = {name: selector for name, selector in selectors if name in known}
-    for name, selector in found.items():
+    found = [(name, selector) for name, selector in selectors if name in known]
+    for name, selector in found:
         wrong += [f"{name}{{{label}}}" for label in _LABEL.findall(selector) if label not in known[name]]
-    labels = {*OF_TARGETS, *(label for name in found for label in known[name])}
+    labels = {*OF_TARGETS, *(label for name, _ in found for label in known[name])}
     return wrong + [f"by ({label})" for label in grouped if label not in labels]
 
 
