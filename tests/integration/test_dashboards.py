@@ -59,6 +59,7 @@ def test_a_name_that_nobody_tells_is_found() -> None:
     assert unknown('sum by (color) (tradent_bars_totl{shape="round"})') == ["tradent_bars_totl", "by (color)"]
     assert unknown('rate(tradent_results_total{status="failed", side="long"}[5m])') == ["tradent_results_total{side}"]
     assert unknown("tradent_submit_seconds") == ["tradent_submit_seconds"]
+    assert unknown('tradent_queue_tasks{colour="red"} / tradent_queue_tasks') == ["tradent_queue_tasks{colour}"]
 
 
 def test_every_alert_is_played_where_it_fires_and_where_it_does_not() -> None:
@@ -96,6 +97,14 @@ def test_a_dashboard_is_whole(board: dict[str, Any]) -> None:
         assert not cells & taken
         assert place["x"] + place["w"] <= 24
         taken |= cells
+
+
+def test_each_variable_that_grafana_fills_in_is_named_on_the_page() -> None:
+    """One of them is how PostgreSQL is reached by TLS: Grafana's driver refuses libpq's `prefer`."""
+    page = (DEPLOY.parent / "docs" / "monitoring.md").read_text("utf-8")
+    named = set(re.findall(r"\$(\w+)", yaml.safe_dump(SOURCES)))
+    assert [name for name in named if f"`{name}`" not in page] == []
+    assert "TRADENT_POSTGRES_SSLMODE" in named
 
 
 def filled(text: str) -> str:
