@@ -124,7 +124,8 @@ async def measure(seconds: float) -> bool:
             told = await _posted(url, count)
             used_s = cpu_s(psutil.Process(daemon.pid)) - before_s
         finally:
-            daemon.terminate()
+            if daemon.returncode is None:
+                daemon.terminate()
             await daemon.wait()
         await reading
         stored = await fetch(database, "SELECT count(*) FILTER (WHERE origin = 'api') AS count FROM signals")
@@ -134,8 +135,11 @@ async def measure(seconds: float) -> bool:
 async def _paused(log: asyncio.StreamReader) -> str:
     """Where the daemon answers, once it rates nothing."""
     async with asyncio.timeout(READY_S):
-        while not (found := re.search(r"answered at (http://\S+)", (await log.readline()).decode())):
-            pass
+        said: deque[str] = deque(maxlen=20)
+        while not (found := re.search(r"answered at (http://\S+)", line := (await log.readline()).decode())):
+            if not line:
+                raise RuntimeError(f"the daemon has ended:\n{''.join(said)}")
+            said.append(line)
         async with aiohttp.ClientSession() as session:
             while True:
                 async with session.post(f"{found[1]}/api/v1/control/pause", json={}) as answer:

@@ -1,11 +1,15 @@
 """Each bench runs at a small size and prints its figures; what the figures are is for a quiet machine to say."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
+from bench import api_ingest
+from bench import page as page_bench
 from bench.__main__ import BENCHES
 from tests.page.browser import ABSENT, CHROMIUM
 
@@ -50,6 +54,25 @@ def test_the_bench_of_ingest_prints_its_figures() -> None:
     assert "Traceback" not in ran.stderr
     for figure in ("a backlog of 1000 signals", "due to committed", "a submit, PostgreSQL frozen"):
         assert figure in ran.stdout
+
+
+@pytest.mark.parametrize(("busy_s", "kept_up"), [(0.0, True), (1e9, False)])
+async def test_a_page_that_does_not_keep_up_is_a_target_missed(
+    busy_s: float, kept_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_bench, "busy_s", AsyncMock(side_effect=[0.0, busy_s]))
+    monkeypatch.setattr(page_bench, "evaluates", AsyncMock())
+    page = AsyncMock()
+    page.evaluate.return_value = {"frames": [0.0, 16.0], "waits": [2.0]}
+    assert await page_bench.updates(page, page_bench.StandIn(["SIM"], 1), 0.0) is kept_up
+
+
+async def test_a_daemon_that_ends_before_it_answers_ends_the_bench_with_what_it_said() -> None:
+    log = asyncio.StreamReader()
+    log.feed_data(b"ERROR no database\n")
+    log.feed_eof()
+    with pytest.raises(RuntimeError, match="the daemon has ended:\nERROR no database"):
+        await api_ingest._paused(log)
 
 
 def test_a_name_that_is_no_bench_is_refused_with_those_there_are() -> None:
