@@ -299,24 +299,14 @@ class Daemon:
         grace = self._grace or Grace(2 * LAST_STEPS_S, self.clock)
         if self.trading is not None:
             self.trading.close()
-        await self._in_a_step(grace, self._stop_status())
+        await grace.step(self._stop_status())
         if self.rating is not None:
             if not self._drained:
-                await self._in_a_step(grace, self.rating.drain(0.0))
-            if not await self._in_a_step(grace, self.rating.close()):
+                await grace.step(self.rating.drain(0.0))
+            if not await grace.step(self.rating.close()):
                 log.warning("a model's connections did not close in time; they end with the process")
         if self.exporter is not None:
             self.exporter.close()
-
-    async def _in_a_step(self, grace: Grace, step: Coroutine[Any, Any, object]) -> bool:
-        """Wait for one of the last steps; whether it came to its end in time."""
-        task = asyncio.create_task(step, name="last step")
-        await asyncio.wait([task], timeout=grace.step_s)
-        if task.done():
-            task.result()
-            return True
-        task.cancel()
-        return False
 
     async def _count_forever(self) -> None:
         """Keep the number of unfinished tasks, for the vitals; the longer counting takes, the rarer it is done."""

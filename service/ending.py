@@ -104,6 +104,16 @@ class Grace:
         """How long the next of the last steps may take."""
         return max(LEAST_STEP_S, (self._over_at - self._clock.monotonic() - self.work_s) / 2)
 
+    async def step(self, step: Coroutine[Any, Any, object]) -> bool:
+        """Wait for one of the last steps; whether it came to its end in time."""
+        task = asyncio.create_task(step, name="last step")
+        await asyncio.wait([task], timeout=self.step_s)
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        return False
+
 
 def has_terminal() -> bool:
     """Whether this process belongs to a terminal, or its input or output is one."""
