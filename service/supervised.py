@@ -41,6 +41,7 @@ class Supervised:
     async def __aenter__(self) -> Self:
         self._watchdog.start()
         self._task = asyncio.create_task(self._tell_forever(), name="supervised")
+        self._task.add_done_callback(_say_why)
         return self
 
     async def __aexit__(
@@ -113,6 +114,12 @@ class Supervised:
             log.critical("no work is done any more: %s", named, extra={"tasks": where_tasks_stand()})
         self._still = bool(stuck)
         return self._still
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    """What nobody tells any more looks like a standstill: without this nothing would say the cause."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("nothing says any more that work moves, so the watchdog ends the process", exc_info=error)
 
 
 def words(daemon: Daemon) -> str:
