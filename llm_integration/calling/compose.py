@@ -92,13 +92,7 @@ def build(
     its `begin` is called; then `before` is to be let go by `retire`, once no call is under way in it.
     """
     routes = routes_of(config)
-    open_texts = config.audit.redact != "everything"
-    if before is not None:
-        lasting = before.lasting
-    else:
-        kept = stores.replies if stores and open_texts else MemoryReplies(clock)
-        ledger = stores.spending if stores else MemorySpendingLedger(clock)
-        lasting = Lasting(Spending(config.budget, ledger, clock, run_id or uuid4().hex), kept, Latencies(clock))
+    lasting = _lasting(config, clock, stores, run_id) if before is None else before.lasting
     replies = ReplyCache(lasting.replies, clock, config.cache_ttl_seconds)
     breakers: dict[str, Breaker] = {}
     old_places = {} if before is None else before.places
@@ -145,6 +139,14 @@ def build(
     if before is None:
         begin()
     return caller
+
+
+def _lasting(config: LLMConfig, clock: Clock, stores: Stores | None, run_id: str | None) -> Lasting:
+    """What the first Caller begins with. Replies are shared only where texts may be kept."""
+    open_texts = config.audit.redact != "everything"
+    replies = stores.replies if stores and open_texts else MemoryReplies(clock)
+    ledger = stores.spending if stores else MemorySpendingLedger(clock)
+    return Lasting(Spending(config.budget, ledger, clock, run_id or uuid4().hex), replies, Latencies(clock))
 
 
 def limits_of(config: LLMConfig, backend: str) -> Limits:

@@ -160,11 +160,6 @@ class Limiter:
         finally:
             self._watchers.discard(watcher)
 
-    @property
-    def limits(self) -> Limits:
-        """The limits as they are set, whatever 429s have taken off them."""
-        return self._ledger.limits
-
     def limit(self, limits: Limits) -> None:
         """These limits hold from now on, over what the last minute has used. Who can never fit into them is told."""
         if limits == self._ledger.limits:
