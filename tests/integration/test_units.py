@@ -149,10 +149,7 @@ def test_folders_of_the_settings_that_lie_elsewhere_can_be_written(home: Path) -
     assert "/var/lib/tradent/db" not in unit_text(chosen)
 
 
-def test_what_the_service_could_not_read_is_said_before_anything_is_written(tmp_path: Path) -> None:
-    program, config = tmp_path / "program", tmp_path / "config.json"
-    for path in (program, config):
-        path.touch()
+def test_what_the_service_could_not_read_is_said_before_anything_is_written() -> None:
     seen = Installation(["/bin/true"], Path("/etc/passwd"), [], embedded=False)
     shut = Installation(["/bin/true"], Path("/etc/shadow"), [], embedded=False)
     private = Installation(["/tmp/tradent"], Path("/etc/passwd"), [], embedded=False)

@@ -1,6 +1,7 @@
 """Each bench runs at a small size and prints its figures; what the figures are is for a quiet machine to say."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def test_a_bench_prints_its_figures(name: str) -> None:
     assert "Traceback" not in ran.stderr
     for figure in figures:
         assert figure in ran.stdout
+    assert not re.search(r" all +NOT MET$", ran.stdout, re.MULTILINE), "what is lost is not the machine's mood"
 
 
 def test_the_bench_of_ingest_prints_its_figures() -> None:
