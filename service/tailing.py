@@ -40,19 +40,24 @@ async def tail(service: ServiceSettings, wanted: Wanted, last: int, printer: Pri
     Raises TradentError where somebody else answers, or a token is wanted.
     """
     away = Away()
-    before: set[str] | None = None
+    before: set[tuple[str, str]] | None = None
     async for told in follow(service.host, service.port, "verdict", away.say):
         away.over()
         if told.kind == "begun" and before is None:
             earlier = await _last(service, wanted, last) if last else []
-            before = {item["signal"] for item in earlier}
+            before = {_verdict(item) for item in earlier}
             for item in earlier:
                 printer.show(item, _now())
         elif told.kind == "reset":
             sys.stderr.write("some verdicts that came meanwhile are not shown; `tradent signals` has them\n")
-        elif told.kind == "verdict" and wanted.takes(told.data) and told.data["signal"] not in (before or ()):
+        elif told.kind == "verdict" and wanted.takes(told.data) and _verdict(told.data) not in (before or ()):
             printer.show(told.data, _now())
     return exit_codes.OK
+
+
+def _verdict(item: dict[str, Any]) -> tuple[str, str]:
+    """Which verdict it is: a signal that somebody retries gets another."""
+    return item["signal"], item["finished_at"]
 
 
 async def _last(service: ServiceSettings, wanted: Wanted, count: int) -> list[dict[str, Any]]:

@@ -141,6 +141,15 @@ async def test_verdicts_are_shown_as_they_come_the_last_ones_before_them(
     running.task.cancel()
 
 
+async def test_a_signal_that_was_retried_is_shown_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.stored = [verdict(1, status="failed", rating=None)]
+    running = Tail(world, capsys, Wanted(), 1)
+    await shows(running, "sig-1")
+    world.hub.publish("verdict", verdict(1, finished_at="2026-11-20T16:12:00Z"))
+    await shows(running, "sig-1", "sig-1")
+    running.task.cancel()
+
+
 async def test_only_what_is_asked_for_is_shown(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """By symbol and rating; what has no rating is within no bounds. The daemon is asked for no more than that."""
     running = Tail(world, capsys, Wanted(frozenset({"SIMBTC"}), rating_min=4), 1)
