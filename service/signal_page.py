@@ -77,7 +77,7 @@ def _call(call: dict[str, Any], place: str, width: int | None, *, prompts: bool)
 
 def _paragraphs(text: object, width: int | None) -> Iterator[Text]:
     for line in str(text).splitlines():
-        yield from _broken("", said({"": line}, ""), width, "", INDENT * 2)
+        yield from _broken("", said({"": line}, ""), width, "", INDENT * 2) if line.strip() else [Text()]
 
 
 def _broken(first: str, text: str, width: int | None, style: str, indent: str = INDENT) -> Iterator[Text]:

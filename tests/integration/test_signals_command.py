@@ -100,6 +100,13 @@ async def test_one_signal_is_shown_with_its_calls(world: World, ask: Ask) -> Non
     assert "indicators" in whole["snapshot"]
 
 
+def test_a_prompt_keeps_its_paragraphs() -> None:
+    whole = {"calls": [{"prompt": [{"role": "user", "content": "You rate.\n\nRead the bars."}]}]}
+    for width in (None, 80):
+        lines = [line.plain for line in page_lines(whole, width, prompts=True)]
+        assert lines[-3:] == ["    You rate.", "", "    Read the bars."]
+
+
 async def test_a_signal_that_is_not_there_is_told(world: World, ask: Ask) -> None:
     assert await ask("signals", "sig-0123") == (
         1, "", "there is no signal 0123; `tradent signals` lists those that are there\n",
