@@ -87,6 +87,6 @@ class ServerClock:
         now = self._clock.monotonic()
         if not self._untold and now - self._kept_at < KEEP_EVERY_S:
             return
-        found = (self.before, self.set_on_by) if self._untold else (None, None)
+        found, told = (self.before, self.set_on_by) if self._untold else (None, None), self.set_at
         await pool.execute(KEEP, *found)
-        self._untold, self._kept_at = False, now
+        self._untold, self._kept_at = self.set_at != told, now  # a claim may have noticed more meanwhile

@@ -1,6 +1,7 @@
 """When PostgreSQL's clock is held to have been set."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -40,3 +41,21 @@ async def test_an_answer_that_was_read_late_is_no_clock_that_was_set() -> None:
     assert server.set_at < 0
     assert server.set_on_by == timedelta(0)
     assert not server.gone_back
+
+
+async def test_what_is_noticed_while_the_database_is_told_is_told_next() -> None:
+    clock = FakeClock()
+    server = ServerClock(clock)
+    told: list[object] = []
+    await look(server, clock)
+
+    class Pool:
+        async def execute(self, query: str, before: object, set_on_by: object) -> None:
+            told.append(set_on_by)
+            if len(told) == 1:
+                await clock.advance(1)
+                await look(server, clock, set_on_s=3600)
+
+    for _ in range(2):
+        await server.keep(cast("Any", Pool()))
+    assert told == [None, timedelta(hours=1)]
