@@ -178,7 +178,7 @@ def encoded(data: object) -> bytes:
 
 
 def _mended(value: object) -> object:
-    """The same with text that is Unicode and numbers that JSON takes."""
+    """The same with text that is Unicode."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):

@@ -22,13 +22,7 @@ def bar_item(bar: Bar) -> dict[str, Any]:
     }
 
 
-def signal_item(
-    signal: Signal,
-    result: Result | None = None,
-    *,
-    status: str | None = "pending",
-    decision: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+def signal_item(signal: Signal, result: Result | None = None, *, status: str | None = "pending") -> dict[str, Any]:
     """A signal, with its result where there is one; what is not known is null.
 
     `status` is its task's where there is no result yet, None where none is owed.
@@ -59,5 +53,5 @@ def signal_item(
         "cost_usd": None if cost_usd is None else float(cost_usd),
         "processing_ms": result.processing_ms if result else None,
         "finished_at": result.finished_at if result else None,
-        "decision": decision,
+        "decision": None,
     }

@@ -162,12 +162,8 @@ def _news(body: bytes) -> tuple[list[NewSignal], bool]:
 def _new(value: object, place: str) -> NewSignal:
     if not isinstance(value, dict):
         raise Refused(400, f"{place or 'the body: '}a signal must be a JSON object")
-    return _made(NewSignal, value, place)
-
-
-def _made(model: type[NewSignal], value: dict[str, object], place: str) -> NewSignal:
     try:
-        return model.model_validate(value)
+        return NewSignal.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = place + ".".join(map(str, first["loc"]))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from service.daemon import Daemon
 
 PATH = {"id": "The signal's id: sig- and a UUID."}
+TO_RETRY = "only what failed, expired or was skipped can be retried"
+TO_SKIP = "only what waits, and is not being rated, can be skipped"
 
 
 class Changed(BaseModel):
@@ -44,7 +46,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     async def retry(request: web.Request) -> web.Response:
         signal = signal_id(request.match_info["id"])
         _, caller = await asked_by(request, Why)
-        done = _done(signal, await control_of(daemon).retry(signal, caller), "only what failed, expired or was skipped")
+        done = _done(signal, await control_of(daemon).retry(signal, caller), TO_RETRY)
         await _tell(daemon, signal, daemon.telling.again)
         return json_answer(done)
 
@@ -56,7 +58,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
     async def skip(request: web.Request) -> web.Response:
         signal = signal_id(request.match_info["id"])
         _, caller = await asked_by(request, Why)
-        done = _done(signal, await control_of(daemon).skip(signal, caller), "only what waits, and is not being rated,")
+        done = _done(signal, await control_of(daemon).skip(signal, caller), TO_SKIP)
         await _tell(daemon, signal, daemon.telling.skipped)
         return json_answer(done)
 
@@ -69,8 +71,7 @@ def _done(signal: UUID, task: ByHand | None, eligible: str) -> dict[str, Any]:
         raise Refused(404, f"no work is owed to sig-{signal}; see the id in llm_signals.csv or GET /api/v1/signals")
     if task.before == task.after:
         stands = "being rated" if task.begun else task.before
-        again = "retried" if eligible.startswith("only what failed") else "skipped"
-        raise Refused(409, f"sig-{signal} is {stands}; {eligible} can be {again}")
+        raise Refused(409, f"sig-{signal} is {stands}; {eligible}")
     return {"signal": f"sig-{signal}", "before": task.before, "status": task.after}
 
 
