@@ -11,6 +11,8 @@ from aiohttp import web
 
 log = logging.getLogger(__name__)
 
+SAY_EVERY_S = 60.0
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -34,15 +36,12 @@ class Door:
         self._bounds = bounds
         self.body_s = bounds.body_s
         self._silent: dict[object, asyncio.TimerHandle] = {}
-        self._full = False
+        self._said_s = -SAY_EVERY_S
 
     def __call__(self) -> asyncio.Protocol:
         if len(self.server.connections) >= self._bounds.connections:
-            if not self._full:
-                log.warning(f"{self._bounds.connections} connections are open; more are turned away until some close")
-            self._full = True
+            self._say_full()
             return _TurnedAway()
-        self._full = False
         handler = self.server()
         loop = asyncio.get_running_loop()
         self._silent[handler] = loop.call_later(self._bounds.silent_s, self._end, handler)
@@ -52,6 +51,13 @@ class Door:
         """Whoever has asked may stay."""
         if (timer := self._silent.pop(handler, None)) is not None:
             timer.cancel()
+
+    def _say_full(self) -> None:
+        """Once a minute at most: at the bound, each that leaves lets one in before others are turned away again."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._said_s >= SAY_EVERY_S:
+            self._said_s = now_s
+            log.warning(f"{self._bounds.connections} connections are open; more are turned away until some close")
 
     def _end(self, handler: web.RequestHandler) -> None:
         del self._silent[handler]
