@@ -78,7 +78,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
             notes="docs/webhooks.md says what is understood; what is not beyond doubt is refused with the reason.",
         )
         async def hooked(request: web.Request) -> web.Response:
-            if not access_of(request).allows(request.match_info["token"], Scope.SIGNAL):
+            if not _may_hand_in(request, request.match_info["token"], key):
                 raise Refused(401, f"the token in the path is not {TOKEN_NAMES[Scope.SIGNAL]}")
             defaults = query_of(request, HookQuery)
             try:
@@ -136,12 +136,17 @@ def _let_in(request: web.Request, body: bytes, key: bytes | None, now_s: float) 
             return verified_id(key, request.headers, body, now_s)
         except BadSignature as error:
             raise Refused(401, str(error)) from None
-    access = access_of(request)
-    if (key is not None and not access.tokens) or not access.allows(bearer_of(request), Scope.SIGNAL):
+    if not _may_hand_in(request, bearer_of(request), key):
         raise Refused(
             401, f"a token or a signature is needed. {SIGNED}", {"WWW-Authenticate": 'Bearer realm="tradent"'}
         )
     return None
+
+
+def _may_hand_in(request: web.Request, token: str | None, key: bytes | None) -> bool:
+    """Whether a token lets signals in: where there is none, but a secret to sign with, nothing unsigned is taken."""
+    access = access_of(request)
+    return access.allows(token, Scope.SIGNAL) and (key is None or bool(access.tokens))
 
 
 def _news(body: bytes) -> tuple[list[NewSignal], bool]:

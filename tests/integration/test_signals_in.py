@@ -217,6 +217,20 @@ async def test_a_bearer_token_or_a_signature_lets_in_and_nothing_else(guarded: H
         assert (await guarded.post("/api/v1/signals", body, headers))[0] == 202
 
 
+async def test_once_there_is_a_secret_nothing_is_taken_without(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though there is no token: neither unsigned, nor by a hook, whose senders sign nothing."""
+    monkeypatch.setenv(SECRET_NAME, SECRET)
+    body = json.dumps(SIGNAL).encode()
+    async with hooked(settings(database, tmp_path)) as daemon:
+        assert (await daemon.post("/api/v1/signals", body))[0] == 401
+        status, answer = await daemon.post("/hooks/tradingview/any", {"ticker": "SIMBTC", "action": "buy"})
+        assert (status, "TRADENT_SIGNAL_TOKEN" in answer["error"]) == (401, True)
+        assert await stored(daemon) == []
+        assert (await daemon.post("/api/v1/signals", body, signed(body)))[0] == 202
+
+
 async def test_a_replayed_message_is_the_same_signal(guarded: Hooked) -> None:
     """By its webhook-id, though the bar that it stands on may be another by now; each of a list by its place."""
     body = json.dumps([{**SIGNAL, "close_time": None}, {**SIGNAL, "side": "exit", "close_time": None}]).encode()
