@@ -47,15 +47,18 @@ class Answer:
     status: int
     body: bytes
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it refused, in the daemon's own words; None where it did not, or was no daemon."""
+        content = _json_of(self.body)
+        said = content.get("error") if self.status >= 400 and isinstance(content, dict) else None
+        return said if isinstance(said, str) else None
+
     def content(self) -> Any:
         """The body's JSON. Raises TradentError with the daemon's own words where it refused, or was no daemon."""
-        try:
-            content = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            content = None
+        content = _json_of(self.body)
         if self.status >= 400:
-            said = content.get("error") if isinstance(content, dict) else None
-            raise TradentError(f"{self.url} answers {self.status}: {said or 'no reason is given'}")
+            raise TradentError(f"{self.url} answers {self.status}: {self.refusal or 'no reason is given'}")
         if content is None:
             raise TradentError("what answers there is no Tradent daemon; set service.port to the daemon's")
         return content
@@ -88,6 +91,8 @@ async def ask(host: str, port: int, path: str, *, method: str = "GET", body: Map
 async def fetch_status(host: str, port: int) -> bytes:
     """What the daemon there says of itself, as JSON. Raises TradentError when none answers, or somebody else."""
     answer = await ask(host, port, "/status")
+    if answer.refusal is not None:
+        raise TradentError(f"{answer.url} answers {answer.status}: {answer.refusal}")
     if answer.status >= 400:
         raise TradentError(
             f"no daemon answers at {answer.url} ({answer.status}); start one with `run`, or name its settings with "
@@ -115,12 +120,17 @@ def no_daemon(url: str, error: Exception) -> NoDaemon:
 
 def require_ours(answer: bytes) -> None:
     """Raise TradentError where an answer is not from a daemon of ours."""
-    try:
-        vitals = orjson.loads(answer)
-    except orjson.JSONDecodeError:
-        vitals = None
+    vitals = _json_of(answer)
     if not isinstance(vitals, dict) or "version" not in vitals:
         raise TradentError("what answers there is no Tradent daemon; set service.port to the daemon's")
+
+
+def _json_of(body: bytes) -> Any:
+    """The JSON that a body is; None where it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def in_url(host: str) -> str:

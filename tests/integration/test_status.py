@@ -151,6 +151,21 @@ async def test_a_daemon_that_wants_a_token_says_so_to_whoever_has_none(monkeypat
         await server.stop()
 
 
+async def test_a_daemon_that_refuses_says_why_and_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADENT_READ_TOKEN", "a-token-for-status")
+    monkeypatch.setenv("TRADENT_SIGNAL_TOKEN", "a-token-for-signals")
+    server = server_of({"version": "1"})
+    await server.start()
+    monkeypatch.setenv("TRADENT_READ_TOKEN", "a-token-for-signals")
+    monkeypatch.delenv("TRADENT_SIGNAL_TOKEN")
+    try:
+        assert server.url is not None
+        with pytest.raises(TradentError, match="answers 403: the signal token does not allow this"):
+            await fetch_status("127.0.0.1", int(server.url.rpartition(":")[2]))
+    finally:
+        await server.stop()
+
+
 async def test_a_taken_port_costs_the_endpoint_only(caplog: pytest.LogCaptureFixture) -> None:
     async def hello(request: web.Request) -> web.Response:
         return web.Response(text="somebody else")
