@@ -8,13 +8,14 @@ from typing import Any
 import aiohttp
 import orjson
 
-from service.status import NoDaemon, address_of, no_daemon
+from service.status import Answer, NoDaemon, address_of, no_daemon
 from service.tokens import TOKEN_NAMES, Scope, Tokens
 from trading.errors import TradentError
 
 AGAIN_S = 1.0
 SILENT_S = 45.0
 MOST_LINE_BYTES = 4 << 20
+MOST_REFUSAL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,11 @@ async def _listen(host: str, port: int, kinds: str, position: str | None) -> Asy
 async def _require_stream(url: str, got: aiohttp.ClientResponse) -> None:
     if got.status == 401:
         raise TradentError(f"the daemon at {url} wants a token: set {TOKEN_NAMES[Scope.READ]} to its own")
-    if got.status == 503:
-        raise NoDaemon(f"the daemon at {url} takes no more listeners just now")
+    if got.status in (429, 503):
+        raise NoDaemon(f"the daemon at {url} takes no more {'listeners' if got.status == 503 else 'requests'} just now")
     if got.status != 200 or got.content_type != "text/event-stream":
+        if refusal := Answer(url, got.status, await got.content.read(MOST_REFUSAL_BYTES)).refusal:
+            raise TradentError(f"{url} answers {got.status}: {refusal}")
         raise TradentError(f"what answers at {url} tells no events ({got.status}); set service.port to the daemon's")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import aiohttp
 import pytest
 from aiohttp import web
 from rich.console import Console
@@ -52,6 +53,7 @@ class World:
         self.asked: list[dict[str, str]] = []
         self.port = 0
         self.tokens = Tokens()
+        self.requests_per_minute = 0
         self._server: HttpServer | None = None
 
     @property
@@ -61,7 +63,9 @@ class World:
     async def start(self) -> None:
         daemon = cast(Daemon, SimpleNamespace(events=self.hub))
         routes = [*stream.routes(daemon), web.get("/api/v1/signals", self._signals)]
-        self._server = HttpServer("127.0.0.1", self.port, routes, Access("127.0.0.1", self.tokens, SystemClock()))
+        limit = self.requests_per_minute
+        access = Access("127.0.0.1", self.tokens, SystemClock(), requests_per_minute=limit)
+        self._server = HttpServer("127.0.0.1", self.port, routes, access)
         await self._server.start()
         assert self._server.url is not None
         self.port = int(self._server.url.rpartition(":")[2])
@@ -199,6 +203,34 @@ async def test_a_token_that_is_wanted_is_named(world: World) -> None:
     await world.start()
     with pytest.raises(TradentError, match="wants a token: set TRADENT_READ_TOKEN"):
         await tail(world.service, Wanted(), 0, Printer(Console(file=io.StringIO()), json=True))
+
+
+async def test_a_daemon_that_refuses_says_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.stop()
+    world.tokens = Tokens(read="a-token-for-reading", signal="a-token-for-signals")
+    await world.start()
+    monkeypatch.setenv("TRADENT_READ_TOKEN", "a-token-for-signals")
+    with pytest.raises(TradentError, match="answers 403: the signal token does not allow this"):
+        await tail(world.service, Wanted(), 0, Printer(Console(file=io.StringIO()), json=True))
+
+
+async def test_a_daemon_that_is_asked_too_often_is_asked_again_later(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await world.stop()
+    world.requests_per_minute = 1
+    await world.start()
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{world.port}/api/v1/signals"):
+        pass
+    running = Tail(world, capsys, Wanted(), 0)
+    await until(lambda: running.task.done() or "takes no more requests just now" in running.said)
+    await world.stop()
+    world.requests_per_minute = 0
+    await world.start()
+    await listened(world)
+    world.hub.publish("verdict", verdict(1))
+    await shows(running, "sig-1")
+    running.task.cancel()
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
