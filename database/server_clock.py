@@ -61,7 +61,7 @@ class ServerClock:
         by = shown - seen - timedelta(seconds=now - at)
         if abs(by.total_seconds()) < SET_S:
             return
-        log.warning("the clock of PostgreSQL was set", extra={"by_s": round(by.total_seconds())})
+        log.warning("the clock of PostgreSQL was set, or this host slept", extra={"by_s": round(by.total_seconds())})
         self.before, self.set_on_by = shown - by, max(by, timedelta(0))
         self.gone_back |= by < timedelta(0)
         self.set_at, self._untold = now, True
