@@ -36,8 +36,8 @@ class ExchangeServer:
     """Binance's dialect of one Market, `market`; others are in `tests.exchange_dialects`.
 
     `unsent` are opening times of which no websocket hears, `repeats` how often each message is sent; a `mute` server
-    sends none. `delisted` symbols are not traded any more, `unlisted` ones not named among the markets either. `asked`
-    counts requests by path, `times` are those of requests for candles.
+    sends none. `delisted` symbols are not traded any more, `unlisted` ones not named among the markets either; of
+    `refused` ones no candles are told. `asked` counts requests by path, `times` are those of requests for candles.
     """
 
     exchange = "binance"
@@ -49,6 +49,7 @@ class ExchangeServer:
         self.unsent: set[int] = set()
         self.delisted: set[str] = set()
         self.unlisted: set[str] = set()
+        self.refused: set[str] = set()
         self.asked: Counter[str] = Counter()
         self.times: list[int] = []
         self.repeats = 1
@@ -164,6 +165,8 @@ class ExchangeServer:
         symbol = self.symbol_of(request.query["symbol"])
         if symbol is None or symbol in self.delisted:
             return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
+        if symbol in self.refused:
+            return web.json_response({"code": -1100, "msg": "Illegal characters"}, status=400)
         assert request.query["interval"] == _NAMES[self.market.step_ms // 1000]
         span = self.market.span(
             symbol, int(request.query["startTime"]), 1 << 60, min(int(request.query["limit"]), self.page)

@@ -168,6 +168,24 @@ async def test_a_symbol_that_is_no_longer_listed_is_no_trouble_of_the_others_web
     assert "its websocket gives nothing" not in caplog.text
 
 
+async def test_a_symbol_that_alone_is_refused_is_said_once_and_costs_the_others_no_bar(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "trading")
+    async with watched("BTC/USDT", "ETH/USDT", websocket=False) as (server, watch):
+        await watch.until_bar(6, "ETH/USDT")
+        server.refused.add("ETH/USDT")
+        await watch.until_bar(10)
+        assert "it refuses the request" in (watch.feed.state.trouble or "")
+        server.refused.clear()
+        await watch.until_open(server.market.open_ms, "ETH/USDT")
+        for symbol in server.market.symbols:
+            watch.require_whole(symbol)
+        await watch.until(lambda: watch.feed.state.trouble is None)
+    assert caplog.text.count("binance: it refuses the request") == 1
+    assert caplog.text.count("binance: over: it refuses the request") == 1
+
+
 async def test_symbols_that_never_were_are_named_with_what_was_meant(caplog: pytest.LogCaptureFixture) -> None:
     async with watched("BTC/USDT", "ETH/USDT", symbols=("BTC/USDT", "ETHUSDT")) as (_, watch):
         await watch.until_bar(6)

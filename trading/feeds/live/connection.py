@@ -54,6 +54,7 @@ class Connection:
         self._troubles = troubles
         self._turn = asyncio.Lock()
         self._patience = Patience()
+        self._failing: set[Callable[[], Awaitable[Any]]] = set()
         self._free_at_s = 0.0
         self._measured_s: float | None = None
         self._loaded_s: float | None = None
@@ -119,17 +120,21 @@ class Connection:
 
     async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
         """The answer, however long it takes. Raises NoSymbol."""
-        while True:
-            async with self._turn:
-                await self._come_free()
-                try:
-                    return await self._try(question)
-                except Failed as failed:
-                    cause, words, _ = failed.trouble
-                    if cause is Cause.NO_SYMBOL:
-                        raise NoSymbol(words) from failed
-                    if not self.patient:
-                        raise FeedError(f"{cause.value}: {words}") from failed
+        try:
+            while True:
+                async with self._turn:
+                    await self._come_free()
+                    try:
+                        return await self._try(question)
+                    except Failed as failed:
+                        cause, words, _ = failed.trouble
+                        if cause is Cause.NO_SYMBOL:
+                            raise NoSymbol(words) from failed
+                        if not self.patient:
+                            raise FeedError(f"{cause.value}: {words}") from failed
+                        self._failing.add(question)
+        finally:
+            self._failing.discard(question)
 
     async def _come_free(self) -> None:
         """Wait until it may be asked again after a failure."""
@@ -148,7 +153,8 @@ class Connection:
         except Exception as error:  # ccxt raises what its parsing happens to meet: each is a failed request
             raise Failed(self._note(trouble_of(error, self._errors, self.exchange.last_response_headers))) from error
         self._patience.reset()
-        self._troubles.over(*OF_REQUESTS)
+        if not self._failing - {question}:  # else what fails is one symbol, and would be said at each turn
+            self._troubles.over(*OF_REQUESTS)
         self.answers = True
         self.heard_at = self._host_clock.now()
         date_s = None if self.exchange.has.get("fetchTime") else date_of(self.exchange.last_response_headers)
