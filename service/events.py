@@ -110,6 +110,17 @@ class EventHub:
         """Listen no more; safe to call twice."""
         self._listeners.discard(subscription)
 
+    def drop(self, subscription: Subscription) -> None:
+        """Let go of one that does not take what it is told; it is counted."""
+        if not subscription.ended:
+            self.dropped += 1
+            self._listeners.discard(subscription)
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._said_s >= SAY_EVERY_S:
+                self._said_s = now_s
+                log.info("a listener to events was too slow and is let go", extra={"since_start": self.dropped})
+            subscription.end()
+
     def position(self, number: int) -> str:
         """How a listener names its place: that of the next event it has not seen."""
         return f"{self._run}-{number}"
@@ -126,7 +137,7 @@ class EventHub:
                 timer.cancel()
                 subscription.waiter = None
         if subscription.number < self._next - self._kept:
-            self._drop(subscription)
+            self.drop(subscription)
         if subscription.ended:
             return []
         until = min(self._next, subscription.number + AT_ONCE)
@@ -147,19 +158,9 @@ class EventHub:
         oldest = self._next - self._kept
         for subscription in tuple(self._listeners):
             if subscription.number < oldest:
-                self._drop(subscription)
+                self.drop(subscription)
             else:
                 subscription.wake()
-
-    def _drop(self, subscription: Subscription) -> None:
-        if not subscription.ended:
-            self.dropped += 1
-            self._listeners.discard(subscription)
-            now_s = asyncio.get_running_loop().time()
-            if now_s - self._said_s >= SAY_EVERY_S:
-                self._said_s = now_s
-                log.info("a listener to events was too slow and is let go", extra={"since_start": self.dropped})
-            subscription.end()
 
     def _number(self, position: str) -> int | None:
         """The number a position of this run names; None for any other text."""

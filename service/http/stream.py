@@ -160,7 +160,10 @@ async def _tell(
             try:
                 async with asyncio.timeout(WRITE_S):
                     await response.write(b"".join(frames))
-            except (TimeoutError, ConnectionError):
+            except ConnectionError:
+                break
+            except TimeoutError:
+                hub.drop(subscription)
                 if request.transport is not None:
                     request.transport.abort()
                 break

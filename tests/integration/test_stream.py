@@ -201,6 +201,7 @@ async def test_a_client_that_does_not_read_is_let_go_though_nothing_happens(
         idle.sendall(f"GET /api/v1/stream HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         await until(lambda: world.hub.listeners == 1)
         await until(lambda: not server.connections)
+    assert world.hub.dropped == 1
 
 
 async def test_a_client_that_left_is_noticed(world: World) -> None:
