@@ -28,79 +28,93 @@ WHY = Body({JSON: Why}, required=False)
 
 def routes(daemon: Daemon) -> list[web.RouteDef]:
     """Where this part is answered."""
+    changes = Changes(daemon)
+    return [
+        web.post("/api/v1/control/limits", changes.limits),
+        web.post("/api/v1/control/model", changes.model),
+        web.post("/api/v1/control/reload", changes.reload),
+        web.get("/api/v1/control", changes.state),
+        web.get("/api/v1/control/acts", changes.acts),
+        web.post("/api/v1/control/pause", changes.pause),
+        web.post("/api/v1/control/resume", changes.resume),
+    ]
+
+
+class Changes:
+    """What a person changes while the daemon runs; each is kept in the database."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
 
     @needs("read")
     @documented("What can be changed, as it stands.", answers={200: State})
-    async def state(request: web.Request) -> web.Response:
-        return json_answer(state_of(daemon))
+    async def state(self, request: web.Request) -> web.Response:
+        """GET /api/v1/control."""
+        return json_answer(state_of(self._daemon))
 
     @needs("read")
     @documented("What was changed by hand, newest first.", query=ActQuery, answers={200: ActPage})
-    async def acts(request: web.Request) -> web.Response:
+    async def acts(self, request: web.Request) -> web.Response:
+        """GET /api/v1/control/acts."""
         asked = query_of(request, ActQuery)
-        found = await control_of(daemon).acts.recent(asked.limit, asked.cursor)
+        found = await control_of(self._daemon).acts.recent(asked.limit, asked.cursor)
         more = str(found[-1].id) if len(found) == asked.limit else None
         return json_answer({"acts": [_act(each) for each in found], "next_cursor": more})
 
     @needs("admin")
     @documented("Rate nothing, in any process on the database, until `resume`.", body=WHY, answers={200: State})
-    async def pause(request: web.Request) -> web.Response:
+    async def pause(self, request: web.Request) -> web.Response:
+        """POST /api/v1/control/pause."""
         _, caller = await asked_by(request, Why)
-        await control_of(daemon).pause(caller)
-        return json_answer(state_of(daemon))
+        await control_of(self._daemon).pause(caller)
+        return json_answer(state_of(self._daemon))
 
     @needs("admin")
     @documented("Rate again.", body=WHY, answers={200: State})
-    async def resume(request: web.Request) -> web.Response:
+    async def resume(self, request: web.Request) -> web.Response:
+        """POST /api/v1/control/resume."""
         _, caller = await asked_by(request, Why)
-        await control_of(daemon).resume(caller)
-        return json_answer(state_of(daemon))
+        await control_of(self._daemon).resume(caller)
+        return json_answer(state_of(self._daemon))
 
     @needs("admin")
     @documented(
         "Other limits of one backend, in this process, until a reload or a restart.",
         body=NewLimits, answers={200: State},
     )  # fmt: skip
-    async def limits(request: web.Request) -> web.Response:
+    async def limits(self, request: web.Request) -> web.Response:
+        """POST /api/v1/control/limits."""
         asked, caller = await asked_by(request, NewLimits)
         wanted = asked.model_dump(include={"requests_per_minute", "tokens_per_minute"}, exclude_none=True)
         if not wanted:
             raise Refused(400, "name requests_per_minute, tokens_per_minute or both")
         with as_refusal(400):
-            await control_of(daemon).set_limits(asked.backend, wanted, caller)
-        return json_answer(state_of(daemon))
+            await control_of(self._daemon).set_limits(asked.backend, wanted, caller)
+        return json_answer(state_of(self._daemon))
 
     @needs("admin")
     @documented(
         "Ask another model first, in this process, until a reload or a restart.", body=NewModel, answers={200: State}
     )
-    async def model(request: web.Request) -> web.Response:
+    async def model(self, request: web.Request) -> web.Response:
+        """POST /api/v1/control/model."""
         asked, caller = await asked_by(request, NewModel)
         with as_refusal(400):
-            await control_of(daemon).set_model(asked.model, caller)
-        return json_answer(state_of(daemon))
+            await control_of(self._daemon).set_model(asked.model, caller)
+        return json_answer(state_of(self._daemon))
 
     @needs("admin")
     @documented(
         "Read the settings anew, and take over what can change while the daemon runs.",
         body=WHY, answers={200: Reloaded, 409: Answer("The settings are wrong; nothing was changed.", {JSON: Error})},
     )  # fmt: skip
-    async def reload(request: web.Request) -> web.Response:
+    async def reload(self, request: web.Request) -> web.Response:
+        """POST /api/v1/control/reload."""
         _, caller = await asked_by(request, Why)
         with as_refusal(409):
-            done = await control_of(daemon).reload(caller)
+            done = await control_of(self._daemon).reload(caller)
         later = [change.key for change in done.later]
         return json_answer({"before": done.before(), "after": done.after(), "needs_restart": later})
-
-    return [
-        web.post("/api/v1/control/limits", limits),
-        web.post("/api/v1/control/model", model),
-        web.post("/api/v1/control/reload", reload),
-        web.get("/api/v1/control", state),
-        web.get("/api/v1/control/acts", acts),
-        web.post("/api/v1/control/pause", pause),
-        web.post("/api/v1/control/resume", resume),
-    ]
 
 
 def control_of(daemon: Daemon) -> Control:
