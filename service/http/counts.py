@@ -32,7 +32,11 @@ class BarCounts:
                 await connection.execute(f"SET LOCAL statement_timeout = {round(LIMIT_S * 1000)}")
                 self._counts = await bar_counts(connection)
         except asyncpg.QueryCanceledError:
-            return self._counts
+            self._counts = None
+            return None
+        except BaseException:
+            self._fresh_until = began
+            raise
         took_s = self._clock.monotonic() - began
         self._fresh_until = began + max(1.0, SHARE * took_s)
         return self._counts

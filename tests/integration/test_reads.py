@@ -28,15 +28,17 @@ from llm_integration.model import Abstention, Action, Call, Claim, Message, Resu
 from service.daemon import Daemon
 from service.http import forms, reads, tables
 from service.http.access import Access
+from service.http.counts import AFTER_FAILURE_S, BarCounts
 from service.http.queries import bar_cursor, bar_place, signal_cursor, signal_place
 from service.http.server import HttpServer
 from service.items import bar_item, signal_item
 from service.settings import Settings
 from service.tokens import Tokens
 from tests.daemon import Look
+from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_bar, make_signal
 from trading.clock import SystemClock
-from trading.model import Bar, Side, Signal
+from trading.model import Bar, Side, Signal, Stream
 
 CLOCK = SystemClock()
 HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a;=1", 'say "x", y', "two\r\nlines", "\u202e=x"]
@@ -368,6 +370,33 @@ async def test_streams_are_told_with_their_last_bar(world: World) -> None:
     assert [(each["symbol"], each["bars"], each["last_open_time"]) for each in told["streams"]] == [
         ("BTC/USDT", 3, "2026-01-05T09:02:00Z"), ("ETH/USDT", 1, "2026-01-05T09:00:00Z"),
     ]  # fmt: skip
+
+
+async def test_bars_that_take_too_long_to_count_are_not_told_as_they_were_counted_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a failure that says nothing of how long it takes is no reason to count them no more."""
+    stream, clock = Stream("test", "BTC/USDT", "1m"), FakeClock()
+    outcomes: list[Any] = [
+        {stream: 1}, asyncpg.QueryCanceledError(), asyncpg.ConnectionDoesNotExistError(), {stream: 2},
+    ]  # fmt: skip
+
+    async def counted(connection: object) -> Any:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr("service.http.counts.bar_counts", counted)
+    counts = BarCounts(clock)
+    async with world.pool.acquire() as connection:
+        assert await counts.now(connection) == {stream: 1}
+        await clock.advance(2)
+        assert await counts.now(connection) is None
+        await clock.advance(AFTER_FAILURE_S)
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await counts.now(connection)
+        assert await counts.now(connection) == {stream: 2}
 
 
 async def test_stats_sum_up_the_results_since_a_time(world: World) -> None:
