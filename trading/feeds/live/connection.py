@@ -25,6 +25,7 @@ CLOCK_EVERY_S, CLOCK_AGAIN_S = 600.0, 60.0
 OF_REQUESTS = (
     Cause.RATE_LIMITED, Cause.MAINTENANCE, Cause.UNREACHABLE, Cause.REFUSED, Cause.NOT_UNDERSTOOD
 )  # fmt: skip
+_TO_REACH_IT = "; see that this host reaches it, by HTTPS_PROXY where it goes through a proxy"
 T = TypeVar("T")
 
 
@@ -131,7 +132,8 @@ class Connection:
                         if cause is Cause.NO_SYMBOL:
                             raise NoSymbol(words) from failed
                         if not self.patient:
-                            raise FeedError(f"{cause.value}: {words}") from failed
+                            hint = _TO_REACH_IT if cause is Cause.UNREACHABLE else ""
+                            raise FeedError(f"{cause.value}: {words}{hint}") from failed
                         self._failing.add(question)
         finally:
             self._failing.discard(question)

@@ -49,7 +49,7 @@ class NoSymbol(FeedError):
 
 def trouble_of(error: Exception, errors: Any, headers: object = None) -> Trouble:
     """What an exception of ccxt's means; `errors` is ccxt, `headers` those of the last answer."""
-    words = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
+    words = ": ".join(filter(None, (" ".join(str(error).split())[:_SHOWN] or type(error).__name__, _reason(error))))
     causes = {
         Cause.RATE_LIMITED: (errors.DDoSProtection, errors.RateLimitExceeded),
         Cause.MAINTENANCE: (errors.OnMaintenance,),
@@ -61,6 +61,21 @@ def trouble_of(error: Exception, errors: Any, headers: object = None) -> Trouble
     cause = next((cause for cause, kinds in causes.items() if isinstance(error, kinds)), Cause.NOT_UNDERSTOOD)
     asked_to_wait = cause in (Cause.RATE_LIMITED, Cause.MAINTENANCE, Cause.UNREACHABLE)
     return Trouble(cause, words, _retry_after_s(headers) if asked_to_wait else None)
+
+
+def _reason(error: BaseException) -> str:
+    """What is behind an error of ccxt's, which names no more than the address; "" where nothing is.
+
+    No text of the HTTP library's: it may hold a proxy's password.
+    """
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if cause is error:
+        return ""
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    return (isinstance(cause, OSError) and cause.strerror) or type(cause).__name__
 
 
 def _retry_after_s(headers: object) -> float | None:
