@@ -78,10 +78,10 @@ def summary_facts(vitals: Mapping[str, Any]) -> dict[str, object]:
             "signals": feed["signals"],
             "journal_bytes": vitals["recorder"]["journal_bytes"],
         }
-    if feed and (replay := feed.get("progress")) and replay["total"]:
-        facts["replayed"] = f"{replay['done'] / replay['total']:.0%}"
-        if replay["left_s"] is not None:
-            facts["left_s"] = round(replay["left_s"])
+    if feed and (known := feed.get("progress")) and known["total"]:
+        facts["backfilled" if feed.get("live") else "replayed"] = f"{known['done'] / known['total']:.0%}"
+        if known["left_s"] is not None:
+            facts["left_s"] = round(known["left_s"])
     if vitals["models"]["enabled"]:
         facts |= {name: signals[name] for name in ("completed", "abstained", "failed", "expired")}
         facts["queue"] = sum(vitals["queue"].values())

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.safe_text import visible
-from trading.feeds.base import FeedState, LiveFeed
+from trading.feeds.base import FeedState, LiveFeed, MeasuredFeed
 from trading.model import timeframe_seconds
 
 if TYPE_CHECKING:
@@ -91,20 +91,25 @@ def _feed(daemon: Daemon, trading: TradingSide) -> Check:
     if not isinstance(trading.feed, LiveFeed):
         return Check("feed", True, f"{len(daemon.tally.streams)} streams of a feed that is never late")
     ages = feed_ages(daemon)
-    late = {stream: age_s for stream, age_s in ages.items() if age_s > _late_s(stream[1])}
-    trouble = trading.feed.state.trouble
+    state = trading.feed.state
+    trouble = state.trouble
     why = f": {visible(trouble)}" if trouble else ": see in the log what the exchange answers, and look at the network"
-    if late:
-        (symbol, timeframe), age_s = max(late.items(), key=lambda each: each[1])
-        said = (
-            f"no bar of {visible(symbol)} {timeframe} for {age_s:.0f} s ({len(late)} of {len(ages)} streams are late)"
-        )
-        if _answers(trading.feed.state, timeframe, daemon.clock.now()):
-            return Check("feed", True, f"{said}, though the exchange answers: nothing is traded")
-        return Check("feed", False, said + why)
+    if late := {stream: age_s for stream, age_s in ages.items() if age_s > _late_s(stream[1])}:
+        return _late(daemon, trading.feed, late, len(ages), why)
     if not ages:
-        return _first_bars(daemon, why)
+        return _first_bars(daemon, why, away=trouble is not None and not state.connected)
     return Check("feed", True, f"{len(ages)} streams; the last bar of each is recent")
+
+
+def _late(daemon: Daemon, feed: LiveFeed, late: dict[tuple[str, str], float], streams: int, why: str) -> Check:
+    """Some bars are old: that is well while the past is fetched, or where nothing is traded."""
+    if (known := feed.progress if isinstance(feed, MeasuredFeed) else None) and feed.state.connected:
+        return Check("feed", True, f"the bars of the past are fetched: {known.done} of {known.total}")
+    (symbol, timeframe), age_s = max(late.items(), key=lambda each: each[1])
+    said = f"no bar of {visible(symbol)} {timeframe} for {age_s:.0f} s ({len(late)} of {streams} streams are late)"
+    if _answers(feed.state, timeframe, daemon.clock.now()):
+        return Check("feed", True, f"{said}, though the exchange answers: nothing is traded")
+    return Check("feed", False, said + why)
 
 
 def _late_s(timeframe: str) -> float:
@@ -117,11 +122,11 @@ def _answers(state: FeedState, timeframe: str, now: datetime) -> bool:
     return state.connected and state.trouble is None and heard
 
 
-def _first_bars(daemon: Daemon, why: str) -> Check:
-    """Nothing has come since the start: that is well for as long as a bar takes."""
+def _first_bars(daemon: Daemon, why: str, *, away: bool) -> Check:
+    """Nothing has come since the start: that is well for as long as a bar takes, where the exchange answers."""
     timeframe = str(getattr(daemon.settings.trading.feed, "timeframe", "1m"))
     waited_s = (daemon.clock.now() - daemon.started_at).total_seconds()
-    if waited_s > _late_s(timeframe):
+    if away or waited_s > _late_s(timeframe):
         return Check("feed", False, f"no bar has come in {waited_s:.0f} s{why}")
     return Check("feed", True, "the first bars are waited for")
 

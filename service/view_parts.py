@@ -27,7 +27,7 @@ from service.view_words import (
 GUTTER = 9
 BAD, WARN, GOOD, DIM, LABEL = "bold red", "yellow", "green", "dim", "bold cyan"
 BUDGET_LOW = 0.9
-REPLAY_CELLS = 20
+PROGRESS_CELLS = 20
 _BARS = "▁▂▃▄▅▆▇█"
 _GUARD_FINE = frozenset({"good", "already_stored"})
 RATING_STYLE = {1: "bold red", 2: "red", 3: "", 4: "green", 5: "bold green"}
@@ -120,8 +120,9 @@ def market(vitals: dict[str, Any], width: int, most: int | None = None) -> list[
     room = width - GUTTER
     if not feed:
         return []
+    fetched = _progress(feed, room)
     if not streams:
-        return _labelled("MARKET", [Text(cut(f"{said(feed, 'source')}: no bar yet", room), DIM)])
+        return _labelled("MARKET", [*fetched, Text(cut(f"{said(feed, 'source')}: no bar yet", room), DIM)])
     cells = [_stream(one, vitals.get("now")) for one in streams]
     cell_width = max(cell.cell_len for cell in cells)
     across = max(1, (room + 3) // (cell_width + 3))
@@ -135,23 +136,23 @@ def market(vitals: dict[str, Any], width: int, most: int | None = None) -> list[
             line.append(" " * (cell_width - cell.cell_len))
         line.truncate(room)
         lines.append(line)
-    replay = _replay(part(feed, "progress"), room)
-    most = None if most is None else most - len(replay)
+    most = None if most is None else most - len(fetched)
     if most is not None and len(lines) > most:
         hidden = len(cells) - across * max(0, most - 1)
         lines = [*lines[: max(0, most - 1)], Text(f"… and {hidden} more", DIM)][: max(0, most)]
-    return _labelled("MARKET", [*replay, *lines])
+    return _labelled("MARKET", [*fetched, *lines])
 
 
-def _replay(progress: dict[str, Any], room: int) -> list[Text]:
-    """How far a replay of files has come; nothing where there is none, or it is through."""
+def _progress(feed: dict[str, Any], room: int) -> list[Text]:
+    """How far a replay or a backfill has come; nothing where there is none, or it is through."""
+    progress = part(feed, "progress")
     done, total = number(progress, "done"), number(progress, "total")
     if not total or done >= total:
         return []
     left = progress.get("left_s")
     facts = [
-        Fact(_gauge(done / total, REPLAY_CELLS), "", 2),
-        Fact(f"{done / total:.0%} replayed", "bold"),
+        Fact(_gauge(done / total, PROGRESS_CELLS), "", 2),
+        Fact(f"{done / total:.0%} {'backfilled' if part(feed, 'live') else 'replayed'}", "bold"),
         Fact(f"{count(done)} of {count(total)} bars", "", 1),
         Fact(f"{span(left)} left" if isinstance(left, int | float) else ""),
     ]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llm_integration.model import Result
 from service.safe_text import visible
 from service.version import VERSION
-from trading.feeds.base import Feed, FeedState, LiveFeed
-from trading.feeds.replay import Feed as ReplayFeed
+from trading.feeds.base import Feed, FeedState, LiveFeed, MeasuredFeed
 from trading.feeds.simulated import SOURCE as SIMULATED
 from trading.model import Signal
 
@@ -109,8 +108,8 @@ def _live(state: FeedState) -> dict[str, Any]:
 
 
 def _progress(feed: Feed) -> dict[str, Any] | None:
-    """How far a replay of files has come; None of any other feed, and before the files are read."""
-    known = feed.progress if isinstance(feed, ReplayFeed) else None
+    """How far a replay of files, or the backfill of an exchange, has come; None where there is nothing of that."""
+    known = feed.progress if isinstance(feed, MeasuredFeed) else None
     return None if known is None else asdict(known)
 
 

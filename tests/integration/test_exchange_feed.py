@@ -9,6 +9,7 @@ from tests.exchange_dialects import CoinbaseServer, KrakenServer
 from tests.exchange_server import ExchangeServer
 from tests.exchange_watch import LIMIT_S, SYMBOL, stored, watched
 from trading.feeds import exchange
+from trading.feeds.base import Progress
 from trading.feeds.live import stream
 from trading.feeds.live.schedule import Schedule
 
@@ -33,6 +34,44 @@ async def test_a_start_goes_on_behind_the_last_stored_bar_page_by_page() -> None
         assert len(came) >= 2499
         assert not watch.feed.is_new(watch.bars[100])
         await watch.until(lambda: watch.feed.is_new(watch.bars[-1]))
+
+
+def listed_a_thousand_bars_ago(server: ExchangeServer) -> None:
+    server.market.oldest_ms = server.market.open_ms - 1000 * server.market.step_ms
+
+
+async def test_how_far_the_past_has_been_fetched_is_told_until_it_is() -> None:
+    """Over all symbols; bars of before a symbol was listed have not come, and do not come."""
+    async with watched(
+        "BTC/USDT", "ETH/USDT", history_bars=500, websocket=False, prepare=listed_a_thousand_bars_ago,
+        after=lambda server: stored(server, 2500),
+    ) as (_, watch):  # fmt: skip
+        watch.hold.clear()
+        assert watch.feed.progress is None
+        told: list[Progress] = []
+
+        def both_were_answered() -> bool:
+            told.extend(filter(None, [watch.feed.progress]))
+            return bool(told) and told[-1].total < 2000 and told[-1].done > exchange.AHEAD
+
+        await watch.until(both_were_answered)
+        assert 1490 <= told[-1].total < 2000
+        assert told[-1].done > exchange.AHEAD
+        assert (told[-1].left_s or 0) > 0
+        watch.hold.set()
+        await watch.until(lambda: watch.feed.progress is None)
+        for symbol, least in (("BTC/USDT", 999), ("ETH/USDT", 499)):
+            await watch.until(lambda symbol=symbol, least=least: len(watch.of(symbol)) >= least)  # type: ignore[misc]
+            watch.require_whole(symbol)
+
+
+async def test_a_symbol_that_is_gone_does_not_look_as_if_it_were_being_fetched() -> None:
+    def prepare(server: ExchangeServer) -> None:
+        server.delisted.add("ETH/USDT")
+
+    async with watched("BTC/USDT", "ETH/USDT", history_bars=500, prepare=prepare) as (server, watch):
+        await watch.until_open(server.market.open_ms)
+        await watch.until(lambda: watch.feed.progress is None)
 
 
 @pytest.mark.parametrize("dialect", [CoinbaseServer, KrakenServer])

@@ -5,21 +5,28 @@ import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gaierror
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import ccxt
 import pytest
+from aiohttp import ClientConnectorDNSError, ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fake_clock import FakeClock
+from trading.feeds.base import Progress
 from trading.feeds.exchange import Options
+from trading.feeds.live.backfill import LEAST_BARS, Backfill
 from trading.feeds.live.building import unknown_symbol
 from trading.feeds.live.candles import Candle, Candles, read_candles
 from trading.feeds.live.exchange_clock import ExchangeClock, date_of
 from trading.feeds.live.line import Line, Met
 from trading.feeds.live.schedule import Schedule
-from trading.feeds.live.trouble import LONGEST_WAIT_S, Cause, Patience, Trouble, TroubleLog
+from trading.feeds.live.trouble import LONGEST_WAIT_S, Cause, Patience, Trouble, TroubleLog, trouble_of
+from trading.model import Stream
 
 STEP = 60_000
 LATER = 1e15
@@ -180,6 +187,30 @@ def test_how_long_a_bar_without_a_successor_is_waited_for_goes_by_its_length(ste
     assert Schedule(step_s, listening=True).quiet_s == quiet_s
 
 
+async def test_a_backfill_is_summed_up_over_streams_from_the_first_to_the_last() -> None:
+    clock = FakeClock(datetime(2026, 1, 5, tzinfo=UTC))
+    backfill = Backfill(clock)
+    one, two = Stream("x", "A/B", "1m"), Stream("x", "C/D", "1m")
+    backfill.fetches(one, LEAST_BARS - 1)
+    backfill.came(one, LEAST_BARS - 2)
+    assert backfill.progress is None
+    backfill.fetches(one, 40)
+    backfill.fetches(two, 60)
+    assert backfill.progress == Progress(0, 100, None)
+    await clock.advance(10)
+    backfill.came(one, 19)
+    assert backfill.progress == Progress(1, 80, 790.0)
+    backfill.ended(one)
+    assert backfill.progress == Progress(1, 61, 600.0)
+    backfill.ended(two)
+    assert backfill.progress is None
+    await clock.advance(10)
+    backfill.fetches(one, 30)
+    await clock.advance(1)
+    backfill.came(one, 29)
+    assert backfill.progress == Progress(1, 30, 29.0)
+
+
 async def test_the_exchanges_clock_goes_on_by_the_monotonic_one_and_never_runs_early() -> None:
     clock = FakeClock(datetime(2026, 1, 5, tzinfo=UTC))
     theirs = ExchangeClock(clock)
@@ -212,6 +243,30 @@ def test_waits_grow_and_are_bounded_and_a_retry_after_is_kept() -> None:
     assert 120 < patience.wait_s(Trouble(Cause.RATE_LIMITED, "slow", 120.0)) <= 121
     patience.reset()
     assert patience.wait_s(away) < 2
+
+
+def raised(error: Exception, cause: Exception) -> Exception:
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (ClientConnectorDNSError(Mock(), gaierror(-2, "Name or service not known")), "Name or service not known"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (TimeoutError(), "no answer in time"),
+        (ClientError("407 at http://me:secret@proxy"), "ClientError"),
+    ],
+)
+def test_why_an_exchange_cannot_be_reached_is_said_without_a_proxys_password(cause: Exception, words: str) -> None:
+    """ccxt names the address alone."""
+    if isinstance(cause, ClientConnectorDNSError):
+        raised(cause, cause.os_error)
+    trouble = trouble_of(raised(ccxt.ExchangeNotAvailable("binance GET https://x"), cause), ccxt)
+    assert trouble == Trouble(Cause.UNREACHABLE, f"binance GET https://x: {words}")
 
 
 def test_each_cause_is_said_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:

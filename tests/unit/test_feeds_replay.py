@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from tests.fake_clock import FakeClock
 from trading.errors import FeedError, UnreadableFile
 from trading.feeds import feed_names
-from trading.feeds.replay import Feed, Options, Progress
+from trading.feeds.base import Progress
+from trading.feeds.replay import Feed, Options
 from trading.model import Bar, Stream
 
 START = datetime(2024, 3, 13, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 
 from service.daemon import Daemon
 from service.readiness import Check, is_ready, readiness
-from trading.feeds.base import FeedState
+from trading.feeds.base import FeedState, Progress
 from trading.model import Bar, Stream
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -147,6 +147,21 @@ def test_a_market_without_trades_is_no_fault_where_the_exchange_answers() -> Non
     assert "S1 1m for 1000000 s (1 of 2 streams are late), though the exchange answers" in checks[2].detail
     troubled = trading(heard_s=100.0, trouble="rate limited")
     assert not is_ready(readiness(daemon(trading=troubled, tally=SimpleNamespace(streams=quiet))))
+
+
+def test_an_exchange_that_cannot_be_reached_at_the_start_is_no_wait_for_first_bars() -> None:
+    nothing = {"tally": SimpleNamespace(streams={}), "started_at": NOW - timedelta(seconds=4)}
+    assert is_ready(readiness(daemon(**nothing)))
+    away = readiness(daemon(**nothing, trading=trading(trouble="it cannot be reached: no route")))
+    assert failing(away) == {"feed": "no bar has come in 4 s: it cannot be reached: no route"}
+
+
+def test_old_bars_of_the_past_that_is_being_fetched_are_not_called_a_quiet_market() -> None:
+    side = trading(heard_s=1)
+    side.feed.progress = Progress(30, 900, 12.0)
+    checks = readiness(daemon(trading=side, tally=SimpleNamespace(streams=streams(5000.0))))
+    assert [each.detail for each in checks if each.check == "feed"] == ["the bars of the past are fetched: 30 of 900"]
+    assert is_ready(checks)
 
 
 def test_bars_are_as_old_as_the_exchanges_clock_says() -> None:

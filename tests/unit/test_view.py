@@ -350,8 +350,19 @@ def test_how_far_a_replay_has_come_is_shown_until_it_is_through() -> None:
         assert "replayed" not in seen(vitals(feed=feed | {"progress": through}), 80, 24)
 
 
+def test_how_far_the_backfill_of_an_exchange_has_come_is_shown_before_its_first_bar_too() -> None:
+    feed = vitals()["feed"] | {"progress": {"done": 1_200, "total": 5_000, "left_s": 20.4}, "live": {"connected": True}}
+    assert "24% backfilled  1,200 of 5,000 bars  0:00:20 left" in seen(vitals(feed=feed), 80, 24)
+    feed |= {"streams": [], "progress": {"done": 0, "total": 5_000, "left_s": None}}
+    lines = seen(vitals(feed=feed), 80, 24)
+    assert "0% backfilled  0 of 5,000 bars" in lines
+    assert "no bar yet" in lines
+
+
 def test_how_far_a_replay_has_come_is_summed_up_in_the_log() -> None:
     feed = vitals()["feed"] | {"progress": {"done": 12_000, "total": 50_000, "left_s": 200.4}}
     facts = summary_facts(vitals(feed=feed))
     assert (facts["replayed"], facts["left_s"]) == ("24%", 200)
+    facts = summary_facts(vitals(feed=feed | {"live": {"connected": True}}))
+    assert (facts["backfilled"], facts["left_s"]) == ("24%", 200)
     assert "replayed" not in summary_facts(vitals())

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from trading.model import Bar, Stream
 
@@ -27,6 +27,30 @@ class Feed(Protocol):
 
     async def close(self) -> None:
         """Let go of files and connections; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many bars have been given, out of how many; `left_s` is how long the rest will take at the pace so far."""
+
+    done: int
+    total: int
+    left_s: float | None
+
+    @classmethod
+    def at_pace(cls, done: int, total: int, passed_s: float) -> Self:
+        """So far in that time."""
+        return cls(done, total, passed_s * (total - done) / done if done else None)
+
+
+@runtime_checkable
+class MeasuredFeed(Protocol):
+    """A feed that knows how many bars are to come, as files and an exchange's past are."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it has come; None where that is not known, or nothing long is going on."""
         ...
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from trading.clock import Clock
 from trading.errors import FeedError
-from trading.feeds.base import FeedState
+from trading.feeds.base import FeedState, Progress
+from trading.feeds.live.backfill import Backfill
 from trading.feeds.live.building import build_exchange, known_timeframe, load_ccxt, unknown_symbol
 from trading.feeds.live.connection import Connection
 from trading.feeds.live.line import Met
@@ -129,6 +130,7 @@ class Feed:
         self._act_within_s = options.act_within_seconds or max(
             ACT_WITHIN_S, ACT_WITHIN_BARS * timeframe_seconds(options.timeframe)
         )
+        self._backfill = Backfill(clock)
         self._bars: asyncio.Queue[Bar | Exception] = asyncio.Queue(AHEAD)
         self._streams: list[ExchangeStream] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,6 +171,11 @@ class Feed:
             clock_offset_s=connection.clock.offset_s,
             counts=dict(counts),
         )
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the bars behind what is stored have been fetched; None once they are."""
+        return self._backfill.progress
 
     def is_new(self, bar: Bar) -> bool:
         """By the exchange's clock."""
@@ -231,6 +238,7 @@ class Feed:
             self._connection,
             self._sockets,
             self._clock,
+            self._backfill,
             self._bars.put,
         )
 

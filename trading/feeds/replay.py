@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from trading.clock import Clock
 from trading.errors import FeedError, UnreadableFile
+from trading.feeds.base import Progress
 from trading.feeds.files.containers import find_files
 from trading.feeds.files.options import FileOptions
 from trading.model import Bar, Stream, timeframe_seconds
@@ -37,15 +37,6 @@ class Options(FileOptions):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How many bars have been given, out of how many; `left_s` is how long the rest will take at the pace so far."""
-
-    done: int
-    total: int
-    left_s: float | None
-
-
 class Feed:
     """Bars of one or several files, merged by the time they closed; goes on behind what is stored.
 
@@ -67,9 +58,7 @@ class Feed:
         """How far it has come; None before the files are read."""
         if self._began_s is None:
             return None
-        passed_s = self._clock.monotonic() - self._began_s
-        left_s = passed_s * (self._total - self._given) / self._given if self._given else None
-        return Progress(self._given, self._total, left_s)
+        return Progress.at_pace(self._given, self._total, self._clock.monotonic() - self._began_s)
 
     async def bars(self, after: Mapping[Stream, datetime]) -> AsyncIterator[Bar]:
         self.readings = await asyncio.to_thread(_read_all, self._options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from trading.clock import Clock
+from trading.feeds.live.backfill import Backfill
 from trading.feeds.live.candles import Candle, Candles
 from trading.feeds.live.connection import Answer, Connection
 from trading.feeds.live.line import Line, Met
@@ -55,6 +56,7 @@ class ExchangeStream:
         connection: Connection,
         sockets: Sockets | None,
         clock: Clock,
+        backfill: Backfill,
         give: Callable[[Bar], Awaitable[None]],
     ) -> None:
         self.line = Line(timeframe_seconds(stream.timeframe) * 1000, last_ms)
@@ -64,6 +66,7 @@ class ExchangeStream:
         self._connection = connection
         self._sockets = sockets
         self._clock = clock
+        self._backfill = backfill
         self._give = give
         self._schedule = Schedule(self._step_s, listening=sockets is not None)
         self._page = connection.page_of(stream.symbol)
@@ -139,18 +142,29 @@ class ExchangeStream:
         while True:
             now_ms = int(self._connection.clock.now_or_ours_s() * 1000)
             since_ms = self._since_ms(now_ms, overlap)
+            self._backfill.fetches(
+                self._stream, self._to_come(max(since_ms - self.line.step_ms, self.line.last_ms or 0))
+            )
             limit = min(self._page, max(1, (now_ms - since_ms) // self.line.step_ms + 3))
             answer = await self._answer(since_ms, limit)
             candles = self._without_future(answer.candles)
             closed_by = None if answer.asked_s is None else int((answer.asked_s - self._schedule.quiet_s) * 1000)
             fresh = self.line.answered(candles, closed_by)
+            if fresh:
+                self._backfill.fetches(self._stream, self._to_come(fresh[0].open_ms) + 1)
             await self._hand_on(fresh)
             behind += len(fresh)
             self._watch_deafness(fresh)
             if not self._goes_on(since_ms, limit, candles, fresh, now_ms):
                 break
+        self._backfill.ended(self._stream)
         if behind > self._page:
             log.info("%s %s: the gap was filled", self._stream.symbol, self._stream.timeframe, extra={"bars": behind})
+
+    def _to_come(self, last_ms: int) -> int:
+        """How many bars have closed behind that one, by the exchange's clock."""
+        step_ms = self.line.step_ms
+        return max(0, int(self._connection.clock.now_or_ours_s() * 1000) // step_ms - 1 - last_ms // step_ms)
 
     def _since_ms(self, now_ms: int, overlap: int) -> int:
         step_ms = self.line.step_ms
@@ -203,6 +217,7 @@ class ExchangeStream:
             self._say_gone("it is no longer traded")
 
     def _say_gone(self, why: str) -> None:
+        self._backfill.ended(self._stream)
         if not self._gone:
             self._gone = True
             log.warning(
@@ -222,6 +237,7 @@ class ExchangeStream:
                 log.info("%s gives bars of %s again", self._stream.source, self._stream.symbol)
         for candle in candles:
             await self._give(self._bar(candle))
+            self._backfill.came(self._stream, self._to_come(candle.open_ms))
 
     def _bar(self, candle: Candle) -> Bar:
         source, symbol, timeframe = self._stream
