@@ -32,7 +32,7 @@ def read_body(body: bytes, content_type: str) -> Payload:
     if text[0] in '{["':
         return _of_json(text)
     form = content_type.partition(";")[0].strip().lower() == FORM
-    if "=" in text and (form or _FORM.fullmatch(text)):
+    if "=" in text and (form or _FORM.fullmatch(text)) and ("&" in text or not re.search(r"\s", text)):
         return _of_form(text)
     return text
 
@@ -56,11 +56,25 @@ def parse_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         require_filled("", text)
-        raise NotUnderstood("", f"the body is no JSON: {error.msg} at character {error.pos}") from None
+        raise NotUnderstood("", f"the body is no JSON: {_wrong(text, error)} at character {error.pos}") from None
     except RecursionError:
         raise NotUnderstood("", "the body's JSON is nested too deeply") from None
     except ValueError:
         raise NotUnderstood("", "the body's JSON holds a number that is too long") from None
+
+
+def _wrong(text: str, error: json.JSONDecodeError) -> str:
+    """What people get wrong most, in words of their own."""
+    rest, before = text[error.pos :], text[: error.pos].rstrip()
+    if rest[:1] in ("\u201c", "\u201d", "\u201e", "\u2018", "\u2019", "'"):
+        return f'{rest[0]} is no quotation mark of JSON, write "'
+    if error.msg.startswith("Illegal trailing comma") or (before.endswith(",") and rest.lstrip()[:1] in ("}", "]")):
+        return "a comma before the end, take it out,"
+    if error.msg.startswith("Invalid control character"):
+        return "a line break within a text, write \\n,"
+    if error.msg == "Expecting value" and rest[:1].isalpha():
+        return f'{shown(rest.split(",")[0].split("}")[0].strip())} has no quotation marks, put " around it,'
+    return error.msg
 
 
 def flat(value: Mapping[str, Any]) -> dict[str, Any]:

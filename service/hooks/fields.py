@@ -23,7 +23,10 @@ NEWEST = datetime(2200, 1, 1, tzinfo=UTC)
 PLACEHOLDER = re.compile(r"\{\{.{0,80}?\}\}|\{\{", re.DOTALL)
 _SYMBOL = re.compile(r"[^\W_^][\w/:.!&^=+*-]*|\^\w[\w/:.!&^=+*-]*")
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]{1,19}):([^/:]+|[^/:]+/[^/:]+(?::[^/:]+)?)")
-_NUMBER = re.compile(r"[$€£]?\s?([+-]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)", re.ASCII)
+_NUMBER = re.compile(
+    r"[$€£¥₹]?\s?([+-]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d{1,3}(?:,\d{3}){2,}|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)",
+    re.ASCII,
+)
 _INTERVAL = re.compile(r"(\d{0,5})\s?([A-Za-z]{0,8})", re.ASCII)
 _UNITS_S = {
     "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from service.hooks.actions import after_order
 from service.hooks.fields import (
     NotUnderstood,
     SignalFields,
@@ -14,10 +15,10 @@ from service.hooks.fields import (
     require_filled,
     side_field,
     symbol_field,
+    time_field,
     timeframe_field,
 )
 from service.hooks.sides import BESIDE, WORDS, side_of, side_of_words
-from trading.model import Side
 
 MOST_CHARACTERS = 1000
 _FILLED = re.compile(
@@ -37,8 +38,25 @@ _AT = frozenset({"at", "@", "price", "entry", "rate"})
 _NEVER = frozenset({
     "NO", "NOT", "DO", "DONT", "NEVER", "NONE", "IF", "OR", "AND", "THE", "IS", "WAS", "BE", "TEST", "STOP", "LOSS",
     "TP", "SL", "RSI", "MACD", "EMA", "SMA", "ATR", "MA", "HOLD", "WAIT", "CANCEL", "FILLED", "ERROR", "WARNING",
-    "STATUS", "UPTREND", "DOWNTREND", "UP", "DOWN", "HIT", "TARGET", "ALERT",
+    "STATUS", "UPTREND", "DOWNTREND", "UP", "DOWN", "HIT", "TARGET", "ALERT", "WOULD", "SHOULD", "COULD", "MAYBE",
+    "BUT", "WITH", "WHEN", "AFTER", "BEFORE", "ABOVE", "BELOW", "OVER", "UNDER", "CONFIRMED", "CONFIRMATION", "CLOSED",
+    "OPENED", "ENTERED", "EXITED", "BOUGHT", "SOLD", "TRIGGERED", "REACHED", "BROKEN", "BREAKOUT", "CROSS", "CROSSED",
+    "CROSSING", "CROSSOVER", "CANCELLED", "CANCELED", "EXPIRED", "REJECTED", "FAILED", "ZONE", "AREA", "DIP", "RISK",
+    "LEVERAGE", "PROFIT", "TAKE", "TRAILING", "PARTIAL", "HALF", "REDUCE", "UPDATE", "BULLISH", "BEARISH", "VOLUME",
+    "OVERBOUGHT", "OVERSOLD", "SUPERTREND", "STRATEGY", "INDICATOR", "FUTURES", "SCALP", "SWING", "TIMEFRAME", "TF",
+    "VWAP", "ADX", "CCI",
 })  # fmt: skip
+_STOP = re.compile(r"(TP|SL)\d{1,2}")
+_MARKET = re.compile(r"\S\s+[A-Z][A-Z0-9_]{1,19}:[A-Z0-9]")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_LICENCE = re.compile(r"\d{8,20}")
+_SETTING = re.compile(r"[A-Za-z_]+\s*=\s*[\w.%+-]{1,60}")
+_SET = re.compile(r"[A-Za-z_.]{1,30}=\S{1,200}(?<![,;|])")
+_UNDOING = frozenset({"tp", "sl", "no", "not", "don", "dont", "hit", "hits", "stop", "loss", "test", "never"})
+_UNDOING_STEMS = (
+    "cancel", "closed", "fill", "profit", "expire", "reject", "fail", "error", "update", "partial", "reduc", "invalid",
+    "ignore", "reach", "target", "summary", "result", "report",
+)  # fmt: skip
 
 
 def read_text(text: str) -> SignalFields:
@@ -50,6 +68,8 @@ def read_text(text: str) -> SignalFields:
     if filled is not None:
         return _of_filled_order(filled)
     fields = [field.strip() for field in re.split(r"[,;|]", text)]
+    if len(fields) > 2 and _LICENCE.fullmatch(fields[0]) and all(map(_SETTING.fullmatch, fields[3:])):
+        return _of_command(fields)
     if 2 <= len(fields) <= 4 and any(side_of(field) for field in fields[:2]) and "\n" not in text:
         return _of_list(fields)
     return _of_sentence(text)
@@ -57,20 +77,48 @@ def read_text(text: str) -> SignalFields:
 
 def lines_of(text: str) -> Mapping[str, str] | None:
     """A text of `Key: value` lines, a title above them or not, or of `key=value, key=value`, by key in small letters;
-    None where it is none.
+    None where it is none. What the title says is under `title`, and what only it says.
+
+    Raises NotUnderstood where a key is there twice, or the title says that this is no signal.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) == 1:
-        lines = re.split(r"[,;|]", lines[0])
-    found = [_LINE.fullmatch(line.strip()) for line in lines]
-    if found and found[0] is None and "\n" in text:
-        found = found[1:]
-    if len(found) < 2 or not all(found):
+        words = lines[0].split()
+        settings = len(words) > 1 and all(map(_SET.fullmatch, words))
+        lines = words if settings else [part.strip() for part in re.split(r"[,;|]", lines[0])]
+    found = [_LINE.fullmatch(line) for line in lines]
+    title = ""
+    if found and "\n" in text and (found[0] is None or _MARKET.search(lines[0])):
+        title, found = lines[0], found[1:]
+    if len(found) < 2 - bool(title) or not all(found):
         return None
     pairs = [(re.sub(r"[\W_]", "", each["key"]).lower(), each["value"].strip(" *`")) for each in found if each]
     if len(dict(pairs)) < len(pairs):
         raise NotUnderstood("", "the text gives a key twice")
-    return dict(pairs)
+    return {**_of_title(title), **dict(pairs)}
+
+
+def _of_title(title: str) -> Mapping[str, str]:
+    """What a title such as `BUY BTCUSDT` states; nothing where it is a name, such as a strategy's."""
+    words = [word.strip(".,:;!").lower() for word in _words(title)]
+    undoing = next((word for word in words if _undoes(word)), None)
+    if undoing is not None:
+        raise NotUnderstood("", f"the text's title says {undoing!r}: is it a signal?")
+    side = side_of(" ".join(words))
+    if side is not None:
+        return {"title": side.value}
+    try:
+        stated = _of_sentence(title)
+    except NotUnderstood:
+        return {}
+    given = {"title": stated.side.value, "symbol": stated.symbol, "exchange": stated.exchange}
+    if stated.price is not None:
+        given["price"] = repr(stated.price)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _undoes(word: str) -> bool:
+    return word in _UNDOING or word.startswith(_UNDOING_STEMS) or bool(_STOP.fullmatch(word.upper()))
 
 
 def _of_filled_order(found: re.Match[str]) -> SignalFields:
@@ -81,17 +129,8 @@ def _of_filled_order(found: re.Match[str]) -> SignalFields:
     return SignalFields(symbol, side, strategy=found["strategy"].strip(), exchange=exchange)
 
 
-def after_order(side: Side, position: float) -> Side:
-    """What an order was for that leaves this position: 0 is an exit. Raises NotUnderstood where it only reduces one."""
-    if position == 0:
-        return Side.EXIT
-    if side is not Side.EXIT and (side is Side.LONG) != (position > 0):
-        raise NotUnderstood("action", "the order leaves a position of the other side: it reduces one, and opens none")
-    return side
-
-
 def _of_list(fields: list[str]) -> SignalFields:
-    """symbol and action in either order, then the price, then a quantity that nobody needs."""
+    """symbol and action in either order, then the price, a timeframe or a time, and a quantity that nobody needs."""
     first, second = fields[:2]
     if side_of(first):
         first, second = second, first
@@ -99,13 +138,22 @@ def _of_list(fields: list[str]) -> SignalFields:
         raise NotUnderstood("symbol", f"{first!r} is an action")
     symbol, exchange = symbol_field(first)
     made = SignalFields(symbol, side_field(second), exchange=exchange)
-    if len(fields) == 4:
-        price_field(fields[3], "quantity")
-    if len(fields) < 3:
-        return made
-    if _INTERVAL.fullmatch(fields[2]):
-        return replace(made, timeframe=timeframe_field(fields[2]))
-    return replace(made, price=price_field(fields[2]))
+    for field in fields[2:]:
+        if _INTERVAL.fullmatch(field):
+            made = replace(made, timeframe=timeframe_field(field))
+        elif _DATE.match(field):
+            made = replace(made, at=time_field("time", field))
+        elif made.price is None:
+            made = replace(made, price=price_field(field))
+        else:
+            price_field(field, "quantity")
+    return made
+
+
+def _of_command(fields: list[str]) -> SignalFields:
+    """PineConnector's licence, command, symbol and settings."""
+    symbol, exchange = symbol_field(fields[2])
+    return SignalFields(symbol, side_field(fields[1]), exchange=exchange)
 
 
 def _of_sentence(text: str) -> SignalFields:
@@ -126,7 +174,11 @@ def _of_sentence(text: str) -> SignalFields:
         elif _INTERVAL.fullmatch(word):
             intervals.append(word)
         elif (
-            _PAIR.fullmatch(word) and word not in _NEVER and not word.isdigit() and small not in BESIDE | _FILLER | _AT
+            _PAIR.fullmatch(word)
+            and word not in _NEVER
+            and not _STOP.fullmatch(word)
+            and not word.isdigit()
+            and small not in BESIDE | _FILLER | _AT
         ):
             symbols.append(word)
         elif small not in BESIDE | _FILLER | _AT:

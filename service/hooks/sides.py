@@ -12,23 +12,45 @@ BESIDE = frozenset({
     "alert", "now", "all", "opening", "entering", "direction", "to", "at", "price",
 })  # fmt: skip
 WORDS = LONG | SHORT | EXIT
+LEAVING = frozenset({
+    "tp", "sl", "stop", "stoploss", "loss", "take", "takeprofit", "profit", "target", "trail", "trailing", "partial",
+})  # fmt: skip
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+|\d+")
+_JOINED = re.compile(
+    r"\b(open|enter|go|close|exit|long|short|buy|sell)(long|short|buy|sell|entry|exit|open|close|signal|position|all)\b",
+    re.IGNORECASE,
+)
+
+
+def words_of(phrase: str) -> list[str]:
+    """The words of a phrase in small letters; `closelong` is two."""
+    parted = _JOINED.sub(r"\1 \2", phrase.replace("(s)", ""))
+    return [word.lower() for word in _WORD.findall(parted)]
 
 
 def side_of(phrase: str) -> Side | None:
     """The side of a phrase all of whose words are known; None where it is none, or two at once."""
-    words = [word.lower() for word in _WORD.findall(phrase)]
-    if not words or not set(words) <= WORDS | BESIDE or re.search(r"[^\w\s./:+-]", phrase):
+    words = words_of(phrase)
+    if not words or not set(words) <= WORDS | BESIDE or re.search(r"[^\w\s./:+-]", phrase.replace("(s)", "")):
         return None
     return side_of_words(words)
 
 
 def side_of_words(words: list[str]) -> Side | None:
-    """The side of the action words among these: an exit whichever side it leaves, else the one that is named."""
+    """The side of the action words among these: an exit whichever side it leaves, else the one that is named.
+
+    `sell all` says of nothing what is left.
+    """
     named = set(words)
     if named & EXIT:
         return Side.EXIT
     long, short = named & LONG, named & SHORT
-    if bool(long) == bool(short):
+    if bool(long) == bool(short) or "all" in named:
         return None
     return Side.LONG if long else Side.SHORT
+
+
+def leaves_position(phrase: str) -> bool:
+    """Whether an order's name is that of a stop or a target, such as `TP1`, `Stop Loss` or `Long SL`."""
+    words = {word for word in words_of(phrase) if not (word.isdigit() and len(word) < 3)}
+    return bool(words & LEAVING) and words <= LEAVING | WORDS | BESIDE | {"hit"}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from service.hooks.actions import TEXT, action_key, first, is_true, side_of_alert
 from service.hooks.body import Payload, read_body
 from service.hooks.fields import (
     NotUnderstood,
@@ -15,25 +16,29 @@ from service.hooks.fields import (
     SignalFields,
     number_field,
     price_field,
-    side_field,
+    shown,
     strength_field,
     symbol_field,
     text_field,
     time_field,
     timeframe_field,
 )
-from service.hooks.sentences import after_order, lines_of, read_text
-from trading.model import Side, bar_end, timeframe_seconds
+from service.hooks.matching import symbol_key
+from service.hooks.sentences import lines_of, read_text
+from service.hooks.sides import side_of
+from trading.model import bar_end, timeframe_seconds
 
-SYMBOL = ("symbol", "ticker", "pair", "tickerid", "instrument", "syminfoticker", "syminfotickerid", "asset", "market")
-ACTION = (
-    "action", "strategyorderaction", "orderaction", "side", "orderside", "signal", "signaltype", "direction",
-    "tradeaction", "strategyaction", "strategyside", "ordertype", "order", "tradetype", "command", "type", "event",
+SYMBOL = (
+    "symbol", "ticker", "pair", "tickerid", "instrument", "syminfoticker", "syminfotickerid", "tvinstrument",
+    "tradingsymbol", "asset", "market",
 )  # fmt: skip
-CERTAIN_ACTIONS = 4
+KINDS = frozenset({
+    "spot", "futures", "future", "perpetual", "perp", "margin", "crypto", "stock", "stocks", "forex", "options", "swap",
+    "linear", "inverse",
+})  # fmt: skip
 PRICE = (
-    "strategyorderprice", "orderprice", "price", "entryprice", "entry", "openrate", "close", "barclose", "lastprice",
-    "last", "closeprice", "currentprice", "rate", "limitprice", "limit",
+    "strategyorderprice", "orderprice", "price", "entryprice", "signalprice", "triggerprice", "entry", "openrate",
+    "close", "barclose", "lastprice", "last", "closeprice", "currentprice", "rate", "limitprice", "limit",
 )  # fmt: skip
 INTERVAL = ("interval", "timeframe", "tf", "resolution", "chartinterval", "barinterval", "strategyinterval")
 BAR_TIME = ("time", "bartime", "opentime", "baropentime")
@@ -50,23 +55,8 @@ STRATEGY = (
     "indicatorname",
     "name",
 )
-POSITION = ("marketposition", "strategymarketposition", "position", "strategyposition")
-POSITION_SIZE = ("positionsize", "strategypositionsize", "marketpositionsize", "strategymarketpositionsize")
-SIDE_OF_POSITION = ("positionside", "direction", "side", "strategyside")
-EXCHANGE = ("exchange", "syminfoprefix", "broker")
-TEXT = (
-    "message",
-    "msg",
-    "text",
-    "content",
-    "alert",
-    "alertmessage",
-    "comment",
-    "description",
-    "strategyorderalertmessage",
-)
-SENTIMENTS = {"flat": 0.0, "bullish": 1.0, "long": 1.0, "bearish": -1.0, "short": -1.0}
-_VAGUE = frozenset({"open", "enter", "entry", "opening"})
+EXCHANGE = ("exchange", "tvexchange", "syminfoprefix", "broker")
+NO_SIGNALS = ("heartbeat", "test", "testmode", "dryrun")
 
 
 def read(body: bytes, content_type: str) -> SignalFields:
@@ -79,23 +69,21 @@ def fields_of(payload: Payload) -> SignalFields:
     if isinstance(payload, str):
         lines = lines_of(payload)
         return fields_of(lines) if lines is not None else read_text(payload)
-    if _is_true(payload.get("heartbeat")):
-        raise NotUnderstood("heartbeat", "says that this is no signal")
+    for flag in NO_SIGNALS:
+        if is_true(payload.get(flag)):
+            raise NotUnderstood(flag, "says that this is no signal")
     payload = _unwrapped(payload)
     text = first(payload, TEXT)
     if first(payload, SYMBOL) is None and text is not None:
         return fields_of(_text(text, payload[text]))
-    if (
-        _action_key(payload) is None
-        and text is not None
-        and (lines := lines_of(_text(text, payload[text]))) is not None
-    ):
+    if action_key(payload) is None and text is not None and (lines := lines_of(_text(text, payload[text]))) is not None:
+        _require_same_symbol(payload, lines, text)
         return fields_of({**lines, **{name: value for name, value in payload.items() if name != text}})
     symbol, exchange = _symbol(payload)
-    side = _side(payload)
+    side = side_of_alert(payload)
     timeframe = _of(payload, INTERVAL, timeframe_field)
     close_time, at, bars = _times(payload, timeframe)
-    price = _of(payload, PRICE, price_field)
+    price = _price(payload)
     return SignalFields(
         symbol,
         side,
@@ -124,15 +112,24 @@ def _unwrapped(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**payload, **inner}
 
 
-def first(payload: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first of these keys that is there with a value."""
-    return next((name for name in names if payload.get(name) not in (None, "")), None)
-
-
 def _of(payload: Mapping[str, Any], names: Sequence[str], read_one: Any) -> Any:
     """The value of the first of these keys that is there, read; None where there is none."""
     name = first(payload, names)
     return None if name is None else read_one(payload[name], name)
+
+
+def _price(payload: Mapping[str, Any]) -> float | None:
+    """The price; None where there is none: the 0 of a market order, `"price": "market"`, `"entry": "long"`."""
+    at_market = any(str(payload.get(name)).lower() == "market" for name in ("ordertype", "pricetype", "type"))
+    for name in PRICE:
+        value = payload.get(name)
+        if value in (None, "") or (name == "entry" and isinstance(value, str) and side_of(value) is not None):
+            continue
+        said = str(value).strip().lower()
+        if said in ("market", "mkt") or (at_market and said in ("0", "0.0")):
+            continue
+        return price_field(value, name)
+    return None
 
 
 def _text(name: str, value: object) -> str:
@@ -141,72 +138,39 @@ def _text(name: str, value: object) -> str:
     return value.strip()
 
 
+def _require_same_symbol(payload: Mapping[str, Any], lines: Mapping[str, Any], text: str) -> None:
+    """Refuse a text about another symbol than its alert names."""
+    said, named = first(lines, SYMBOL), first(payload, SYMBOL)
+    if said is None or named is None:
+        return
+    if symbol_key(symbol_field(lines[said], said)[0]) != symbol_key(symbol_field(payload[named], named)[0]):
+        raise NotUnderstood(text, f"names {shown(lines[said])}, and {named} {shown(payload[named])}: which is meant?")
+
+
 def _symbol(payload: Mapping[str, Any]) -> tuple[str, str | None]:
-    name = first(payload, SYMBOL)
+    name = next((each for each in SYMBOL if _may_be_symbol(each, payload.get(each))), None)
     if name is None:
         raise NotUnderstood("symbol", 'missing; put "symbol": "{{ticker}}" into the alert')
     symbol, exchange = symbol_field(payload[name], name)
+    for other in SYMBOL[:3]:
+        if payload.get(other) not in (None, "") and not _alike(symbol, symbol_field(payload[other], other)[0]):
+            raise NotUnderstood(
+                name, f"is {shown(payload[name])}, and {other} {shown(payload[other])}: which is meant?"
+            )
     named = first(payload, EXCHANGE)
     if exchange is None and named is not None:
         exchange = text_field(named, payload[named], 40).upper()
     return symbol, exchange
 
 
-def _side(payload: Mapping[str, Any]) -> Side:
-    name = _action_key(payload)
-    if name is None:
-        raise NotUnderstood(
-            "action", 'missing; put "action": "{{strategy.order.action}}", or "buy" or "sell", into the alert'
-        )
-    word = text_field(name, payload[name])
-    if word.lower() in _VAGUE:
-        beside = first(payload, [each for each in SIDE_OF_POSITION if each != name])
-        if beside is None:
-            raise NotUnderstood(name, f"{word!r} does not say which side; say buy or sell")
-        side = side_field(payload[beside], beside)
-    else:
-        side = side_field(word, name)
-    return _after_position(payload, _of_position_side(payload, side))
+def _alike(one: str, other: str) -> bool:
+    """Whether two symbols may be names of one: BTC and BTCUSDT, XBTUSD and XBT/USD:BTC."""
+    return symbol_key(one)[0][:3] == symbol_key(other)[0][:3]
 
 
-def _of_position_side(payload: Mapping[str, Any], side: Side) -> Side:
-    """In hedge mode an order has an action and the side of the position it is for: sell of a long is an exit."""
-    if payload.get("positionside") in (None, "", "BOTH", "both") or side is Side.EXIT:
-        return side
-    position = side_field(payload["positionside"], "positionside")
-    return side if position is side else Side.EXIT
-
-
-def _action_key(payload: Mapping[str, Any]) -> str | None:
-    """The key that says what to do: one whose name is certain, else the first whose value is an action word."""
-    certain = first(payload, ACTION[:CERTAIN_ACTIONS])
-    if certain is not None:
-        return certain
-    for name in ACTION:
-        value = payload.get(name)
-        if isinstance(value, str) and value:
-            try:
-                side_field(value, name)
-            except NotUnderstood:
-                continue
-            return name
-    return first(payload, ACTION)
-
-
-def _after_position(payload: Mapping[str, Any], side: Side) -> Side:
-    """What the action is for, where the alert says which position the strategy has after it."""
-    name = first(payload, POSITION)
-    if name is not None and isinstance(payload[name], str):
-        position = text_field(name, payload[name]).lower()
-        sign = {"flat": 0.0, "long": 1.0, "short": -1.0}.get(position)
-        if sign is None:
-            raise NotUnderstood(name, f"{position!r} is no position; expected long, short or flat")
-        return after_order(side, sign)
-    sentiment = payload.get("sentiment")
-    if isinstance(sentiment, str) and sentiment.lower() in SENTIMENTS:
-        return after_order(side, SENTIMENTS[sentiment.lower()])
-    size = first(payload, POSITION_SIZE)
-    return side if size is None else after_order(side, number_field(size, payload[size]))
+def _may_be_symbol(name: str, value: object) -> bool:
+    """Whether a key names a symbol: `"market": "spot"` names a kind."""
+    return value not in (None, "") and not (name in ("asset", "market") and str(value).strip().lower() in KINDS)
 
 
 def _strategy(payload: Mapping[str, Any]) -> str | None:
@@ -252,7 +216,3 @@ def _indicators(payload: Mapping[str, Any]) -> dict[str, float]:
         if name.startswith("indicators") and len(name) > len("indicators") and value not in (None, ""):
             found[text_field("indicators", name.removeprefix("indicators"), 60)] = number_field(name, value)
     return found
-
-
-def _is_true(value: object) -> bool:
-    return value is True or (isinstance(value, str) and value.strip().lower() in ("true", "1", "yes"))

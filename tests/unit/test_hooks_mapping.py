@@ -147,6 +147,67 @@ def test_the_position_afterwards_says_what_an_order_was_for(more: dict[str, obje
     assert alert(changed(**more)).side == side
 
 
+DCA = {"tv_exchange": "BINANCE", "tv_instrument": "BTCUSDT.P", "trigger_price": "61234.5", "bot_uuid": "u"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "side"),
+    [
+        ({**DCA, "action": "enter_long"}, "long"),
+        ({**DCA, "action": "sell", "strategy_info": {"market_position": "flat"}}, "exit"),
+        ({**DCA, "action": "sell", "info": {"market_position": "short", "market_position_size": "2"}}, "short"),
+        (changed(action="sell", market_position_size="2"), "short"),
+        (changed(action="sell", market_position_size="0"), "exit"),
+        (changed(action="sell", order_id="Close entry(s) order Long"), "exit"),
+        (changed(action="buy", comment="Exit Short"), "exit"),
+        (changed(action="buy", order_id="Exit Short", market_position="long"), "long"),
+        (changed(action="buy", comment="TP: 65000 SL: 60000"), "long"),
+        (changed(action="buy", id="ShortTermBreakout 7"), "long"),
+        ({"ticker": "BTCUSDT", "type": "exit", "side": "long"}, "exit"),
+        ({"ticker": "BTCUSDT", "event": "close", "direction": "long"}, "exit"),
+        ({"ticker": "BTCUSDT", "transaction_type": "SELL", "price": 0, "order_type": "MARKET"}, "short"),
+        ({"symbol": "BTCUSD", "side": "Sell", "price": "Market", "close_position": "True"}, "exit"),
+        (changed(action="open_position", side="short"), "short"),
+        (changed(action="closelong"), "exit"),
+        (changed(action="openShort"), "short"),
+        ({"ticker": "BTCUSDT", "message": "Buy Signal"}, "long"),
+        ({"ticker": "BTCUSDT", "entry": "long"}, "long"),
+        ({"data": {"action": "sell", "position_size": "0"}, "symbol": "BTCUSDT", "signal_param": "{}"}, "exit"),
+    ],
+)  # fmt: skip
+def test_all_that_an_alert_says_of_its_order_makes_its_side(payload: dict[str, object], side: str) -> None:
+    assert alert(payload).side == side
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (changed(action="buy", direction="short"), "means short"),
+        (changed(action="sell", comment="Long"), "means long"),
+        (changed(action="sell", comment="TP1"), "leaves a position"),
+        (changed(action="sell", message="Stop Loss hit"), "leaves a position"),
+        (changed(action="sell", order_type="take_profit_market"), "leaves a position"),
+        (changed(action="sell", prev_market_position="long"), "market_position"),
+        (changed(action="sell", reduceOnly="true"), "reduces"),
+        (changed(status="filled"), "became of an order"),
+        (changed(message="Order cancelled"), "became of an order"),
+        (changed(test=True), "no signal"),
+        (changed(action="sell_all"), "no action"),
+        (changed(symbol="ETHUSDT"), "which is meant"),
+        ({"symbol": "BTCUSDT", "message": "Symbol: ETHUSDT\nAction: sell"}, "which is meant"),
+        ({"market": "spot", "action": "buy"}, "symbol"),
+        ({"ticker": "BTCUSDT", "order_type": "market", "price": 1}, "action: missing"),
+        ('{"ticker": "BTCUSDT", "action": "buy",}', "a comma before the end"),
+        ("{\u201cticker\u201d: 1}", "no quotation mark of JSON"),
+        ("{'ticker': 1}", "no quotation mark of JSON"),
+        ('{"ticker": BTCUSDT, "action": "buy"}', "'BTCUSDT' has no quotation marks"),
+        ('{"ticker": "BTC\n"}', "a line break"),
+    ],
+)
+def test_an_alert_that_leaves_its_order_in_doubt_is_refused(payload: object, reason: str) -> None:
+    assert reason in refused(payload)
+
+
 def test_an_order_that_only_reduces_a_position_is_refused() -> None:
     assert "reduces" in refused(changed(action="sell", market_position="long"))
     assert "reduces" in refused(changed(action="buy", position_size=-1))
@@ -154,6 +215,7 @@ def test_an_order_that_only_reduces_a_position_is_refused() -> None:
 
 @pytest.mark.parametrize(("text", "price"), [
     ("61234.5", 61234.5), (" 0.00000012 ", 1.2e-7), ("3.6e-05", 3.6e-5), ("$61,234.50", 61234.5), (7, 7.0), (".5", 0.5),
+    ("1,234,567", 1234567.0), ("₹2,450.50", 2450.5),
 ])  # fmt: skip
 def test_prices_may_be_text(text: object, price: float) -> None:
     assert alert(changed(price=text)).price == price
@@ -231,6 +293,14 @@ def test_an_alert_sent_before_its_bar_closed_stands_on_the_moment_it_was_sent() 
         ("MACD: order sell @ 0.5 filled on BYBIT:BTCUSDT. New strategy position is 0", ("BTCUSDT", "exit", None, None)),
         ("🎯 TRADING SIGNAL\nSymbol: BTCUSDT\nAction: buy\nPrice: 61234.5\nInterval: 60",
          ("BTCUSDT", "long", 61234.5, "1h")),
+        ("🟢 BUY SIGNAL\nSymbol: BTCUSDT\nPrice: 61234.5", ("BTCUSDT", "long", 61234.5, None)),
+        ("🔴 SELL BINANCE:BTCUSDT.P\nPrice: 61234.5\nTimeframe: 1H", ("BTCUSDT.P", "short", 61234.5, "1h")),
+        ("EXIT\nSymbol: BTCUSDT\nSide: long\nPrice: 5", ("BTCUSDT", "exit", 5.0, None)),
+        ("Supertrend Pro v2\nSymbol: BTCUSDT\nSide: buy", ("BTCUSDT", "long", None, None)),
+        ("symbol=BTCUSDT side=buy price=61234.5", ("BTCUSDT", "long", 61234.5, None)),
+        ("60123456789,buy,EURUSD,risk=1,sl=20", ("EURUSD", "long", None, None)),
+        ("60123456789,closelong,EURUSD", ("EURUSD", "exit", None, None)),
+        ("BTCUSDT,buy,15m,61234.5", ("BTCUSDT", "long", 61234.5, "15m")),
     ],
 )  # fmt: skip
 def test_texts_that_leave_no_doubt_are_read(text: str, found: tuple[object, ...]) -> None:
@@ -263,6 +333,13 @@ def test_texts_that_leave_no_doubt_are_read(text: str, found: tuple[object, ...]
         "buy,sell",
         "BTCUSDT,buy,x",
         "x" * 2000,
+        "❌ SIGNAL CANCELLED\nSymbol: BTCUSDT\nSide: buy",
+        "Position closed\nSymbol: BTCUSDT\nSide: long",
+        "🎯 TP1 hit\nSymbol: BTCUSDT\nSide: long",
+        "SELL\nSymbol: BTCUSDT\nSide: buy",
+        "EXIT TP1",
+        "BUY CONFIRMED at 61234",
+        "60123456789,buylimitx,EURUSD",
     ],
 )
 def test_texts_that_leave_doubt_are_refused(text: str) -> None:
@@ -318,6 +395,12 @@ def test_a_heartbeat_is_no_signal() -> None:
         ({"pair": "ETH/BTC", "direction": "Long", "open_rate": "0.005"}, ("ETH/BTC", "long", 0.005)),
         ({"value1": "Exiting ETH/BTC", "value2": "limit 0.005"}, ("ETH/BTC", "exit", 0.005)),
         ({"text": "Entering short ETH/BTC at 0.005"}, ("ETH/BTC", "short", 0.005)),
+        ({"text": "Sell ETH/BTC at 0.005"}, ("ETH/BTC", "exit", 0.005)),
+        ({"value1": "🟢 Buying ETH/BTC", "value2": "limit 0.005"}, ("ETH/BTC", "long", 0.005)),
+        ({"action": "enter_short", "pair": "ETH/USDT:USDT", "open_rate": 2}, ("ETH/USDT:USDT", "short", 2.0)),
+        ({"event": "exit", "pair": "ETH/BTC", "close_rate": "None", "limit": "0.005"}, ("ETH/BTC", "exit", 0.005)),
+        ({"event": "exit", "pair": "ETH/BTC", "limit": 1, "sub_trade": "True", "is_final_exit": "True"},
+         ("ETH/BTC", "exit", 1.0)),
     ],
 )  # fmt: skip
 def test_entries_and_exits_of_freqtrade_are_signals(event: dict[str, object], found: tuple[object, ...]) -> None:
@@ -332,7 +415,12 @@ def test_entries_and_exits_of_freqtrade_are_signals(event: dict[str, object], fo
      {"event": "status", "pair": "ETH/BTC"},
      {"event": "exit_cancel", "pair": "ETH/BTC"}, {"pair": "ETH/BTC"}, {"event": "entry", "pair": "{pair}"},
      {"event": "entry", "pair": "ETH/BTC", "direction": "Sideways"}, {"value1": "Entry for ETH/BTC filled"},
-     {"event": "whitelist", "data": ["ETH/BTC"]}, {"status": "process died"}, {"text": "ETH/BTC roi"}],
+     {"event": "whitelist", "data": ["ETH/BTC"]}, {"status": "process died"}, {"text": "ETH/BTC roi"},
+     {"type": "strategy_msg", "msg": "Buy BTC/USDT now"},
+     {"event": "exit", "pair": "ETH/BTC", "limit": 1, "sub_trade": "True", "is_final_exit": "False"},
+     {"pair": "ETH/BTC", "direction": "Long", "limit": 1, "reason": "timeout"},
+     {"event": "entry", "pair": "ETH/USDT:USDT", "limit": 1}, {"text": "Entering ETH/USDT:USDT at 3000"},
+     {"event": "enter_long", "direction": "Short", "pair": "ETH/BTC", "limit": 1}],
 )  # fmt: skip
 def test_other_events_of_freqtrade_are_no_signals(event: dict[str, object]) -> None:
     for body, kind in ((json.dumps(event), JSON), (urlencode(event), FORM)):
