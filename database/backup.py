@@ -16,6 +16,7 @@ from database.embedded_process import WINDOWS, find_programs
 from database.engine import FAILURES, Connection, connect, create_pool
 from database.settings import DatabaseSettings
 from database.transactions import adopt_restored_rows
+from database.upgrading import Heard
 from trading.errors import StorageError
 
 COUNTED = ("market_data", "signals", "llm_analysis_results", "llm_calls")
@@ -75,10 +76,13 @@ async def back_up(address: Address, file: Path, on_share: Callable[[float], None
     return content
 
 
-async def restore(address: Address, file: Path, on_share: Callable[[float], None] = untold) -> Content:
+async def restore(
+    address: Address, file: Path, on_share: Callable[[float], None] = untold, on_upgrade: Heard = migrate.unheard
+) -> Content:
     """Bring a backup into an empty database, all of it or nothing, then up to the newest migration and fit to go on.
 
-    `on_share` hears now and then how much is read, 0 to 1, where the system tells that.
+    `on_share` hears now and then how much is read, 0 to 1, where the system tells that; `on_upgrade` how far the
+    migration has come.
     Raises StorageError: where the database is not empty, the file is no backup, or a newer version made it.
     """
     revision = await _revision_in(file)
@@ -96,7 +100,7 @@ async def restore(address: Address, file: Path, on_share: Callable[[float], None
             content = await _content(connection)
         finally:
             await connection.close()  # and with it the lock that keeps a daemon from making its tables meanwhile
-        await migrate.migrate(address.url)
+        await migrate.migrate(address.url, heard=on_upgrade)
         pool = await create_pool(address.url, UNHURRIED, size=1)
         try:
             await adopt_restored_rows(pool)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from database.engine import connection_lost, create_engine, database_error
 from database.fitness import require_empty, require_fit
 from database.settings import DatabaseSettings, redacted
+from database.upgrading import Heard, Upgrade, Watch
 from trading.errors import StorageError
 from trading.fault_points import passing
 
@@ -56,24 +57,31 @@ async def require_current(url: str) -> None:
         )
 
 
-async def migrate(url: str, revision: str = "head") -> list[str]:
+async def unheard(upgrade: Upgrade) -> None:
+    """Nobody wants to know how far it is."""
+
+
+async def migrate(url: str, revision: str = "head", heard: Heard = unheard) -> list[str]:
     """Bring the database to `revision`; the revisions applied, oldest first, none when it was there.
 
+    Where that takes long, `heard` is told now and then how far it has come.
     Raises StorageError when the database is newer than this program, or another process migrates for too long.
     """
+    watch = Watch(url, heard)
 
     def upgrade(connection: Connection) -> list[str]:
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
         missing = _missing(_current(connection), revision)
         if missing:
+            watch.begun(connection.execute(text("SELECT pg_backend_pid()")).scalar_one(), missing)
             config = _config()
-            config.attributes["connection"] = connection
+            config.attributes |= {"connection": connection, "on_version_apply": watch.applied}
             command.upgrade(config, revision)
             passing("migrated")
         return missing
 
-    return await _run(url, upgrade)
+    return await watch.over(_run(url, upgrade))
 
 
 async def downgrade(url: str, revision: str = "base") -> None:

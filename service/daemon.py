@@ -10,6 +10,7 @@ from typing import Any
 
 from database.engine import FAILURES
 from database.exports import PostgresExportSource
+from database.upgrading import Upgrade
 from llm_integration.csv_exporter import LLMCSVExporter
 from llm_integration.memory_store import SignalMemoryStore
 from llm_integration.model import Result
@@ -101,6 +102,7 @@ class Daemon:
         self._grace: Grace | None = None
         self._prepared = False
         self.awaits_database = False
+        self.upgrade: Upgrade | None = None
 
     def vitals(self) -> dict[str, Any]:
         """How the daemon does, as `status` and the live view show it."""
@@ -140,7 +142,10 @@ class Daemon:
                 async with (
                     self.supervised,
                     open_store_room(
-                        self.settings.database, may_migrate=self._may_migrate, on_waiting=self._await_database
+                        self.settings.database,
+                        may_migrate=self._may_migrate,
+                        on_waiting=self._await_database,
+                        on_upgrade=self._await_upgrade,
                     ) as room,
                 ):
                     await self._run_in(room)
@@ -150,6 +155,7 @@ class Daemon:
         except BaseExceptionGroup as crashes:
             raise first_cause(crashes) from None
         finally:
+            self.upgrade = None  # what was not brought to its end is taken back
             await self._stop_status()
             await self.telling.close()
         log.info("ended")
@@ -157,6 +163,7 @@ class Daemon:
     async def _run_in(self, room: StoreRoom) -> None:
         self.room = room
         self.awaits_database = False
+        self.upgrade = None
         try:
             try:
                 await self._prepare(room)
@@ -204,6 +211,13 @@ class Daemon:
     async def _await_database(self) -> None:
         """Answer `status` already: it says what is waited for."""
         self.awaits_database = True
+        self.upgrade = None
+        await self._start_status()
+
+    async def _await_upgrade(self, upgrade: Upgrade) -> None:
+        """Answer `status` already: it says how far the database is brought up to date."""
+        self.awaits_database = False
+        self.upgrade = upgrade
         await self._start_status()
 
     async def _start_status(self) -> None:

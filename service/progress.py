@@ -4,14 +4,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from service.view_words import count, span
 
 EVERY_S = 10.0
-Told = Callable[[float], None]
+
+
+class Told(Protocol):
+    """Is told how much is done by now; None where that is not known. With another `what`, something new begins."""
+
+    def __call__(self, done: float | None, what: str | None = None, /) -> None: ...
 
 
 @contextmanager
@@ -25,19 +32,43 @@ def progress(what: str, total: float | None, unit: str, clock: Callable[[], floa
     if not console.is_terminal or console.is_dumb_terminal:
         yield Lines(what, total, unit, clock).told
         return
-    columns = [
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[amount]}"),
-    ]  # fmt: skip
-    if total is not None:
-        columns += [TimeRemainingColumn(), TextColumn("left")]
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[amount]}"), Left(),
+    )  # fmt: skip
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as shown:
-        bar = shown.add_task(what, total=total, amount="")
+        yield Bar(shown, what, total, unit).told
 
-        def told(done: float) -> None:
-            whole = None if total is None else max(total, done)
-            shown.update(bar, completed=done, total=whole, amount=_amount(done, whole, unit))
 
-        yield told
+class Left(ProgressColumn):
+    """The time left, where it is known."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        known = task.total is not None and task.time_remaining is not None
+        return Text(f"{span(task.time_remaining or 0.0)} left" if known else "")
+
+
+class Bar:
+    """One bar; what is new begins with one of its own, as the pace of what was before tells nothing of it."""
+
+    def __init__(self, shown: Progress, what: str, total: float | None, unit: str) -> None:
+        self._shown = shown
+        self._total = total
+        self._unit = unit
+        self._what = what
+        self._known = total is not None
+        self._bar = shown.add_task(what, total=total, amount="")
+
+    def told(self, done: float | None, what: str | None = None, /) -> None:
+        """So much is done."""
+        total = None if self._total is None or done is None else max(self._total, done)
+        if (what or self._what, total is not None) != (self._what, self._known):
+            self._what, self._known = what or self._what, total is not None
+            self._shown.remove_task(self._bar)
+            self._bar = self._shown.add_task(self._what, total=total, amount="")
+        self._shown.update(self._bar, completed=done, total=total, amount=_amount(done, total, self._unit))
 
 
 class Lines:
@@ -49,22 +80,27 @@ class Lines:
         self._unit = unit
         self._clock = clock
         self._began = self._said = clock()
+        self._first = 0.0
 
-    def told(self, done: float) -> None:
+    def told(self, done: float | None, what: str | None = None, /) -> None:
         """So much is done."""
         now = self._clock()
+        if what is not None and what != self._what:
+            self._what, self._began, self._first = what, now, done or 0.0
         if now - self._said < EVERY_S:
             return
         self._said = now
-        total = None if self._total is None else max(self._total, done)
+        total = None if self._total is None or done is None else max(self._total, done)
         facts = [_amount(done, total, self._unit), f"{span(now - self._began)} so far"]
         if total and done:
-            facts += [f"{done / total:.0%}", f"{span((now - self._began) * (total - done) / done)} left"]
+            facts.append(f"{done / total:.0%}")
+            if done > self._first:
+                facts.append(f"{span((now - self._began) * (total - done) / (done - self._first))} left")
         sys.stderr.write(f"{self._what}: {', '.join(filter(None, facts))}\n")
         sys.stderr.flush()
 
 
-def _amount(done: float, total: float | None, unit: str) -> str:
-    if not unit:
+def _amount(done: float | None, total: float | None, unit: str) -> str:
+    if not unit or done is None:
         return ""
     return f"{count(done)} {unit}" if total is None else f"{count(done)} of {count(total)} {unit}"

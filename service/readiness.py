@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.safe_text import visible
+from service.upgrade_words import upgrade_words
 from trading.feeds.base import FeedState, LiveFeed, MeasuredFeed
 from trading.model import timeframe_seconds
 
@@ -70,6 +71,8 @@ def _phase(daemon: Daemon) -> Check:
 
 
 def _database(daemon: Daemon) -> Check:
+    if daemon.room is None and daemon.upgrade is not None:
+        return Check("database", False, f"it is being brought up to date: {upgrade_words(daemon.upgrade)}; wait for it")
     if daemon.room is None:
         waits = "PostgreSQL cannot be reached; start it, or correct database.url"
         return Check("database", False, waits if daemon.awaits_database else "it is not open yet; wait for it")

@@ -6,16 +6,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
 from database.embedded import EmbeddedPostgres
 from database.engine import FAILURES, asyncpg_url, connection_lost, create_pool
-from database.migrate import migrate, require_current
+from database.migrate import migrate, require_current, unheard
 from database.settings import DatabaseSettings, redacted
 from database.transactions import adopt_restored_rows
+from database.upgrading import Heard, Upgrade
+from service.upgrade_words import upgrade_facts
 from trading.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,6 @@ AWAY_S = 1.0
 
 CLOSE_S = 2.0
 TELL_S = 10.0
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,19 @@ async def reach_database(settings: DatabaseSettings) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def open_store_room(
-    settings: DatabaseSettings, *, may_migrate: bool, on_waiting: Callable[[], Awaitable[None]] | None = None
+    settings: DatabaseSettings,
+    *,
+    may_migrate: bool,
+    on_waiting: Callable[[], Awaitable[None]] | None = None,
+    on_upgrade: Heard = unheard,
 ) -> AsyncIterator[StoreRoom]:
     """A migrated database and a pool on it. Raises StorageError that says what to do.
 
     A server of somebody else's that is away, full or read-only is waited for as long as our own may take to start:
-    said once, after which `on_waiting` is called.
+    said once, after which `on_waiting` is called. `on_upgrade` hears how far a migration has come that takes long.
     """
     async with _server(settings) as (url, embedded):
-        pool = await _reach(url, settings, may_migrate, on_waiting)
+        pool = await _reach(url, settings, on_upgrade if may_migrate else None, on_waiting)
         try:
             yield StoreRoom(url, pool, embedded.supervise if embedded is not None else None)
         finally:
@@ -65,12 +70,15 @@ async def open_store_room(
 
 
 async def _reach(
-    url: str, settings: DatabaseSettings, may_migrate: bool, on_waiting: Callable[[], Awaitable[None]] | None
+    url: str,
+    settings: DatabaseSettings,
+    on_upgrade: Heard | None,
+    on_waiting: Callable[[], Awaitable[None]] | None,
 ) -> asyncpg.Pool:
     began, said = time.monotonic(), False
     while True:
         try:
-            pool = await _open(url, settings, may_migrate)
+            pool = await _open(url, settings, on_upgrade)
         except FAILURES as error:
             reason = str(error) or type(error).__name__
             waited_s, limit_s = time.monotonic() - began, settings.start_timeout_seconds
@@ -94,13 +102,20 @@ async def _reach(
             return pool
 
 
-async def _telling(migrating: Coroutine[Any, Any, T]) -> T:
-    """Await what may take minutes where there is much data, with a line in the log now and then."""
-    began, task = time.monotonic(), asyncio.ensure_future(migrating)
+async def _migrate(url: str, on_upgrade: Heard) -> list[str]:
+    """Bring it up to date, which may take minutes where there is much data, with a line in the log now and then."""
+    newest: Upgrade | None = None
+
+    async def heard(upgrade: Upgrade) -> None:
+        nonlocal newest
+        newest = upgrade
+        await on_upgrade(upgrade)
+
+    began, task = time.monotonic(), asyncio.ensure_future(migrate(url, heard=heard))
     try:
         while not (await asyncio.wait([task], timeout=TELL_S))[0]:
-            so_far_s = round(time.monotonic() - began)
-            log.info("the database is still being brought up to date", extra={"so_far_s": so_far_s})
+            facts = {"so_far_s": round(time.monotonic() - began)} if newest is None else upgrade_facts(newest)
+            log.info("the database is still being brought up to date", extra=facts)
         return task.result()
     finally:
         if not task.done():
@@ -108,9 +123,10 @@ async def _telling(migrating: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait([task])
 
 
-async def _open(url: str, settings: DatabaseSettings, may_migrate: bool) -> asyncpg.Pool:
-    if may_migrate:
-        applied = await _telling(migrate(url))
+async def _open(url: str, settings: DatabaseSettings, on_upgrade: Heard | None) -> asyncpg.Pool:
+    """A pool on a database that is up to date; without `on_upgrade` one that is not is refused."""
+    if on_upgrade is not None:
+        applied = await _migrate(url, on_upgrade)
         if applied:
             log.info("the database was brought up to date", extra={"migrations": len(applied)})
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from service.moving import Part, parts_of, where_tasks_stand
 from service.notify import Notifier
 from service.readiness import readiness
+from service.upgrade_words import upgrade_words
 from service.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def words(daemon: Daemon) -> str:
     if daemon.phase == "stopping":
         return "stopping; what is under way comes to its end"
     if daemon.phase == "starting":
+        if daemon.upgrade is not None:
+            return f"starting; brings the database up to date: {upgrade_words(daemon.upgrade)}"
         return "starting; waits for PostgreSQL" if daemon.awaits_database else "starting"
     said = ["PAUSED"] if daemon.control is not None and daemon.control.paused else []
     said += [f"{check.check}: {check.detail}" for check in readiness(daemon) if not check.ok]

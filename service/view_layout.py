@@ -74,6 +74,7 @@ def _blocks(vitals: dict[str, Any], warnings: Sequence[tuple[int, str]], width: 
     return [
         _whole(parts.header(vitals, width), 0),
         _whole(parts.alerts(vitals, width), 1),
+        _whole(parts.upgrade(vitals, width), 2),
         _whole(parts.models(vitals, width), 2),
         Block(lambda most: parts.market(vitals, width, most), 4, min(3, symbols), symbols, apart=True),
         _whole(parts.ratings(vitals, width), 3),

@@ -82,6 +82,29 @@ def alerts(vitals: dict[str, Any], width: int) -> list[Text]:
     return [Text(cut(f"! {line}", width), "bold red", no_wrap=True) for line in wrong]
 
 
+def upgrade(vitals: dict[str, Any], width: int) -> list[Text]:
+    """How far the database is brought up to date, while it is; the time left is that of what is under way."""
+    told = part(vitals, "upgrade")
+    if not told:
+        return []
+    share, left = told.get("share"), told.get("left_s")
+    whole = [
+        Fact(f"migration {said(told, 'revision')}", "bold"),
+        Fact(f"{number(told, 'done'):.0f} of {number(told, 'total'):.0f} done"),
+        Fact(f"{span(number(told, 'so_far_s'))} so far", "", 1),
+    ]
+    lines = [facts_line(whole, width - GUTTER)]
+    if told.get("work"):
+        now = [
+            Fact(_gauge(share, PROGRESS_CELLS) if isinstance(share, int | float) else "", "", 2),
+            Fact(f"{share:.0%}" if isinstance(share, int | float) else "", "bold"),
+            Fact(said(told, "work"), "", 1),
+            Fact(f"{span(left)} left of it" if isinstance(left, int | float) else ""),
+        ]
+        lines.append(facts_line(now, width - GUTTER))
+    return _labelled("DATABASE", lines)
+
+
 def _paused(pause: dict[str, Any], now: Any) -> str:
     by = f" by {said(pause, 'who')}" if said(pause, "who") else ""
     why = f" ({said(pause, 'reason')})" if said(pause, "reason") else ""
@@ -93,7 +116,7 @@ def models(vitals: dict[str, Any], width: int) -> list[Text]:
     """Which model rates, and which cannot be used and why."""
     known = part(vitals, "models")
     if not known.get("enabled"):
-        if not known or vitals.get("phase") == "starting":
+        if known.get("enabled") is None or vitals.get("phase") == "starting":
             return []
         trader = vitals.get("role") == "trader"
         reason = "not here: workers rate what this trader finds" if trader else "llm.enabled is false: nothing is rated"

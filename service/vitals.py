@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_integration.model import Result
 from service.safe_text import visible
+from service.upgrade_words import upgrade_plain
 from service.version import VERSION
 from trading.feeds.base import Feed, FeedState, LiveFeed, MeasuredFeed
 from trading.feeds.simulated import SOURCE as SIMULATED
@@ -43,11 +44,12 @@ def collect(daemon: Daemon) -> dict[str, Any]:
         "open_files": open_files(),
         "database": visible(daemon.settings.database.redacted_url),
         "postgresql_away": postgresql_away(daemon),
+        "upgrade": None if daemon.upgrade is None else upgrade_plain(daemon.upgrade),
         "feed": _feed(daemon),
         "recorder": _recorder(daemon),
         "signals": daemon.store.get_stats(),
         "queue": dict(daemon.unfinished),
-        "models": _models(daemon.rating),
+        "models": _models(daemon.rating) if daemon.rating is not None else _no_models(daemon),
         "cost": _cost(daemon.tally.spent, daemon.tally.today, daemon.settings.llm.budget.daily_usd),
         "recent": [_rating(signal, result) for signal, result in reversed(daemon.recent)],
         "csv": _csv(daemon),
@@ -138,9 +140,13 @@ def postgresql_away(daemon: Daemon) -> bool:
     return shipping or daemon.queue_unseen or daemon.awaits_database
 
 
-def _models(rating: RatingSide | None) -> dict[str, Any]:
-    if rating is None:
-        return {"enabled": False, "rates": None, "checked": [], "limits": {}, "calls": {}}
+def _no_models(daemon: Daemon) -> dict[str, Any]:
+    """`enabled` is None where they have not been looked at yet."""
+    rates = daemon.settings.llm.enabled and daemon.role.value != "trader"
+    return {"enabled": None if rates else False, "rates": None, "checked": [], "limits": {}, "calls": {}}
+
+
+def _models(rating: RatingSide) -> dict[str, Any]:
     details = {model: health.detail for model, health in rating.checked if health.usable}
     standing = rating.caller.standing() if rating.checked else []
     return {

@@ -10,12 +10,14 @@ import orjson
 
 from database.backup import Content, restore
 from database.journal_files import SUFFIX
+from database.upgrading import Upgrade
 from service import exit_codes
 from service.commands.backup import address, as_plain, said
 from service.commands.command import Command, Given, add_json, takes_file
 from service.progress import progress
 from service.settings import Settings
 from service.store_room import reach_database
+from service.upgrade_words import upgrade_words
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,11 @@ def _do(given: Given) -> int:
 async def _read(settings: Settings, file: Path) -> Content:
     async with reach_database(settings.database) as url:
         with progress("restoring", 1.0, "") as told:
-            return await restore(address(url), file, told)
+
+            async def on_upgrade(upgrade: Upgrade) -> None:
+                told(upgrade.share, upgrade_words(upgrade))
+
+            return await restore(address(url), file, told, on_upgrade)
 
 
 def _left_to_do(settings: Settings) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 import signal
 from pathlib import Path
+from typing import Any
+
+import aiohttp
 
 from database import migrate
-from database.engine import create_pool
+from database.engine import connect, create_pool
 from tests.acceptance.world import FAST, finished, require_agreement, settings
 from tests.daemon import Daemon, Look
 from tests.integration.test_retention import plain
@@ -63,3 +66,30 @@ async def test_files_and_bars_go_on_after_an_upgrade_that_was_killed_in_the_midd
     status, _, said = await daemon.do("export", "rebuild")
     assert status == 0, said
     assert {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")} == after
+
+
+async def test_a_daemon_that_migrates_for_long_says_how_far_it_is(database: str, tmp_path: Path) -> None:
+    """In `status` and `/readyz`, and not any more once it runs; here it waits for a table that somebody uses."""
+    await migrate.downgrade(database, "0013")
+    connection = await connect(database)
+    daemon = Daemon(tmp_path, settings(database, {**FEED, "bars": 40}))
+    async with daemon.start() as running:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE llm_calls IN ROW EXCLUSIVE MODE")
+            await running.said("`status` is answered at")
+            url = f"http://127.0.0.1:{running.log.partition('answered at http://127.0.0.1:')[2].split()[0]}"
+            vitals = await answer(f"{url}/status")
+            assert vitals["phase"] == "starting"
+            assert vitals["upgrade"]["revision"] == "0015"
+            assert (vitals["upgrade"]["done"], vitals["upgrade"]["total"]) == (1, len(migrate._missing("0013")))
+            checks = {each["check"]: each["detail"] for each in (await answer(f"{url}/readyz"))["checks"]}
+            assert "being brought up to date: migration 0015 (2 of" in checks["database"]
+        await running.said("the database was brought up to date")
+        await running.said("the feed has ended")
+        assert (await answer(f"{url}/status"))["upgrade"] is None
+    await connection.close()
+
+
+async def answer(url: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.get(url) as got:
+        return await got.json()

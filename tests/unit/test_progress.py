@@ -63,7 +63,33 @@ def test_the_bar_speaks_of_time_left_only_where_the_end_is_known(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     with progress("exporting", total, "rows") as told:
-        told(5_000)
+        for done in (5_000, 10_000):
+            told(done)
     shown = capsys.readouterr().err
     assert "exporting" in shown
     assert ("left" in shown) is is_known
+
+
+def test_what_is_new_begins_anew(capsys: Told) -> None:
+    """At the pace of its own, from where it was first seen; nothing is said of a share that is not known."""
+    clock = Clock()
+    with progress("restoring", 1.0, "", clock) as told:
+        for passed_s, share, what in ((9, 0.9, None), (10, 0.2, "one"), (20, 0.6, "one"), (30, None, "other")):
+            clock.now_s = 100 + passed_s
+            told(share, what)
+    assert capsys.readouterr().err.splitlines() == [
+        "one: 0:00:00 so far, 20%",
+        "one: 0:00:10 so far, 60%, 0:00:10 left",
+        "other: 0:00:00 so far",
+    ]
+
+
+def test_a_bar_says_no_percent_of_what_is_not_known(capsys: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with progress("restoring", 1.0, "") as told:
+        told(0.5)
+        told(None, "an [index]")
+    shown = capsys.readouterr().err.rpartition("an [index]")
+    assert shown[1]
+    assert "%" not in shown[2]

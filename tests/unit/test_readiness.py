@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from database.upgrading import Upgrade
 from service.daemon import Daemon
 from service.readiness import Check, is_ready, readiness
 from trading.feeds.base import FeedState, Progress
@@ -56,7 +57,8 @@ def rating(*standing: tuple[str, str | None], checked: bool = True) -> SimpleNam
 def daemon(**changes: Any) -> Daemon:
     """All well, but for the changes."""
     parts: dict[str, Any] = {
-        "phase": "running", "room": object(), "awaits_database": False, "queue_unseen": False,
+        "phase": "running", "room": object(), "awaits_database": False, "upgrade": None,
+        "queue_unseen": False,
         "trading": trading(), "rating": rating(("a/b", None)), "exporter": SimpleNamespace(trouble=None),
         "unfinished": {"pending": 3}, "clock": SimpleNamespace(now=lambda: NOW), "started_at": NOW,
         "tally": SimpleNamespace(streams=streams(20.0)),
@@ -86,6 +88,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"phase": "starting"}, "process", "wait for it"),
     ({"phase": "stopping"}, "process", "stopping"),
     ({"room": None}, "database", "not open yet"),
+    ({"room": None, "upgrade": Upgrade(6, 9, "0015", 9.0)}, "database", "up to date: migration 0015 .7 of 9.; wait"),
     ({"room": None, "awaits_database": True}, "database", "start it, or correct database.url"),
     ({"trading": trading(away_s=12.0)}, "database", "nothing for 12 s.*bring it back"),
     ({"queue_unseen": True}, "database", "bring it back"),

@@ -29,7 +29,7 @@ def test_a_reload_that_ends_after_the_end_has_begun_does_not_say_that_all_is_rea
     """Nor are parts watched again that stand still because they end."""
     daemon: Any = SimpleNamespace(
         settings=Settings(), phase="running", control=None, trading=None, rating=None, exporter=None, room=None,
-        awaits_database=False,
+        awaits_database=False, upgrade=None,
     )  # fmt: skip
     told = Told()
     supervised = Supervised(cast("Daemon", daemon), told)
@@ -44,7 +44,7 @@ def test_a_reload_that_ends_after_the_end_has_begun_does_not_say_that_all_is_rea
 async def test_what_keeps_it_from_saying_that_work_moves_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """The watchdog ends the process then, and could only say where it stood."""
     settings = Settings.model_validate({"service": {"watchdog_seconds": 0}})
-    daemon: Any = SimpleNamespace(settings=settings, phase="starting", awaits_database=False)
+    daemon: Any = SimpleNamespace(settings=settings, phase="starting", awaits_database=False, upgrade=None)
     supervised = Supervised(cast("Daemon", daemon), Told())
 
     def no_steps() -> int:

@@ -105,6 +105,20 @@ def test_a_wide_screen_shows_why() -> None:
     assert "enter_long" in screen
 
 
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_migration_shows_how_far_it_is_and_how_long_what_is_under_way_takes(width: int) -> None:
+    told = {"done": 6, "total": 9, "revision": "0015", "so_far_s": 70.0, "work": "index on signals, scanning table",
+            "share": 0.42, "left_s": 75.5}  # fmt: skip
+    starting = {"phase": "starting", "feed": {}, "recorder": {}, "models": {}, "recent": [], "csv": {}, "cost": {}}
+    shown = seen(vitals(upgrade=told, **starting), width)
+    for fact in ("migration 0015", "6 of 9 done", "42%", "0:01:15 left of it"):
+        assert fact in shown, fact
+    unknown = seen(vitals(upgrade=told | {"share": None, "left_s": None}, **starting), width)
+    assert "index on signals" in unknown
+    assert "%" not in unknown
+    assert "left" not in unknown
+
+
 def test_the_bars_are_as_long_as_the_ratings_are_many() -> None:
     assert "1 ▁ 0   2 ▆ 38   3 █ 47   4 ▇ 39   5 ▁ 4" in seen(vitals())
 
@@ -136,6 +150,7 @@ def test_a_trader_says_that_workers_rate() -> None:
 
 def test_rating_switched_off_says_so() -> None:
     assert "llm.enabled is false: nothing is rated" in seen(vitals(models={"enabled": False}))
+    assert "llm.enabled" not in seen(vitals(phase="ended", models={"enabled": None})), "stopped before it was looked at"
 
 
 def test_a_worker_shows_no_market() -> None:
