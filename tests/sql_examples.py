@@ -15,7 +15,7 @@ GAP = range(40, 43)
 
 @dataclass(frozen=True)
 class Case:
-    """A signal at the close of the `bar`th bar, and what became of it."""
+    """A signal at the close of the `bar`th bar, found `found_s` later, and what became of it."""
 
     symbol: str
     bar: int
@@ -30,6 +30,17 @@ class Case:
     rsi: float = 55.0
     abstention: str | None = None
     error: str | None = None
+    source: str = "test"
+    found_s: float = 0.0
+    taken_over: bool = False
+
+    @property
+    def found(self) -> datetime:
+        return self.closed + timedelta(seconds=self.found_s)
+
+    @property
+    def finished(self) -> datetime:
+        return self.found + timedelta(seconds=self.took_s)
 
     @property
     def closed(self) -> datetime:
@@ -45,13 +56,13 @@ class Case:
 
 
 CASES = (
-    Case("BTCUSD", 5, "ma_cross", "long", 5, 0.91, rsi=61),
+    Case("BTCUSD", 5, "ma_cross", "long", 5, 0.91, rsi=61, taken_over=True),
     Case("BTCUSD", 10, "ma_cross", "long", 4, 0.72, took_s=90, rsi=64),
-    Case("BTCUSD", 15, "rsi_reversal", "short", 2, 0.60, rsi=71),
+    Case("BTCUSD", 15, "rsi_reversal", "short", 2, 0.60, rsi=71, found_s=100),
     Case("ETHUSD", 8, "ma_cross", "short", 4, 0.75, model="rules/baseline", cost_usd=0, rsi=38),
     Case("ETHUSD", 12, "rsi_reversal", "long", 4, 0.78, cost_usd=None, rsi=31),
-    Case("ETHUSD", 20, "ma_cross", "long", abstention="rating out of range", rsi=45),
-    Case("BTCUSD", 25, "rsi_reversal", "long", None, None, "failed", None, None, error="no reply in 60 s"),
+    Case("ETHUSD", 20, "ma_cross", "long", abstention="rating out of range", rsi=45, source="other"),
+    Case("BTCUSD", 25, "rsi_reversal", "long", None, None, "failed", None, 0.003, error="no reply in 60 s"),
     Case("ETHUSD", 58, "rsi_reversal", "short", 3, 0.55, rsi=48),
     Case("BTCUSD", 59, "ma_cross", "long", status=None, model=None),
 )
@@ -88,8 +99,8 @@ async def _signal(connection: Connection, case: Case) -> None:
     snapshot = json.dumps({"indicators": {"rsi": case.rsi, "atr": 2.0}, "bars": []})
     await connection.execute(
         "INSERT INTO signals (id, source, symbol, timeframe, close_time, strategy, side, strength, price, snapshot,"
-        " created_at) VALUES ($1, 'test', $2, '1m', $3, $4, $5, 0.5, $6, $7, $3)",
-        case.id, case.symbol, case.closed, case.strategy, case.side, case.price, snapshot,
+        " created_at) VALUES ($1, $2, $3, '1m', $4, $5, $6, 0.5, $7, $8, $9)",
+        case.id, case.source, case.symbol, case.closed, case.strategy, case.side, case.price, snapshot, case.found,
     )  # fmt: skip
     await connection.execute(
         "INSERT INTO llm_enhancement_tasks (signal_id, status, attempts) VALUES ($1, $2, 1)",
@@ -101,11 +112,11 @@ async def _result(connection: Connection, case: Case) -> None:
     action = None if case.rating is None else "hold" if case.rating < 4 else f"enter_{case.side}"
     await connection.execute(
         "INSERT INTO llm_analysis_results (signal_id, status, rating, confidence, action, rationale, abstention, error,"
-        " model, fallback, cost_usd, processing_ms, attempts, call_id, finished_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14)",
+        " model, fallback, cost_usd, processing_ms, attempts, call_id, finished_at, reused_from)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14, $15)",
         case.id, case.status, case.rating, case.confidence, action, None if action is None else "as the bars say",
         case.abstention, case.error, case.model, case.model == "rules/baseline", case.cost_usd, case.took_s * 1000,
-        uuid5(case.id, "call"), case.closed + timedelta(seconds=case.took_s),
+        uuid5(case.id, "call"), case.finished, uuid5(SPACE, "earlier") if case.taken_over else None,
     )  # fmt: skip
 
 
@@ -119,6 +130,6 @@ async def _call(connection: Connection, case: Case) -> None:
         " error_class, error)"
         " VALUES ($1, ARRAY[$2::uuid], $3, $4, 1, 'v1', $5, '{}', $6, 700, 80, $7, 5, $8, $9, $10, $11, $12, $13)",
         uuid5(case.id, "call"), case.id, backend, model, json.dumps(messages), reply, case.cost_usd,
-        case.took_s * 1000 - 100, case.closed, case.closed + timedelta(seconds=case.took_s),
+        case.took_s * 1000 - 100, case.closed, case.finished,
         None if case.error else 200, "Timeout" if case.error else None, case.error,
     )  # fmt: skip

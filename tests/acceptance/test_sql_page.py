@@ -42,14 +42,15 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("rsi_reversal", 3, 0, 1, 1, 1, 0, 3.0),
     ],
     "Which symbols give the most signals, and how are they rated?": [
-        ("BTCUSD", 5, 3, 3.67, 2),
-        ("ETHUSD", 4, 3, 3.67, 2),
+        ("test", "BTCUSD", 5, 3, 3.67, 2),
+        ("test", "ETHUSD", 3, 3, 3.67, 2),
+        ("other", "ETHUSD", 1, 0, None, 0),
     ],
     "At which hours of the day do good signals come?": [(12, 8, 4), (13, 1, 0)],
     "How are signals rated by the RSI they stood on?": [(30, 2, 4.0), (40, 1, 3.0), (60, 2, 4.5), (70, 1, 2.0)],
     "How often was each rating right?": [(2, 1, 0.0, -98.5), (4, 3, 66.7, 33.0), (5, 1, 100.0, 99.5)],
     "Which strategy is right, with and without its rating?": [
-        ("ma_cross", "long", 3, 66.7, 2, 100.0),
+        ("ma_cross", "long", 2, 100.0, 2, 100.0),
         ("ma_cross", "short", 1, 100.0, 1, 100.0),
         ("rsi_reversal", "long", 2, 50.0, 1, 0.0),
         ("rsi_reversal", "short", 1, 0.0, 0, None),
@@ -60,9 +61,13 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         (5, 1, 5.25, -0.25),
     ],
     "Is the model as sure as it should be?": [(0.7, 3, 66.7), (0.9, 1, 100.0)],
-    "What does a useful rating cost?": [(X, 6, 4, 0.01, 1, 0.0025), (RULES, 1, 1, 0.0, 0, 0.0)],
-    "What was spent each day, and on which model?": [(DAY, X, 7, 1, 0.01, 0.01), (DAY, RULES, 1, 0, 0.0, 0.01)],
-    "How do the models compare?": [(X, 6, 3.6, 16.7, 2000.0, 68000.0), (RULES, 1, 4.0, 0.0, 2000.0, 2000.0)],
+    "What does a useful rating cost?": [
+        (X, 6, 4, 0.01, 1, 0.0025),
+        ("none", 1, 0, 0.003, 0, None),
+        (RULES, 1, 1, 0.0, 0, 0.0),
+    ],
+    "What was spent each day, and on which model?": [(DAY, X, 7, 1, 0.013, 0.013), (DAY, RULES, 1, 0, 0.0, 0.013)],
+    "How do the models compare?": [(X, 5, 3.25, 20.0, 2000.0, 72400.0), (RULES, 1, 4.0, 0.0, 2000.0, 2000.0)],
     "How often did a fallback rate?": [(DAY, 7, 1, 14.3)],
     "Which calls were the slowest?": [
         (at(11), X, 89900.0, 5.0, 700, 80, None),
@@ -76,7 +81,7 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     "What was sent for the last rated signal, and what came back?": [
         (at(59), "ETHUSD", "Rate ETHUSD.", "rating 3"),
     ],
-    "What was rated too late?": [(at(11), "BTCUSD", "1m", X, 4, 90.0, 1)],
+    "What was rated too late?": [(at(11), "test", "BTCUSD", "1m", X, 4, 90.0, 1)],
     "Why was no rating given?": [
         ("none", "failed", "no reply in 60 s", 1, at(26)),
         (X, "completed", "rating out of range", 1, at(21)),
