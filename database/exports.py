@@ -45,7 +45,7 @@ ORDER BY xid DESC, id DESC LIMIT 1
 """
 
 SIGNALS = f"""
-SELECT {{cells}}, (r.stored_at AT TIME ZONE 'UTC')::date AS day, r.xid, r.id
+SELECT {{cells}}, (r.stored_at AT TIME ZONE 'UTC')::date AS day, r.finished_at, r.xid, r.id
 FROM {EVERY_RESULT} r JOIN signals s ON s.id = r.signal_id
      CROSS JOIN LATERAL (SELECT s.snapshot -> 'indicators' AS indicators OFFSET 0) i
 WHERE (r.xid, r.id) > ($1::xid8, $2::bigint) AND (r.xid, r.id) <= ($3::xid8, $4::bigint)
@@ -171,7 +171,10 @@ class PostgresExportSource(PostgresExportMarks):
         query = SIGNALS.format(cells=selected(layout, SIGNAL_CELLS, "i.indicators", first_parameter=5))
         arguments = (after.xid, after.row_id, last["xid"], last["id"], *layout.indicators)
         chunks = self._chunks(connection, query, arguments)
-        return await _one_day(chunks, Position(last["xid"], last["id"], day=after.day), _SignalsTaken())
+        taken = _SignalsTaken()
+        batch = await _one_day(chunks, Position(last["xid"], last["id"], day=after.day), taken)
+        batch.finished = taken.finished
+        return batch
 
     async def _bars(
         self, connection: Connection, layout: Layout, after: Position, until: Position | None
@@ -222,15 +225,19 @@ class PostgresExportSource(PostgresExportMarks):
 
 
 class _SignalsTaken:
-    """How far the rows of signals taken so far have come; a row's last `keys` columns say its day and its place."""
+    """How far the rows of signals taken so far have come; a row's last `keys` columns say its day, its end and its
+    place.
+    """
 
-    keys = 3
+    keys = 4
 
     def __init__(self) -> None:
+        self.finished: list[datetime] = []
         self._last: Record | None = None
 
     def take(self, rows: Sequence[Record]) -> None:
         """These go into the file."""
+        self.finished += [row[-3] for row in rows]
         self._last = rows[-1]
 
     def position(self) -> Position:

@@ -66,12 +66,14 @@ class ClosedFile:
 class Batch:
     """Rows to be appended, in order and a few hundred at a time, all of one `day`; None where there are none.
 
-    Once they have all been taken, `position` says where the file stands with them.
+    Once they have all been taken, `position` says where the file stands with them. `finished` says when the results of
+    those taken so far were made, which their cells tell to the second; of signals only.
     """
 
     position: Position
     day: date | None
     chunks: AsyncIterator[Rows]
+    finished: Sequence[datetime] = ()
 
 
 class Horizon(NamedTuple):

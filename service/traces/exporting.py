@@ -3,16 +3,14 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 from llm_integration.csv_rows import SIGNAL_COLUMNS, SIGNALS_FILE, Layout
 from llm_integration.csv_source import Batch, ClosedFile, ExportSource, Horizon, Mark, Position, Rows
 
 OnWritten = Callable[[UUID, datetime, str], None]
-_NAMES = [name for name, _ in SIGNAL_COLUMNS]
-_ID, _FINISHED = _NAMES.index("signal_id"), _NAMES.index("finished_at")
+_ID = [name for name, _ in SIGNAL_COLUMNS].index("signal_id")
 
 
 class TellingSource:
@@ -23,7 +21,8 @@ class TellingSource:
     def __init__(self, inner: ExportSource, on_written: OnWritten) -> None:
         self._inner = inner
         self._on_written = on_written
-        self._taken: list[tuple[UUID, datetime]] = []
+        self._batch: Batch | None = None
+        self._ids: list[UUID] = []
 
     def read(
         self, layout: Layout, after: Position, until: Position | None = None
@@ -35,9 +34,10 @@ class TellingSource:
         """As the inner one's; what was read before it is written by then."""
         moved = await self._inner.move(export_id, file, old, new)
         if file == SIGNALS_FILE:
-            taken, self._taken = self._taken, []
-            for signal_id, finished_at in taken if moved else ():
-                self._on_written(signal_id, finished_at, file)
+            batch, self._batch = self._batch, None
+            if moved and batch is not None:
+                for signal_id, finished_at in zip(self._ids, batch.finished, strict=True):
+                    self._on_written(signal_id, finished_at, file)
         return moved
 
     async def check(self) -> None:
@@ -72,15 +72,12 @@ class TellingSource:
     async def _read(self, layout: Layout, after: Position, until: Position | None) -> AsyncIterator[Batch | None]:
         async with self._inner.read(layout, after, until) as batch:
             if batch is not None and layout.file == SIGNALS_FILE and until is None:
-                self._taken = []
+                self._batch, self._ids = batch, []
                 batch.chunks = self._noted(batch.chunks)
             yield batch
 
     async def _noted(self, chunks: AsyncIterator[Rows]) -> AsyncIterator[Rows]:
         async for rows in chunks:
-            kept: list[Sequence[Any]] = [tuple(row) for row in rows]
-            for row in kept:
-                with contextlib.suppress(TypeError, ValueError):
-                    finished_at = datetime.fromisoformat(row[_FINISHED]).replace(tzinfo=UTC)
-                    self._taken.append((UUID(row[_ID].removeprefix("sig-")), finished_at))
+            kept = [tuple(row) for row in rows]
+            self._ids += [UUID((row[_ID] or "").removeprefix("sig-")) for row in kept]
             yield kept
