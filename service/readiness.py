@@ -171,19 +171,30 @@ def _model(daemon: Daemon) -> Check:
     if usable:
         first, reason = standing[0]
         instead = "" if reason is None else f" in place of {first}: {visible(reason)}"
-        return Check("model", True, f"{usable[0]} rates{instead}")
+        paused = _paused(daemon)
+        said = f"{usable[0]} rates{instead}" if paused is None else f"{paused}; {usable[0]} rates then{instead}"
+        return Check("model", True, said)
     why_not = "; ".join(f"{model}: {reason}" for model, reason in standing)
     return Check("model", False, f"no model can be used; signals wait. {visible(why_not)}")
+
+
+def _paused(daemon: Daemon) -> str | None:
+    """Since when nothing is rated as somebody wants it so; None while it is."""
+    pause = None if daemon.control is None else daemon.control.pausing.pause
+    if pause is None:
+        return None
+    why = f" ({visible(pause.reason)})" if pause.reason else ""
+    since = f"{pause.since:%Y-%m-%d %H:%M} UTC"
+    return f"rating was paused at {since} by {visible(pause.who or pause.via)}{why}: `tradent resume` goes on"
 
 
 def _queue(daemon: Daemon) -> Check:
     pending, most = daemon.unfinished.get("pending", 0), daemon.settings.llm.max_memory_signals
     if pending > most:
+        to_do = _paused(daemon) or "raise the limits of the model, add workers, or find fewer signals"
         return Check(
-            "queue", False,
-            f"{pending} signals wait to be rated, more than llm.max_memory_signals ({most}): raise the limits of the "
-            "model, add workers, or find fewer signals",
-        )  # fmt: skip
+            "queue", False, f"{pending} signals wait to be rated, more than llm.max_memory_signals ({most}): {to_do}"
+        )
     return Check("queue", True, f"{pending} signals wait to be rated")
 
 

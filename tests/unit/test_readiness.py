@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from database.control_acts import Pause
 from database.upgrading import Upgrade
 from service.daemon import Daemon
 from service.readiness import Check, is_ready, readiness
@@ -60,7 +61,7 @@ def daemon(**changes: Any) -> Daemon:
         "phase": "running", "room": object(), "awaits_database": False, "upgrade": None,
         "queue_unseen": False,
         "trading": trading(), "rating": rating(("a/b", None)), "exporter": SimpleNamespace(trouble=None),
-        "unfinished": {"pending": 3}, "clock": SimpleNamespace(now=lambda: NOW), "started_at": NOW,
+        "unfinished": {"pending": 3}, "control": None, "clock": SimpleNamespace(now=lambda: NOW), "started_at": NOW,
         "tally": SimpleNamespace(streams=streams(20.0)),
         "settings": SimpleNamespace(
             llm=SimpleNamespace(max_memory_signals=1000), trading=SimpleNamespace(feed=SimpleNamespace(timeframe="1m"))
@@ -127,6 +128,17 @@ def test_what_is_wrong_fails_its_own_check_alone_and_says_what_to_do(
 def test_a_fallback_that_rates_is_well_and_says_for_whom() -> None:
     found = {each.check: each for each in readiness(daemon(rating=rating(("a/b", "no key"), ("c/d", None))))}
     assert found["model"] == Check("model", True, "c/d rates in place of a/b: no key")
+
+
+def test_a_pause_is_no_fault_and_is_told_with_who_wanted_it_also_where_it_makes_the_queue_long() -> None:
+    pause = Pause(NOW, "cli", "root", "night")
+    control = SimpleNamespace(pausing=SimpleNamespace(pause=pause))
+    words = "rating was paused at 2026-01-02 12:00 UTC by root (night): `tradent resume` goes on"
+    checks = readiness(daemon(control=control))
+    assert is_ready(checks)
+    assert Check("model", True, f"{words}; a/b rates then") in checks
+    said = failing(readiness(daemon(control=control, unfinished={"pending": 1001})))
+    assert said == {"queue": f"1001 signals wait to be rated, more than llm.max_memory_signals (1000): {words}"}
 
 
 @pytest.mark.parametrize("timeframe", ["1m", "1h"])
