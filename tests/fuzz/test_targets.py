@@ -11,7 +11,7 @@ from tests.fuzz.targets import TARGETS
 
 BROKE = {
     "ollama-pull": b'@{"status": "pulling", "digest": [], "total": 9, "completed": 3}\n',
-    "bedrock-events": b'{"delta": {"text": "x"}, "a": "\\ud800", "b": NaN}\n\u2028{}\n{}\n{"stopReason": "end_turn"}',
+    "bedrock-events": b'{"delta": {"text": "x"}, "a": "\\ud800", "b": NaN}\n\xe2\x80\xa8{}\n{}\n{"stopReason": ""}',
     "bars-packed": b"PK\x03\x04" + bytes(60) + b"PK\x05\x06" + bytes(4) + b"\x01\x00\x01\x00" + b"\xff" * 4 + bytes(6),
     "bars-json": b'{"columns": ["open", "high", "low", "close"], "data": [1, 2], "index": 5}',
     "settings": b"[" * 100_000,
