@@ -80,7 +80,7 @@ def wire_log() -> logging.Logger:
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))
 
 
 def _said(answer: web.HTTPException) -> str:
@@ -97,6 +97,8 @@ async def _body(request: web.Request, limit_s: float) -> None:
     try:
         async with asyncio.timeout(limit_s):
             await request.read()
+    except web.RequestPayloadError:
+        raise Refused(400, "the body cannot be read: its Content-Encoding, length or chunks are wrong") from None
     except TimeoutError:
         raise Refused(408, f"the body did not come within {limit_s:g} s") from None
 

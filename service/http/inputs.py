@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from service.http.answers import Refused
+from service.http.patterns import told
 
 M = TypeVar("M", bound=BaseModel)
 _MOST_SHOWN = 60
@@ -50,9 +51,8 @@ def _made(model: type[M], given: dict[str, object]) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
-        message = first["msg"].removeprefix("Value error, ")
         missing = first["type"] == "missing"
-        raise Refused(400, place + ("" if missing else f" = {_shown(first['input'])}") + f": {message}") from None
+        raise Refused(400, place + ("" if missing else f" = {_shown(first['input'])}") + f": {told(first)}") from None
 
 
 def _shown(value: object) -> str:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.http.answers import Refused
 from service.http.forms import Side, Status
+from service.http.patterns import BAR_CURSOR, SIGNAL_CURSOR
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,8 +41,8 @@ def _utc(value: datetime) -> datetime:
 
 Time = Annotated[datetime, BeforeValidator(_time), AfterValidator(_utc)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
-SignalCursor = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{32}$", description="next_cursor of the page before.")]
-BarCursor = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{11}$", description="next_cursor of the page before.")]
+SignalCursor = Annotated[str, Field(pattern=SIGNAL_CURSOR, description="next_cursor of the page before.")]
+BarCursor = Annotated[str, Field(pattern=BAR_CURSOR, description="next_cursor of the page before.")]
 Since = Annotated[Time | None, Field(description="From this time on, ISO 8601; UTC where no offset is given.")]
 Until = Annotated[Time | None, Field(description="Before this time.")]
 

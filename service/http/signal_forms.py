@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from service.hooks.fields import LARGEST_PRICE, SentBar, SignalFields
 from service.http.forms import SignalItem
+from service.http.patterns import NAME, SYMBOL, TIMEFRAME
 from service.http.queries import Time
 from trading.model import Side
 
@@ -14,9 +15,6 @@ MOST_SIGNALS = 100
 MOST_BARS = 500
 MOST_INDICATORS = 64
 LONGEST_WAIT_S = 60.0
-TIMEFRAME = r"^([1-9][0-9]{0,4}[sm]|[1-9][0-9]{0,2}h|[1-9][0-9]?[dw])$"
-SYMBOL = r"^[^\s\x00-\x1f\x7f-\x9f]{1,64}$"
-NAME = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,198}[^\s\x00-\x1f\x7f-\x9f])?$"
 Figure = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-LARGEST_PRICE, le=LARGEST_PRICE)]
 Price = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=LARGEST_PRICE)]
 

@@ -24,6 +24,7 @@ from service.http.access import access_of, bearer_of, needs
 from service.http.answers import JSON, Refused, json_answer
 from service.http.documented import Answer, Body, Error, documented
 from service.http.inputs import query_of
+from service.http.patterns import told
 from service.http.signal_forms import MOST_SIGNALS, Accepted, HookQuery, NewSignal, NewSignals, Rated, WaitQuery
 from service.tokens import TOKEN_NAMES, Scope
 from trading.model import Signal
@@ -79,6 +80,7 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         )
         async def hooked(request: web.Request) -> web.Response:
             if not _may_hand_in(request, request.match_info["token"], key):
+                _require_unknown(request, request.match_info["token"])
                 raise Refused(401, f"the token in the path is not {TOKEN_NAMES[Scope.SIGNAL]}")
             defaults = query_of(request, HookQuery)
             try:
@@ -137,6 +139,7 @@ def _let_in(request: web.Request, body: bytes, key: bytes | None, now_s: float) 
         except BadSignature as error:
             raise Refused(401, str(error)) from None
     if not _may_hand_in(request, bearer_of(request), key):
+        _require_unknown(request, bearer_of(request))
         raise Refused(
             401, f"a token or a signature is needed. {SIGNED}", {"WWW-Authenticate": 'Bearer realm="tradent"'}
         )
@@ -147,6 +150,13 @@ def _may_hand_in(request: web.Request, token: str | None, key: bytes | None) -> 
     """Whether a token lets signals in: where there is none, but a secret to sign with, nothing unsigned is taken."""
     access = access_of(request)
     return access.allows(token, Scope.SIGNAL) and (key is None or bool(access.tokens))
+
+
+def _require_unknown(request: web.Request, token: str | None) -> None:
+    """Tell whoever shows a token of ours that does not let signals in which one does."""
+    held = None if token is None else access_of(request).tokens.scope_of(token)
+    if held is not None:
+        raise Refused(403, f"the {held} token does not allow this; send {TOKEN_NAMES[Scope.SIGNAL]}")
 
 
 def _news(body: bytes) -> tuple[list[NewSignal], bool]:
@@ -170,9 +180,9 @@ def _new(value: object, place: str) -> NewSignal:
     try:
         return NewSignal.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         name = place + ".".join(map(str, first["loc"]))
-        raise Refused(400, f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise Refused(400, f"{name}: {told(first)}") from None
 
 
 async def _taken(

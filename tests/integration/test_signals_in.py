@@ -22,6 +22,7 @@ from trading.errors import SettingsError
 
 KEY = b"a key of thirty-two bytes, it is"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
+READER = "the-token-that-may-only-read-things"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -35,6 +36,7 @@ async def daemon(database: str, tmp_path: Path) -> AsyncIterator[Hooked]:
 async def guarded(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hooked]:
     """One with a signal token and a secret to sign with."""
     monkeypatch.setenv("TRADENT_SIGNAL_TOKEN", TOKEN)
+    monkeypatch.setenv("TRADENT_READ_TOKEN", READER)
     monkeypatch.setenv(SECRET_NAME, SECRET)
     async with hooked(settings(database, tmp_path)) as running:
         yield running
@@ -144,6 +146,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"symbol": "a\nb"}, "symbol"),
     ({"symbol": "x" * 65}, "symbol"),
     ({"symbol": 5}, "symbol"),
+    ({"symbol": "OUT\u202eUSD"}, "symbol"),
+    ({"symbol": "OUT\u200bUSD"}, "symbol"),
+    ({"symbol": "\U000e0041OUT"}, "symbol"),
+    ({"strategy": "their\u2066s"}, "strategy"),
     ({"timeframe": "1M"}, "timeframe"),
     ({"timeframe": "99999d"}, "timeframe"),
     ({"strategy": "y" * 201}, "strategy"),
@@ -212,6 +218,9 @@ async def test_a_bearer_token_or_a_signature_lets_in_and_nothing_else(guarded: H
         assert status == 401, headers
         assert TOKEN not in str(answer)
     assert await stored(guarded) == []
+    status, answer = await guarded.post("/api/v1/signals", body, {"Authorization": f"Bearer {READER}"})
+    assert (status, "TRADENT_SIGNAL_TOKEN" in answer["error"]) == (403, True)
+    assert (await guarded.post(f"/hooks/tradingview/{READER}", "buy BTCUSDT"))[0] == 403
     several = f"v1,{'A' * 43}= v1a,xyz {good['webhook-signature']}"
     for headers in (BEARER, good, {**good, "webhook-signature": several}):
         assert (await guarded.post("/api/v1/signals", body, headers))[0] == 202

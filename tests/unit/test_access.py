@@ -259,6 +259,15 @@ async def test_a_body_that_is_too_large_is_refused() -> None:
         assert (status, answer) == (413, {"error": "the body is too large"})
 
 
+async def test_a_body_that_is_not_encoded_as_it_says_is_refused_and_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with served(Tokens()) as client:
+        status, answer, _ = await client.ask("/open", method="POST", data=b"no gzip", Content_Encoding="gzip")
+    assert (status, answer["error"].partition(":")[0]) == (400, "the body cannot be read")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_every_failure_is_json_that_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     async with served(Tokens()) as client:
         status, answer, _ = await client.ask("/nothing")
