@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.hdrs import ACCEPT
 
 from llm_integration.csv_rows import Kind, Layout
+from service.http.answers import JSON
 
 CSV = "text/csv"
 N, P, W, X = Kind.NUMBER, Kind.PLAIN, Kind.NAME, Kind.TEXT
@@ -27,14 +28,15 @@ BARS = Layout(
 
 
 def wants_csv(request: web.Request) -> bool:
-    """Whether CSV is named, and no less wanted than JSON."""
-    wanted = {CSV: 0.0, "application/json": 0.0}
+    """Whether CSV is named, and no less wanted than JSON, be that by `*/*`."""
+    wanted: dict[str, float] = {}
     for part in ",".join(request.headers.getall(ACCEPT, [])).split(","):
         media, *options = (piece.strip().lower() for piece in part.split(";"))
         quality = next((option[2:] for option in options if option.startswith("q=")), "1")
-        if media in wanted:
-            wanted[media] = _number(quality)
-    return wanted[CSV] > 0 and wanted[CSV] >= wanted["application/json"]
+        wanted[media] = _number(quality)
+    json = next((wanted[media] for media in (JSON, "application/*", "*/*") if media in wanted), 0.0)
+    csv = wanted.get(CSV, 0.0)
+    return csv > 0 and csv >= json
 
 
 def csv_answer(layout: Layout, items: str, next_cursor: str | None) -> web.Response:

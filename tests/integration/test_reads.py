@@ -302,6 +302,8 @@ async def test_csv_is_given_to_whoever_prefers_it(world: World) -> None:
         ("text/csv", True),
         ("text/csv, */*;q=0.1", True),
         ("text/csv;q=0.9, application/json;q=0.5", True),
+        ("text/csv;q=0.3, application/*;q=0.9", False),
+        ("text/csv;q=0.3, */*", False),
         ("*/*", False),
         ("application/json", False),
         ("application/json, text/csv;q=0.5", False),
