@@ -85,9 +85,7 @@ class Endpoint:
         except TimeoutError:
             return Answer(None, f"no answer within {self.hook.timeout_seconds:g} s")
         except aiohttp.ClientConnectorError as error:
-            return Answer(
-                None, f"it cannot be connected to: {error.os_error.strerror or type(error.os_error).__name__}"
-            )
+            return Answer(None, f"it cannot be connected to: {_why(error.os_error)}")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(None, f"the post failed: {type(error).__name__}")
 
@@ -122,6 +120,13 @@ def _wait_s(retry_after: str | None, now: datetime) -> float | None:
             return None
         wait_s = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
     return None if math.isnan(wait_s) else min(LONGEST_WAIT_S, max(0.0, wait_s))
+
+
+def _why(error: OSError) -> str:
+    """Why there is no connection; the error's own words would name the address."""
+    if error.errno is None:
+        return type(error).__name__
+    return os.strerror(error.errno) if error.errno > 0 else error.strerror or type(error).__name__
 
 
 def _needed(name: str | None, where: str) -> str:

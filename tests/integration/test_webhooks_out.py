@@ -249,6 +249,15 @@ async def test_a_dead_one_is_given_up_after_so_many_attempts_and_said_once(
     assert tuple(row) == ("it answered 500", 500)
 
 
+async def test_what_is_kept_of_one_that_cannot_be_reached_names_no_address(pool: asyncpg.Pool) -> None:
+    there = WebhookSettings.model_validate({"name": "theirs", "url": "http://127.0.0.1:1/x", "max_attempts": 1})
+    async with sending(pool, there):
+        await rated(pool, 1)
+        await all_are(pool, failed=1)
+    (row,) = await pool.fetch("SELECT last_error FROM webhook_deliveries")
+    assert row["last_error"] == "it cannot be connected to: Connection refused"
+
+
 async def test_several_processes_send_each_message_once(pool: asyncpg.Pool, receiver: Receiver) -> None:
     async with sending(pool, hook(receiver)), sending(pool, hook(receiver)), sending(pool, hook(receiver)):
         for number in range(60):
