@@ -17,6 +17,7 @@ from tests.daemon import Look
 from tests.promql import unknown
 from tests.promtool import promtool
 from tests.running import running_daemon
+from tests.sql_examples import fill
 from tests.waiting import until
 from trading.clock import SystemClock
 
@@ -112,10 +113,10 @@ def filled(text: str) -> str:
     return re.sub(r"\$(\w+)", lambda found: VARIABLES[found[1]], text)
 
 
-def as_grafana_sends(sql: str, symbols: list[str], stream: str) -> str:
-    """A query with Grafana's macros and variables put in; the time is the last hour."""
+def as_grafana_sends(sql: str, symbols: list[str], stream: str, hours: int = 1) -> str:
+    """A query with Grafana's macros and variables put in; the time is the last hours."""
     until_time = SystemClock().now()
-    since = until_time - timedelta(hours=1)
+    since = until_time - timedelta(hours=hours)
     quoted = {"symbol": ",".join(f"'{symbol}'" for symbol in symbols), "stream": f"'{stream}'"}
     sql = re.sub(r"\$\{(\w+):sqlstring\}", lambda found: quoted[found[1]], sql)
     sql = sql.replace("$__timeFrom()", f"'{since.isoformat()}'").replace("$__timeTo()", f"'{until_time.isoformat()}'")
@@ -131,7 +132,8 @@ SQL = [
     *(("annotation", each["rawQuery"]) for each in BOARDS["ratings"]["annotations"]["list"]),
     *((each["name"], each["query"]) for each in BOARDS["ratings"]["templating"]["list"]),
 ]
-MAY_BE_EMPTY = {"annotation", "Why there is no rating", "What went wrong with calls", "Not final yet"}
+SYMBOLS = ["BTCUSD", "ETHUSD"]
+MAY_BE_EMPTY = {"annotation", "Why there is no rating", "What went wrong with calls"}
 
 
 async def test_every_query_over_postgresql_answers_with_what_is_there(database: str) -> None:
@@ -147,6 +149,49 @@ async def test_every_query_over_postgresql_answers_with_what_is_there(database: 
             assert rows or title in MAY_BE_EMPTY, title
     finally:
         await connection.close()
+
+
+async def test_every_query_over_postgresql_is_one_before_the_first_signal(database: str) -> None:
+    """ "All" of no symbols is an empty list."""
+    connection = await connect(database)
+    try:
+        for title, sql in SQL:
+            await asked(connection, title, as_grafana_sends(sql, [], ""))
+    finally:
+        await connection.close()
+
+
+async def test_what_has_no_result_yet_is_shown_as_waiting_and_as_no_result(database: str) -> None:
+    """One of nine signals waits, one failed and one was answered with what could not be trusted."""
+    connection = await connect(database)
+    try:
+        await fill(connection)
+        shown = {
+            title: [tuple(row) for row in await asked(connection, title, as_grafana_sends(sql, SYMBOLS, "", hours=48))]
+            for title, sql in targets(BOARDS["ratings"], "rawSql")
+        }
+    finally:
+        await connection.close()
+    assert shown["Not final yet"] == [("pending", 1), ("processing", 0)]
+    assert shown["Oldest of them"][0][0] >= 0
+    assert len(shown["Latest results"]) == 8
+    assert {metric for _, metric, _ in shown["Why there is no rating"]} == {"abstained", "failed"}
+
+
+async def test_a_long_time_shows_the_newest_bars(database: str) -> None:
+    sql = dict(targets(BOARDS["ratings"], "rawSql"))["$stream"]
+    connection = await connect(database)
+    try:
+        await fill(connection)
+        await connection.execute(
+            "INSERT INTO csv_streams (export_id, source, symbol, timeframe, open_time)"
+            " SELECT gen_random_uuid(), 'test', 'BTCUSD', '1m', now()"
+        )
+        few = as_grafana_sends(sql, SYMBOLS, "test BTCUSD 1m", hours=48).replace("LIMIT 5000", "LIMIT 2")
+        rows = await asked(connection, "$stream", few)
+    finally:
+        await connection.close()
+    assert [row["close"] for row in rows] == [1058.0, 1059.0]
 
 
 async def asked(connection: asyncpg.Connection, title: str, sql: str) -> list[Any]:
