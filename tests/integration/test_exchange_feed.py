@@ -94,10 +94,8 @@ async def test_krakens_websocket_is_listened_to_as_binances_is() -> None:
 async def test_where_nothing_is_stored_the_past_is_asked_for_as_far_as_is_set() -> None:
     async with watched(history_bars=30) as (server, watch):
         began_ms = server.market.open_ms
-        await watch.until_open(began_ms)
-        came = watch.require_whole()
-        assert came[0].open_ms >= began_ms - 31 * server.market.step_ms
-        assert len(came) >= 30
+        await watch.until_bar(30)
+        assert watch.require_whole()[0].open_ms >= began_ms - 31 * server.market.step_ms
 
 
 async def test_of_too_long_a_gap_the_newest_bars_are_asked_for_and_that_is_said(
@@ -134,7 +132,7 @@ async def test_bars_that_the_websocket_leaves_out_are_asked_for() -> None:
 
 @pytest.mark.parametrize("dialect", [ExchangeServer, CoinbaseServer, KrakenServer])
 async def test_a_minute_without_trades_has_no_bar_and_holds_nothing_up(dialect: type[ExchangeServer]) -> None:
-    async with watched(dialect=dialect) as (server, watch):
+    async with watched(dialect=dialect, history_bars=30) as (server, watch):
         start_ms = server.market.open_ms
         server.market.absent.update(start_ms + n * server.market.step_ms for n in (2, 3, 5))
         await watch.until_open(start_ms + 7 * server.market.step_ms)

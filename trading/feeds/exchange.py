@@ -186,6 +186,7 @@ class Feed:
         connection, step_s = self._connection, timeframe_seconds(self._options.timeframe)
         connection.patient = False
         symbols = self._known(await connection.markets())
+        await connection.follow_clock()
         silent = []
         for symbol in symbols:
             since_ms = int((connection.clock.now_or_ours_s() - LOOKED_BACK * step_s) * 1000)

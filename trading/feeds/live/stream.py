@@ -13,7 +13,7 @@ from trading.feeds.live.connection import Answer, Connection
 from trading.feeds.live.line import Line, Met
 from trading.feeds.live.schedule import Schedule, wait_for
 from trading.feeds.live.sockets import Sockets
-from trading.feeds.live.trouble import NoSymbol
+from trading.feeds.live.trouble import NoSymbol, Refused
 from trading.model import Bar, Stream, timeframe_seconds
 
 log = logging.getLogger(__name__)
@@ -140,13 +140,18 @@ class ExchangeStream:
         self._checked_s = self._clock.monotonic()
         behind = 0
         while True:
+            await self._connection.follow_clock()
             now_ms = int(self._connection.clock.now_or_ours_s() * 1000)
             since_ms = self._since_ms(now_ms, overlap)
             self._backfill.fetches(
                 self._stream, self._to_come(max(since_ms - self.line.step_ms, self.line.last_ms or 0))
             )
             limit = min(self._page, max(1, (now_ms - since_ms) // self.line.step_ms + 3))
-            answer = await self._answer(since_ms, limit)
+            try:
+                answer = await self._answer(since_ms, limit)
+            except Refused:
+                await self._look_whether_too_old(since_ms, now_ms)
+                continue
             candles = self._without_future(answer.candles)
             closed_by = None if answer.asked_s is None else int((answer.asked_s - self._schedule.quiet_s) * 1000)
             fresh = self.line.answered(candles, closed_by)
@@ -206,6 +211,31 @@ class ExchangeStream:
                 await self._connection.markets(at_most_s=GONE_EVERY_S / 2)
             else:
                 return answer
+
+    async def _look_whether_too_old(self, since_ms: int, now_ms: int) -> None:
+        """Where bars of now are told, and those of then refused, find how far back they are told, and begin there."""
+        step_ms = self.line.step_ms
+        refused_ms, told_ms = since_ms, now_ms // step_ms * step_ms - CHECKED * step_ms
+        closest_ms = max(2 * step_ms, (told_ms - refused_ms) // 1000)
+        if told_ms - refused_ms <= closest_ms or not await self._is_told(told_ms):
+            return
+        while told_ms - refused_ms > closest_ms:
+            middle_ms = refused_ms + (told_ms - refused_ms) // 2 // step_ms * step_ms
+            if await self._is_told(middle_ms):
+                told_ms = middle_ms
+            else:
+                refused_ms = middle_ms
+        self._from_ms = told_ms
+        log.warning("%s %s: bars of so long ago are refused; those before %s UTC stay missing",
+                    *self._stream[1:], f"{_EPOCH + timedelta(milliseconds=told_ms):%Y-%m-%d %H:%M}")  # fmt: skip
+
+    async def _is_told(self, since_ms: int) -> bool:
+        """Whether bars of then are told; a few are asked for."""
+        try:
+            await self._connection.candles(self._stream.symbol, since_ms, CHECKED, probing=True)
+        except (Refused, NoSymbol):
+            return False
+        return True
 
     async def _look_whether_gone(self, now_s: float) -> None:
         """After a long silence, see what the exchange says of the symbol; once an hour for all of them."""

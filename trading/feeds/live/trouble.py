@@ -43,6 +43,10 @@ class Failed(Exception):
         self.trouble = trouble
 
 
+class Refused(FeedError):
+    """The exchange refuses the question; another may be answered."""
+
+
 class NoSymbol(FeedError):
     """The exchange does not know the symbol, or no longer."""
 
