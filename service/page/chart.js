@@ -2,7 +2,7 @@
 
 import { AXIS_HEIGHT, drawCrosshair, drawGrid, drawNewest } from "./chart_axes.js";
 import { ChartInput } from "./chart_input.js";
-import { drawMarks, layMarks } from "./chart_marks.js";
+import { drawMarks, placeMarks } from "./chart_marks.js";
 import { price } from "./format.js";
 import { indexOfTime } from "./market.js";
 
@@ -201,7 +201,7 @@ export class Chart {
     if (this.right <= this.span) this.onEdge();
     const first = Math.max(0, Math.floor(this.right - this.span) - 1);
     const last = Math.min(this.bars.length, Math.ceil(this.right) + 1);
-    this.#scale(first, last);
+    this.boxes = placeMarks(this, first, last);
     drawGrid(this, first, last);
     pen.save();
     pen.beginPath();
@@ -209,14 +209,14 @@ export class Chart {
     pen.clip();
     this.#volume(first, last);
     this.#candles(first, last);
-    this.boxes = layMarks(this, first, last);
     drawMarks(this, this.boxes);
     pen.restore();
     drawNewest(this);
     if (this.cursor !== null) drawCrosshair(this);
   }
 
-  #scale(first, last) {
+  /** Let these bars fill the height, but for `above` and `below` px that signals need. */
+  scale(first, last, { above, below }) {
     let low = Infinity;
     let high = -Infinity;
     let volume = 0;
@@ -227,10 +227,11 @@ export class Chart {
       if (bar.v > volume) volume = bar.v;
     }
     const room = high - low || Math.abs(high) * 0.01 || 1;
-    this.low = low - room * 0.16;
-    this.high = high + room * 0.1;
     this.mostVolume = volume;
     this.plotHeight = this.height - AXIS_HEIGHT;
+    const aPixel = (room * 1.26) / Math.max(1, this.plotHeight - above - below);
+    this.low = low - room * 0.16 - below * aPixel;
+    this.high = high + room * 0.1 + above * aPixel;
   }
 
   yOf(value) {

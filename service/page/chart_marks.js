@@ -7,12 +7,35 @@ const LARGE = 17;
 const GAP = 3;
 const MOST_STEPS = 6;
 const NEIGHBOURS = 12;
+const TURNS = 3;
+const MOST_ROOM = 0.25;
 
 /**
- * Where each signal in view is drawn: {mark, index, x, y, size}. Long ones lie under the candles, others above them; one
- * that would cover another goes further out.
+ * Scale the chart so that its signals have room above and below the candles, and say where each in view is drawn:
+ * {mark, index, x, y, size}. At most a quarter of the height is given away on either side; what has no room even so lies
+ * at the edge.
  */
-export function layMarks(chart, first, last) {
+export function placeMarks(chart, first, last) {
+  const room = { above: 0, below: 0 };
+  let boxes = [];
+  for (let turn = 0; turn < TURNS; turn++) {
+    chart.scale(first, last, room);
+    boxes = layMarks(chart, first, last);
+    const most = chart.plotHeight * MOST_ROOM;
+    const above = Math.min(most, room.above + Math.max(0, ...boxes.map((box) => box.size / 2 + 2 - box.y)));
+    const below = Math.min(
+      most,
+      room.below + Math.max(0, ...boxes.map((box) => box.y + box.size / 2 + 2 - chart.plotHeight)),
+    );
+    if (above <= room.above && below <= room.below) break;
+    Object.assign(room, { above, below });
+  }
+  for (const box of boxes) box.y = Math.max(box.size / 2, Math.min(chart.plotHeight - box.size / 2, box.y));
+  return boxes;
+}
+
+/** Long ones lie under the candles, others above them; one that would cover another goes further out. */
+function layMarks(chart, first, last) {
   const size = markSize(chart);
   const above = [];
   const below = [];
@@ -29,7 +52,7 @@ export function layMarks(chart, first, last) {
       if (!other) break;
       y = other.y + out * (size + GAP - 1);
     }
-    placed.push({ mark, index, size, x, y: Math.max(size / 2, Math.min(chart.plotHeight - size / 2, y)) });
+    placed.push({ mark, index, size, x, y });
   }
   return [...above, ...below];
 }

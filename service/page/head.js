@@ -24,7 +24,6 @@ export class Head {
       this.toggleReasons(false);
       $("health").focus();
     });
-    setInterval(() => this.tick(), 1000);
     this.tick();
   }
 
@@ -37,8 +36,10 @@ export class Head {
     const now = Date.now();
     setText($("clock"), clock(now, true));
     if (this.link.at === "lost") this.#lost(now);
+  /** Once a second, as the second begins. */
   }
 
+    setTimeout(() => this.tick(), 1000 - (now % 1000));
   setLink(link) {
     const before = this.link.at;
     this.link = link;

@@ -28,7 +28,9 @@ export function followTheme(onChange) {
     set(choice);
   };
   $("theme").addEventListener("click", turn);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", onChange);
+  for (const media of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+    matchMedia(media).addEventListener("change", onChange);
+  }
   $("dark").addEventListener("load", onChange);
   set(choice);
   return turn;

@@ -55,8 +55,8 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, Seen]]:
-    """The page at `url`, in a context with these options; nothing may go wrong in it."""
+async def opened(browser: Browser, url: str, before: str = "", **options: Any) -> AsyncIterator[tuple[Page, Seen]]:
+    """The page at `url`, in a context with these options, `before` run before it; nothing may go wrong in it."""
     options = {
         "viewport": {"width": 1280, "height": 800},
         "color_scheme": "light",
@@ -67,7 +67,7 @@ async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[tu
     try:
         page = await context.new_page()
         page.set_default_timeout(LIMIT_MS)
-        await page.add_init_script(NOTE_VIOLATIONS)
+        await page.add_init_script(NOTE_VIOLATIONS + before)
         seen = Seen(page, url)
         await page.goto(url)
         yield page, seen

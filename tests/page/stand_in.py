@@ -209,7 +209,9 @@ class StandIn:
     async def _signals(self, request: web.Request) -> web.Response:
         found = [one for one in self.signals if request.query.get("symbol") in {None, one["symbol"]}]
         found.sort(key=lambda one: str(one["close_time"]), reverse=True)
-        return web.json_response({"signals": found[: int(request.query.get("limit", "100"))], "next_cursor": None})
+        begin, limit = int(request.query.get("cursor", "0")), int(request.query.get("limit", "100"))
+        end = begin + limit
+        return web.json_response({"signals": found[begin:end], "next_cursor": str(end) if end < len(found) else None})
 
     async def _signal(self, request: web.Request) -> web.Response:
         found = next((one for one in self.signals if one["signal"] == request.match_info["id"]), None)
