@@ -1,5 +1,7 @@
 // Asking the daemon, with the token where one is needed.
 
+import { keep, kept } from "./storage.js";
+
 const KEY = "tradent-token";
 
 /** The daemon said no: `status` is HTTP's, the message what it said. */
@@ -12,19 +14,18 @@ export class Refused extends Error {
 
 export class Api {
   constructor() {
-    this.token = sessionStorage.getItem(KEY) ?? "";
+    this.token = kept("sessionStorage", KEY);
     this.onUnauthorised = () => {};
   }
 
   /** Keep a token for as long as this tab is open; "" forgets it. */
   keep(token) {
     this.token = token;
-    if (token) sessionStorage.setItem(KEY, token);
-    else sessionStorage.removeItem(KEY);
+    keep("sessionStorage", KEY, token);
   }
 
-  headers(more = {}) {
-    return this.token ? { ...more, Authorization: `Bearer ${this.token}` } : more;
+  headers(more = {}, token = this.token) {
+    return token ? { ...more, Authorization: `Bearer ${token}` } : more;
   }
 
   /** JSON of an address under /api/v1. Raises Refused, or TypeError where nobody answers. */
@@ -38,13 +39,13 @@ export class Api {
     });
   }
 
-  async post(path, body = {}) {
-    const headers = this.headers({ "Content-Type": "application/json", Accept: "application/json" });
-    return this.#ask(`api/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+  /** Do something; with a `token` that is tried before it is kept. */
+  async post(path, body = {}, token = this.token) {
+    const headers = this.headers({ "Content-Type": "application/json", Accept: "application/json" }, token);
+    return this.#ask(`api/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) }, token);
   }
 
-  async #ask(url, options) {
-    const asked = this.token;
+  async #ask(url, options, asked = this.token) {
     const answer = await fetch(url, { ...options, cache: "no-store", signal: AbortSignal.timeout(20000) });
     if (answer.ok) return answer.status === 204 ? null : answer.json();
     const said = await saidBy(answer);

@@ -14,6 +14,7 @@ import { barOf, keyOf, Market } from "./market.js";
 import { Markets } from "./markets.js";
 import * as panels from "./panels.js";
 import { Steering } from "./steering.js";
+import { keep, kept } from "./storage.js";
 import { Table } from "./table.js";
 import { followTheme } from "./theme.js";
 import { barInWords } from "./words.js";
@@ -36,7 +37,11 @@ class Page {
       (kind, data) => this.take(kind, data),
       (state) => this.linked(state),
     );
-    this.head = new Head({ onRetry: () => this.live.retryNow(), onTurn: () => this.loading.pause() });
+    this.head = new Head({
+      onRetry: () => this.live.retryNow(),
+      onTurn: () => this.loading.pause(),
+      onToken: () => this.steering.unauthorised(),
+    });
     this.steering = new Steering(this.api, this.head, () => this.start());
     this.detail = new Detail(this.api, this.market);
     const open = (item) => this.detail.open(item.signal);
@@ -104,7 +109,7 @@ class Page {
 
   choose(line) {
     this.line = line;
-    sessionStorage.setItem(SHOWN, line.key);
+    keep("sessionStorage", SHOWN, line.key);
     setText($("symbol"), line.symbol);
     setText($("timeframe"), line.timeframe);
     $("simulated").hidden = line.source !== SIMULATED;
@@ -187,7 +192,7 @@ class Page {
       );
       return;
     }
-    if (!this.line) this.choose(this.market.series.get(sessionStorage.getItem(SHOWN)) ?? first);
+    if (!this.line) this.choose(this.market.series.get(kept("sessionStorage", SHOWN)) ?? first);
     else this.markets.choose(this.line.key);
     this.mark("rows", ...this.market.series.keys());
   }

@@ -7,14 +7,18 @@ const WAYS = { page: "from this page", cli: "from the command line", api: "by th
 const LINK = { connecting: "Connecting", live: "Live", lost: "Disconnected", refused: "No access" };
 
 export class Head {
-  /** `onRetry()` when somebody does not want to wait, `onTurn()` when rating was paused or goes on. */
-  constructor({ onRetry, onTurn }) {
+  /**
+   * `onRetry()` when somebody does not want to wait, `onTurn()` when rating was paused or goes on, `onToken()` when
+   * somebody wants to give a token.
+   */
+  constructor({ onRetry, onTurn, onToken }) {
     this.health = null;
     this.busy = false;
     this.pause = null;
     this.link = { at: "connecting" };
     this.onRetry = onRetry;
     this.onTurn = onTurn;
+    this.onToken = onToken;
     $("health").addEventListener("click", () => this.toggleReasons());
     document.addEventListener("click", (event) => {
       if (!event.target.closest(".health-box")) this.toggleReasons(false);
@@ -32,14 +36,14 @@ export class Head {
     $("health").setAttribute("aria-expanded", String(open));
   }
 
+  /** Once a second, as the second begins. */
   tick() {
     const now = Date.now();
+    setTimeout(() => this.tick(), 1000 - (now % 1000));
     setText($("clock"), clock(now, true));
     if (this.link.at === "lost") this.#lost(now);
-  /** Once a second, as the second begins. */
   }
 
-    setTimeout(() => this.tick(), 1000 - (now % 1000));
   setLink(link) {
     const before = this.link.at;
     this.link = link;
@@ -52,7 +56,8 @@ export class Head {
       setText($("health").querySelector("span"), "Health not known");
     }
     if (link.at === "lost") this.#lost(Date.now());
-    else if (before === "lost") this.#banner(null);
+    else if (link.at === "refused") this.#refused();
+    else if (before === "lost" || before === "refused") this.#banner(null);
     if (link.at === "live") this.#warn();
   }
 
@@ -76,6 +81,11 @@ export class Head {
       `No connection since ${clock(since, true)} UTC (${duration(now - since)}): ${why}. What is shown is from before. ` +
       (left ? `Trying again in ${left} s.` : "Trying again now.");
     this.#banner("lost", text, h("button", { type: "button", onclick: this.onRetry }, "Try now"));
+  }
+
+  #refused() {
+    const button = h("button", { type: "button", onclick: this.onToken }, "Enter a token");
+    this.#banner("refused", "Nothing is shown without a token.", button);
   }
 
   /** A message over the whole page; the same kind only gets its words changed, so it is not read out each second. */

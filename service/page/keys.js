@@ -1,6 +1,7 @@
 // Single-key shortcuts, their help, and the dialog that asks for a token.
 
 import { $, fill, h } from "./dom.js";
+import { keep, kept } from "./storage.js";
 
 const KEY = "tradent-keys-off";
 const HELP = [
@@ -25,7 +26,7 @@ export function listenToKeys(acts) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.closest("input, select, textarea, dialog") || document.querySelector("dialog[open]")) return;
-    if (event.key !== "?" && isOff()) return;
+    if (event.key !== "?" && kept("localStorage", KEY)) return;
     const act = event.key === "?" ? openHelp : acts[event.key];
     if (!act) return;
     event.preventDefault();
@@ -37,8 +38,8 @@ export function listenToKeys(acts) {
 
 function openHelp() {
   const dialog = $("keys");
-  const box = h("input", { type: "checkbox", onchange: () => keepOff(!box.checked) });
-  box.checked = !isOff();
+  const box = h("input", { type: "checkbox", onchange: () => keep("localStorage", KEY, box.checked ? "" : "1") });
+  box.checked = !kept("localStorage", KEY);
   fill(
     dialog,
     h("h2", { id: "keys-title" }, "Keyboard"),
@@ -64,23 +65,6 @@ function openHelp() {
   dialog.showModal();
 }
 
-function isOff() {
-  try {
-    return localStorage.getItem(KEY) === "1";
-  } catch {
-    return false;
-  }
-}
-
-function keepOff(off) {
-  try {
-    if (off) localStorage.setItem(KEY, "1");
-    else localStorage.removeItem(KEY);
-  } catch {
-    // a browser that keeps nothing
-  }
-}
-
 /** Ask for a token once; `onToken(token)` gets it. `admin` says that a stronger one is needed than the one there is. */
 export function askForToken(onToken, why, admin = false) {
   const dialog = $("gate");
@@ -90,6 +74,8 @@ export function askForToken(onToken, why, admin = false) {
     required: true,
     autocomplete: "off",
     spellcheck: "false",
+    pattern: "\\s*[!-~]+\\s*",
+    title: "Letters, digits and signs of ASCII, without blanks",
     "aria-describedby": "gate-text",
   });
   const form = h(
@@ -114,7 +100,6 @@ export function askForToken(onToken, why, admin = false) {
     ),
   );
   fill(dialog, form);
-  dialog.oncancel = (event) => !admin && event.preventDefault();
   if (!dialog.open) dialog.showModal();
   input.focus();
 }

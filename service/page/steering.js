@@ -16,35 +16,30 @@ export class Steering {
   }
 
   /** Ask for a token where there is none, or a wrong one. */
-  unauthorised(why) {
+  unauthorised(why = "") {
     askForToken((token) => this.#use(token), this.api.token ? why : "");
   }
 
-  /** Pause, or resume where rating is paused. */
-  async pause() {
+  /** Pause, or resume where rating is paused; with another token, which is kept once it has proved to be enough. */
+  async pause(token = this.api.token) {
     const act = this.head.health?.paused ? "resume" : "pause";
+    const tried = token !== this.api.token;
     this.head.setBusy(true);
     try {
-      await this.api.post(`control/${act}`);
+      await this.api.post(`control/${act}`, {}, token);
+      this.api.keep(token);
       this.head.setHealth({ ...this.head.health, paused: act === "pause" });
       this.#toast(act === "pause" ? "Rating is paused." : "Rating goes on.");
     } catch (error) {
-      if (error.status === 403) this.#askForAdmin();
+      if (error.status === 403 || (tried && error.status === 401)) this.#askForAdmin(tried ? error.message : "");
       else if (error.status !== 401) this.#toast(`That did not work: ${whyOf(error)}`);
     } finally {
       this.head.setBusy(false);
     }
   }
 
-  #askForAdmin() {
-    askForToken(
-      (token) => {
-        this.#use(token);
-        this.pause();
-      },
-      "",
-      true,
-    );
+  #askForAdmin(why) {
+    askForToken((token) => this.pause(token), why, true);
   }
 
   #use(token) {

@@ -1,6 +1,7 @@
 // Dark and light: as the system, or as chosen here. The choice stays in this browser.
 
 import { $ } from "./dom.js";
+import { keep, kept } from "./storage.js";
 
 const CHOICES = ["", "light", "dark"];
 const WORDS = { "": "as the system", light: "light", dark: "dark" };
@@ -17,14 +18,11 @@ export function followTheme(onChange) {
     button.setAttribute("aria-label", `Colours: ${WORDS[choice]}`);
     onChange();
   };
-  let choice = kept();
+  const before = kept("localStorage", KEY);
+  let choice = CHOICES.includes(before) ? before : "";
   const turn = () => {
     choice = CHOICES[(CHOICES.indexOf(choice) + 1) % CHOICES.length];
-    try {
-      localStorage.setItem(KEY, choice);
-    } catch {
-      // a browser that keeps nothing: the choice holds until the page is closed
-    }
+    keep("localStorage", KEY, choice);
     set(choice);
   };
   $("theme").addEventListener("click", turn);
@@ -34,13 +32,4 @@ export function followTheme(onChange) {
   $("dark").addEventListener("load", onChange);
   set(choice);
   return turn;
-}
-
-function kept() {
-  try {
-    const choice = localStorage.getItem(KEY) ?? "";
-    return CHOICES.includes(choice) ? choice : "";
-  } catch {
-    return "";
-  }
 }

@@ -85,3 +85,56 @@ async def test_figures_do_not_move_the_chart(browser: Browser, daemon: StandIn) 
         await page.locator("#chart").hover(position={"x": 300, "y": 100})
         await expect(page.locator("#readout")).to_contain_text("O ")
         assert await page.evaluate(chart) == before
+
+
+async def test_who_closes_the_question_for_a_token_finds_it_again(browser: Browser, daemon: StandIn) -> None:
+    daemon.token = "read-me"
+    async with opened(browser, daemon.url) as (page, _):
+        gate = page.get_by_role("dialog", name="This daemon asks for a token")
+        await expect(gate).to_be_visible()
+        for _ in range(3):
+            await page.keyboard.press("Escape")
+        await expect(gate).to_be_hidden()
+        await page.get_by_role("button", name="Enter a token").click()
+        await gate.get_by_label("Token").fill("read-me")
+        await page.keyboard.press("Enter")
+        await live(page)
+        await expect(page.locator("#banner")).to_be_hidden()
+
+
+async def test_a_token_that_no_header_can_carry_is_not_tried(browser: Browser, daemon: StandIn) -> None:
+    daemon.token = "read-me"
+    async with opened(browser, daemon.url) as (page, _):
+        gate = page.get_by_role("dialog", name="This daemon asks for a token")
+        await gate.get_by_label("Token").fill("tökén→")
+        await page.keyboard.press("Enter")
+        await expect(gate.get_by_label("Token")).to_have_value("tökén→")
+        assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_wrong_admin_token_does_not_cost_the_one_that_reads(browser: Browser, daemon: StandIn) -> None:
+    daemon.token, daemon.admin = "read-me", "rule-me"
+    async with opened(browser, daemon.url) as (page, _):
+        await page.get_by_role("textbox", name="Token").fill("read-me")
+        await page.keyboard.press("Enter")
+        await live(page)
+        await page.get_by_role("button", name="Pause rating").click()
+        stronger = page.get_by_role("dialog", name="This needs the admin token")
+        await stronger.get_by_label("Token").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(stronger).to_contain_text("a token is needed")
+        await page.keyboard.press("Escape")
+        await live(page)
+        assert await page.evaluate("sessionStorage.getItem('tradent-token')") == "read-me"
+
+
+async def test_a_browser_that_keeps_nothing_shows_everything(browser: Browser, daemon: StandIn) -> None:
+    daemon.token = "read-me"
+    async with opened(browser, daemon.url, before=NO_STORAGE) as (page, _):
+        await page.get_by_role("textbox", name="Token").fill("read-me")
+        await page.keyboard.press("Enter")
+        await live(page)
+        await page.keyboard.press("d")
+        await expect(page.get_by_role("button", name="Colours: light")).to_be_visible()
+        await page.keyboard.press("]")
+        await expect(page.locator("#symbol")).to_have_text("SIMETH")
