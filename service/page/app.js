@@ -50,9 +50,16 @@ class Page {
       onCursor: (...at) => this.readout(...at),
       onEdge: () => this.line && this.loading.earlier(this.line),
     });
-    this.feed = new Feed(this.market, { onOpen: open, current: () => this.line });
+    this.feed = new Feed(this.market, {
+      onOpen: open,
+      onOlder: (more) => this.loading.olderSignals(more),
+      current: () => this.line,
+    });
     this.table = new Table($("chart-table"), open);
-    this.markets = new Markets((line) => this.choose(line));
+    this.markets = new Markets(
+      (line) => this.choose(line),
+      (lines) => this.loading.see(lines),
+    );
     this.turnTheme = followTheme(() => {
       this.chart.restyle();
       this.mark("rows", ...this.market.series.keys());
@@ -143,6 +150,7 @@ class Page {
       this.mark("rows", line.key);
       if (line === this.line) this.mark("chart");
     } else if (kind === "signal" || kind === "verdict") {
+      data.told = true;
       if (!this.market.put(data)) return;
       this.mark("feed");
       if (data.key === this.line?.key) this.mark("chart");
@@ -203,8 +211,9 @@ class Page {
     this.chartNote("error", "The markets could not be read", why, () => this.loading.everything());
   }
 
-  foundSignals(why) {
+  foundSignals(why, from = this.feed.from) {
     this.feed.error = why;
+    this.feed.from = from;
     this.feed.ready = true;
     this.mark("feed");
     this.mark("chart");
@@ -260,6 +269,9 @@ class Page {
   }
 
   chartNote(state, title, text = "", again = null) {
+    const said = JSON.stringify([state, title, text, this.line?.key]);
+    if (said === this.noted) return;
+    this.noted = said;
     $("chart").closest(".chart-box").dataset.state = state;
     const button = again && h("button", { type: "button", onclick: again }, "Try again");
     $("chart-note").replaceChildren(...note(title, text, button));
@@ -287,7 +299,9 @@ class Page {
 
   drawChart(line) {
     const { bars } = line;
-    if (bars.length) this.chartNote("there", "");
+    if (bars.length && line.error) {
+      this.chartNote("partial", "Earlier bars could not be read", line.error, () => this.loading.bars(line, true));
+    } else if (bars.length) this.chartNote("there", "");
     else if (line.error) {
       this.chartNote("error", "The bars could not be read", line.error, () => this.loading.bars(line, true));
     } else if (line.loaded) {

@@ -1,6 +1,6 @@
 // One signal, whole: verdict, decision, calls with prompt and raw reply, snapshot, outcome. Everything goes in as text.
 
-import { $, badge, fill, h, note, stateOf } from "./dom.js";
+import { $, badge, fill, h, listed, note, stateOf } from "./dom.js";
 import { ratingInWords, reasonOf } from "./feed.js";
 import { amount, clock, count, day, duration, NONE, percent, price, usd } from "./format.js";
 
@@ -60,11 +60,11 @@ export class Detail {
       h(
         "header",
         {},
-        badge(item),
+        item.symbol ? badge(item) : null,
         h(
           "h2",
           { id: "detail-title" },
-          item.symbol ?? "Signal",
+          h("bdi", {}, item.symbol ?? "Signal"),
           " ",
           item.side ? h("span", { class: `side ${item.side}` }, item.side) : null,
           h("span", { class: "unseen" }, item.symbol ? `, ${ratingInWords(item)}` : ""),
@@ -72,13 +72,11 @@ export class Detail {
         h(
           "p",
           { class: "quiet" },
-          [
+          listed([
             item.strategy,
             item.timeframe,
             item.close_time && `${day(Date.parse(item.close_time))} ${clock(Date.parse(item.close_time), true)} UTC`,
-          ]
-            .filter(Boolean)
-            .join(" · "),
+          ]),
         ),
         close,
       ),
@@ -95,7 +93,7 @@ function verdict(item) {
   return h(
     "section",
     { class: "verdict" },
-    h("p", { class: "rationale" }, reasonOf(item) || STILL[stateOf(item)] || NONE),
+    h("p", { class: "rationale", dir: "auto" }, reasonOf(item) || STILL[stateOf(item)] || NONE),
     h(
       "dl",
       { class: "facts" },
@@ -193,6 +191,9 @@ function snapshot(kept) {
     Object.entries(kept.indicators ?? {}).map(([name, value]) => [name, rounded(value)]),
   );
   const told = kept.note ?? kept.origin;
+  if (!told && !bars.length && !Object.keys(indicators).length) {
+    return h("p", { class: "quiet" }, "No bars and no indicators were known at its close.");
+  }
   return [
     told ? h("p", { class: "quiet" }, asText(told)) : null,
     Object.keys(indicators).length

@@ -33,6 +33,9 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Texts in a row with dots between them, those that are there; none can turn the direction of the others. */
+export const listed = (texts) => texts.filter(Boolean).map((text, at) => [at ? " · " : null, h("bdi", {}, text)]);
+
 /** The badge of a rating: a number on its colour, or a sign for why there is none. */
 export function badge(item) {
   const state = stateOf(item);

@@ -1,18 +1,24 @@
 // The feed of verdicts: newest first, each a button that opens it.
 
-import { $, badge, fill, h, note, setText, stateOf, STATES } from "./dom.js";
-import { moment, NONE, percent, price, timeframeMs, usd } from "./format.js";
+import { $, badge, fill, h, listed, note, setText, stateOf, STATES } from "./dom.js";
+import { moment, percent, price, timeframeMs, usd } from "./format.js";
 
 const PAGE = 40;
 const PAGE_NARROW = 8;
 const SAY_EVERY_MS = 6000;
 
 export class Feed {
-  /** `onOpen(signal)` when one is chosen; `current()` gives the line that the chart shows. */
-  constructor(market, { onOpen, current }) {
+  /**
+   * `onOpen(signal)` when one is chosen; `onOlder(more)` asks for older ones as long as `more()`; `current()` gives the
+   * line that the chart shows. Up to `from` (ms) all are known, below it only those of some markets: these are left out
+   * until it comes to them.
+   */
+  constructor(market, { onOpen, onOlder, current }) {
     this.market = market;
     this.onOpen = onOpen;
+    this.onOlder = onOlder;
     this.current = current;
+    this.from = -Infinity;
     this.list = $("feed");
     this.rows = new Map();
     this.shown = this.#page();
@@ -26,10 +32,20 @@ export class Feed {
         this.draw();
       });
     }
-    $("more").addEventListener("click", () => {
-      this.shown += PAGE;
-      this.draw();
-    });
+    $("more").addEventListener("click", () => this.#more());
+  }
+
+  async #more() {
+    this.shown += PAGE;
+    this.draw();
+    $("more").disabled = true;
+    await this.onOlder(() => this.#items().length < this.shown);
+    $("more").disabled = false;
+    this.draw();
+  }
+
+  #items() {
+    return this.market.newest((item) => this.#keeps(item));
   }
 
   #page() {
@@ -38,7 +54,9 @@ export class Feed {
 
   #keeps(item) {
     const least = Number($("least").value);
-    if ($("only").value === "this" && item.key !== this.current()?.key) return false;
+    if ($("only").value === "this") {
+      if (item.key !== this.current()?.key) return false;
+    } else if (item.t < this.from && !item.told) return false;
     if (least === 0) return true;
     if (stateOf(item) !== "rated") return false;
     return least > 0 ? item.rating >= least : item.rating <= -least;
@@ -46,14 +64,14 @@ export class Feed {
 
   /** Bring the list in line with what is known; rows that stay are left alone. */
   draw() {
-    const items = this.market.newest((item) => this.#keeps(item));
+    const items = this.#items();
     const wanted = items.slice(0, this.shown);
-    $("more").hidden = items.length <= this.shown;
+    const olderAsked = this.from > -Infinity && $("only").value !== "this";
+    $("more").hidden = !this.ready || (items.length <= this.shown && !olderAsked);
     const nothing = wanted.length === 0;
     this.list.hidden = nothing && this.ready;
-    $("feed-note").hidden = !(nothing && this.ready);
+    this.#note(nothing);
     if (nothing) {
-      if (this.ready) $("feed-note").replaceChildren(...this.#emptiness());
       this.rows.clear();
       if (this.ready) fill(this.list);
       return;
@@ -80,10 +98,18 @@ export class Feed {
     this.rows = rows;
   }
 
-  #emptiness() {
-    if (this.error) return note("The verdicts could not be read", this.error);
-    if (this.market.signals.size) return note("Nothing here", "No signal fits what is chosen above.");
-    return note("No signals yet", "A signal appears when a strategy finds one on a closed bar; its verdict follows.");
+  /** What is said beside the list, or in its place where there is `nothing` in it. */
+  #note(nothing) {
+    const said = this.ready && (nothing || this.error) ? this.#words(nothing) : [];
+    $("feed-note").hidden = said.length === 0;
+    $("feed-note").replaceChildren(...(said.length ? note(...said) : []));
+  }
+
+  #words(nothing) {
+    if (this.error)
+      return [nothing ? "The verdicts could not be read" : "Older verdicts could not be read", this.error];
+    if (this.market.signals.size) return ["Nothing here", "No signal fits what is chosen above."];
+    return ["No signals yet", "A signal appears when a strategy finds one on a closed bar; its verdict follows."];
   }
 
   /** Tell a screen reader of a verdict: the last one and how many came, not more often than it can be heard. */
@@ -132,7 +158,7 @@ function rowOf(item, onOpen, now) {
         { class: "row-head" },
         h("b", {}, item.symbol),
         h("span", { class: `side ${item.side}` }, item.side),
-        h("span", { class: "quiet" }, `${item.strategy} · ${item.timeframe}${state === "waiting" ? " · waits" : ""}`),
+        h("span", { class: "quiet" }, listed([item.strategy, item.timeframe, state === "waiting" && "waits"])),
       ),
       h(
         "time",
@@ -143,20 +169,18 @@ function rowOf(item, onOpen, now) {
         },
         moment(item.at, timeframeMs(item.timeframe) < 60000, now),
       ),
-      h("span", { class: "row-text" }, reasonOf(item)),
+      h("span", { class: "row-text", dir: "auto" }, reasonOf(item)),
       h(
         "span",
         { class: "row-foot quiet" },
-        [
+        listed([
           item.action,
           decided,
           sure,
-          price(item.price),
+          item.price === null ? null : price(item.price),
           item.model && `${item.model}${item.fallback ? " (fallback)" : ""}`,
           item.cost_usd ? usd(item.cost_usd) : null,
-        ]
-          .filter((part) => part && part !== NONE)
-          .join(" · "),
+        ]),
       ),
     ),
   );

@@ -20,14 +20,17 @@ export const whyOf = (error) => (unanswered(error) ? "the daemon does not answer
 
 export class Loading {
   /**
-   * Fills `market` and tells `page`: `foundMarkets()`, `noMarkets(why)`, `foundSignals(why)` and `foundBars(line)`, each
-   * with what went wrong or null, `foundStats(stats)`, `foundCosts(costs)`, `foundPause(pause)`, and `noFigures(ids, why)`.
+   * Fills `market` and tells `page`: `foundMarkets()`, `noMarkets(why)`, `foundSignals(why, from)` with what went wrong or
+   * null and the time (ms) from which on all are known, `foundBars(line)`, `foundStats(stats)`, `foundCosts(costs)`,
+   * `foundPause(pause)`, and `noFigures(ids, why)`.
    */
   constructor(api, market, page) {
     this.api = api;
     this.market = market;
     this.page = page;
     this.run = 0;
+    this.older = null;
+    this.looking = Promise.resolve();
   }
 
   /** Leave what is under way; its answers are not looked at. */
@@ -57,15 +60,34 @@ export class Loading {
     }
   }
 
-  async #signals(run) {
+  async #signals(run, cursor = null) {
     let why = null;
+    let from;
     try {
-      const { signals } = await this.api.get("signals", { limit: NEWEST });
+      const { signals, next_cursor: older } = await this.api.get("signals", { limit: NEWEST, cursor });
+      if (run !== this.run) return;
       for (const item of signals) this.market.put(item);
+      this.older = older;
+      from = older === null ? -Infinity : Date.parse(signals.at(-1).close_time);
     } catch (error) {
       why = whyOf(error);
     }
-    if (run === this.run) this.page.foundSignals(why);
+    if (run === this.run) this.page.foundSignals(why, from);
+  }
+
+  /** Older signals, a page at a time, as long as there are some and `more()` says so. */
+  async olderSignals(more) {
+    for (let page = 0; page < PAGES && this.older !== null && more(); page++) {
+      const { run, older } = this;
+      await this.#signals(run, older);
+      if (older === this.older) return;
+    }
+  }
+
+  /** Somebody sees these lines in the list: read what has not been read of them, one after the other. */
+  see(lines) {
+    const { run } = this;
+    for (const line of lines) this.looking = this.looking.then(() => run === this.run && this.bars(line));
   }
 
   /** The past of one line and its signals: once, or `again`. */

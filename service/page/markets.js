@@ -8,10 +8,15 @@ const SPARK_WIDTH = 56;
 const SPARK_HEIGHT = 18;
 
 export class Markets {
-  constructor(onChoose) {
+  /** `onChoose(line)` when one is chosen, `onSee(lines)` when lines come into view. */
+  constructor(onChoose, onSee) {
     this.onChoose = onChoose;
     this.rows = new Map();
     this.list = $("market-list");
+    this.seeing = new IntersectionObserver((seen) => {
+      const keys = seen.filter((one) => one.isIntersecting).map((one) => one.target.dataset.line);
+      onSee(keys.map((key) => this.rows.get(key)?.line).filter(Boolean));
+    });
   }
 
   /** One row per line of bars, in the order of their names. */
@@ -20,6 +25,7 @@ export class Markets {
       (a, b) => a.symbol.localeCompare(b.symbol, "en") || a.timeframe.localeCompare(b.timeframe),
     );
     this.rows.clear();
+    this.seeing.disconnect();
     const frames = new Set(this.lines.map((line) => line.timeframe));
     fill(
       this.list,
@@ -50,7 +56,9 @@ export class Markets {
       change,
     );
     this.rows.set(line.key, { line, button, last, change, spark });
-    return h("li", {}, button);
+    const place = h("li", { "data-line": line.key }, button);
+    this.seeing.observe(place);
+    return place;
   }
 
   choose(key) {

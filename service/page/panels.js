@@ -3,6 +3,9 @@
 import { $, fill, h, note } from "./dom.js";
 import { count, duration, percent, usd } from "./format.js";
 
+// From this share of the budget on it is said that little is left.
+const LOW = 0.9;
+
 /** A bar of a share between 0 and 1, with `text` for those who do not see it. */
 function gauge(share, text, kind = "") {
   const bar = h("i", { class: kind });
@@ -145,7 +148,14 @@ export function drawCost(costs, live) {
         ? h("span", { class: "quiet" }, " no budget")
         : h("span", { class: "quiet" }, ` of ${usd(budget)}`),
     ),
-    budget === null ? null : gauge(used / budget, `${usd(used)} of ${usd(budget)}`, used >= budget ? "full" : ""),
+    budget === null ? null : gauge(used / budget, `${usd(used)} of ${usd(budget)}`, used >= LOW * budget ? "full" : ""),
+    budget !== null && used >= LOW * budget
+      ? h(
+          "p",
+          { class: "warn" },
+          budget > 0 ? `${Math.min(100, Math.floor((100 * used) / budget))} % is used up` : "used up",
+        )
+      : null,
     unknown ? h("p", { class: "quiet" }, `${count(unknown)} answers without a known price`) : null,
     days.length > 1 ? columns : null,
   );

@@ -1,5 +1,6 @@
 """What a person meets who uses the page for a day: windows, tokens, outages, many markets, odd texts."""
 
+import re
 from collections.abc import AsyncIterator
 from itertools import combinations
 
@@ -8,11 +9,16 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.page.browser import ABSENT, CHROMIUM, chromium, evaluates, opened
-from tests.page.stand_in import StandIn, signal
+from tests.page.stand_in import StandIn, bar, signal
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)]
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+NO_STORAGE = """
+for (const area of ["localStorage", "sessionStorage"]) {
+  Object.defineProperty(window, area, { get() { throw new DOMException("not allowed", "SecurityError"); } });
+}
+"""
 BOXES = "window.tradent.chart.boxes.map(({ x, y, size }) => [x, y, size])"
 
 
@@ -138,3 +144,84 @@ async def test_a_browser_that_keeps_nothing_shows_everything(browser: Browser, d
         await expect(page.get_by_role("button", name="Colours: light")).to_be_visible()
         await page.keyboard.press("]")
         await expect(page.locator("#symbol")).to_have_text("SIMETH")
+
+
+async def test_older_verdicts_come_in_order_until_there_are_no_more(browser: Browser, daemon: StandIn) -> None:
+    """Those of the market that is shown are known at once; they stand in the list when it has come to them."""
+    daemon.signals = [signal("EUR/USD", index, 4, signal=f"sig-new-{index}") for index in range(20, 230)]
+    daemon.signals += [signal("GBP/USD", index, 4, signal=f"sig-old-{index}") for index in range(5, 20)]
+    daemon.signals += [signal("SIMBTC", index, 4, signal=f"sig-shown-{index}") for index in range(5, 20)]
+    async with opened(browser, daemon.url) as (page, _):
+        await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("15 signals"))
+        await expect(page.locator("#feed li")).to_have_count(40)
+        for count in (80, 120, 160, 200, 240):
+            await page.get_by_role("button", name="Show more").click()
+            await expect(page.locator("#feed li")).to_have_count(count)
+        await expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+        closes = await page.locator("#feed time").evaluate_all("all => all.map((it) => it.dateTime)")
+        assert closes == sorted(closes, reverse=True)
+
+
+async def test_each_of_many_markets_has_its_price_once_it_is_seen(browser: Browser) -> None:
+    symbols = tuple(f"SIM{number:02}" for number in range(60))
+    async with StandIn(symbols, 5) as daemon, opened(browser, daemon.url) as (page, _):
+        last = page.locator("#market-list li").last
+        await expect(last).to_contain_text("SIM59")
+        await last.scroll_into_view_if_needed()
+        await expect(last.locator(".market-last")).to_have_text(f"{daemon.bars['SIM59'][-1]['close']:.2f}")
+
+
+async def test_what_comes_in_does_not_hide_that_what_was_before_could_not_be_read(
+    browser: Browser, daemon: StandIn
+) -> None:
+    daemon.broken = "PostgreSQL does not answer now; ask again in a while"
+    async with opened(browser, daemon.url) as (page, _):
+        await expect(page.locator("#link")).to_have_attribute("data-state", "live")
+        await expect(page.locator("#feed-note")).to_contain_text("could not be read")
+        daemon.publish("bar", bar("SIMBTC", 240))
+        daemon.publish("signal", signal("SIMBTC", 240, None))
+        await expect(page.locator("#feed li")).to_have_count(1)
+        await expect(page.locator("#feed-note")).to_contain_text("Older verdicts could not be read")
+        await expect(page.locator("#chart-note")).to_contain_text("Earlier bars could not be read")
+        daemon.broken = None
+        await page.locator("#chart-note").get_by_role("button", name="Try again").click()
+        await live(page)
+
+
+async def test_text_from_right_to_left_reads_so_and_turns_nothing_else(browser: Browser, daemon: StandIn) -> None:
+    item = signal("SIMBTC", 220, 4, rationale="مرحبا: 12.5% up", strategy="\u202egnp.exe")
+    daemon.signals.append(item)
+    async with opened(browser, daemon.url) as (page, _):
+        text = page.locator("#feed .row-text")
+        assert await text.evaluate("(it) => getComputedStyle(it).direction") == "rtl"
+        await page.locator("#feed button").click()
+        rationale = page.locator("#detail .rationale")
+        assert await rationale.evaluate("(it) => getComputedStyle(it).direction") == "rtl"
+        apart = page.locator("#detail header p bdi")
+        await expect(apart).to_have_text(["\u202egnp.exe", "1m", "2026-11-29 03:41:00 UTC"])
+
+
+async def test_a_signal_that_does_not_exist_is_not_said_to_wait(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await page.evaluate("location.hash = 'sig-00000000'")
+        await expect(page.locator("#detail")).to_contain_text("there is no such signal")
+        await expect(page.locator("#detail .chip")).to_have_count(0)
+
+
+async def test_a_snapshot_with_nothing_in_it_says_so(browser: Browser, daemon: StandIn) -> None:
+    item = signal("EUR/USD", 220, 4, origin="api")
+    daemon.signals.append(item)
+    daemon.details[item["signal"]] = {"snapshot": {"indicators": {}, "bars": []}}
+    async with opened(browser, daemon.url) as (page, _):
+        await page.locator("#feed button").click()
+        await expect(page.locator("#detail")).to_contain_text("No bars and no indicators were known at its close.")
+
+
+async def test_a_budget_that_runs_out_is_said(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await expect(page.locator("#p-cost")).to_contain_text("$2.00")
+        await expect(page.locator("#p-cost")).not_to_contain_text("used up")
+        cost = {"today_usd": 1.95, "today_unknown": 0, "budget_usd": 2.0, "budget_used_usd": 1.99}
+        daemon.publish("health", daemon.health() | {"cost": cost})
+        await expect(page.locator("#p-cost")).to_contain_text("99 % is used up")
