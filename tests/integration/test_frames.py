@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,11 +12,12 @@ import pandas as pd
 import pytest
 
 from database import read_signals
-from database.frames import CATEGORIES, DTYPES
+from database.frame_columns import CATEGORIES, DTYPES
 from llm_integration.model import Abstention
 from tests.integration.test_reads import World, world
 from tests.marketdata import START, make_signal
 from trading.errors import StorageError
+from trading.model import Snapshot
 
 __all__ = ["world"]  # the fixture
 
@@ -71,6 +73,20 @@ async def test_indicators_can_be_columns(world: World, database: str) -> None:
     assert frame["ind_rsi"].tolist() == [28.5] * 3
     assert (frame["ind_atr"].dtype, frame["ind_atr"].isna().all()) == ("Float64", True)
     assert "indicators" not in frame
+
+
+@pytest.mark.parametrize("indicators", [False, True])
+async def test_a_frame_is_the_same_however_many_rows_are_taken_at_once(
+    indicators: bool, world: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that come in the second piece only, and indicators that are in the third only, among them."""
+    await filled(world)
+    await world.store(replace(make_signal(7, "ADAUSD"), snapshot=Snapshot({"adx": 20.5}, ())))
+    whole = read_signals(database, indicators=indicators)
+    monkeypatch.setattr("database.frames.CHUNK_ROWS", 1)
+    pd.testing.assert_frame_equal(read_signals(database, indicators=indicators), whole)
+    assert list(whole["symbol"].cat.categories) == ["ADAUSD", "BTCUSD", "ETHUSD"]
+    assert "indicators" in whole or whole["ind_adx"].isna().tolist() == [True, True, True, False]
 
 
 def test_a_frame_without_rows_has_the_same_columns_and_types(database: str) -> None:
