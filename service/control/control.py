@@ -136,8 +136,10 @@ class Control:
             swap()
         if daemon.exporter is not None:
             daemon.exporter.pace(settings.llm.poll_interval, settings.llm.batch_export_interval_seconds)
-        logging.getLogger().setLevel(settings.service.log_level)
+        root, level = logging.getLogger(), logging.getLevelNamesMapping()[settings.service.log_level]
+        root.setLevel(min(root.level, level))
         changes.say(f"{act} by {caller.via}")
+        root.setLevel(level)
 
     async def _reload_at_sighup(self) -> None:
         while True:

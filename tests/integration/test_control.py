@@ -217,6 +217,11 @@ async def test_sighup_reads_the_settings_anew(daemon: Daemon, database: str) -> 
         assert (act["act"], act["via"]) == ("reload", "sighup")
         assert act["before"]["llm.model"] == "rules/baseline"
         assert act["after"]["llm.model"] == "llama_cpp/local"
+        quiet = {**before["service"], "log_level": "WARNING"}
+        daemon.write({**before, "llm": {**before["llm"], "max_retries": 1}, "service": quiet})
+        process.send(signal.SIGHUP)
+        await process.said("llm.max_retries holds from now on")
+        await process.said("service.log_level holds from now on before=INFO now=WARNING")
         daemon.write({**before, "llm": {**before["llm"], "model": "rules/"}})
         status, told = await api.ask("/api/v1/control/reload", {})
         assert status == 409
