@@ -32,7 +32,6 @@ TEXT = (
 )
 ORDER_WORDS = (
     "orderid", "strategyorderid", "ordercomment", "strategyordercomment", "strategycomment", "comment", "id",
-    "strategyid",
 )  # fmt: skip
 POSITION = ("marketposition", "strategymarketposition", "position", "strategyposition")
 POSITION_SIZE = ("positionsize", "strategypositionsize")
@@ -110,6 +109,7 @@ def require_no_report(payload: Mapping[str, Any]) -> None:
 def _named_beside(payload: Mapping[str, Any], name: str, word: str) -> tuple[str, Side]:
     """The side of an action such as `open`, which another key names."""
     beside = first(payload, [each for each in SIDE_OF_POSITION if each != name])
+    beside = beside or next((each for each, _ in _said(payload, ACTION)), None)
     if beside is None:
         raise NotUnderstood(name, f"{word!r} does not say which side; say buy or sell")
     return beside, side_field(payload[beside], beside)
@@ -184,8 +184,11 @@ def _require_opening(payload: Mapping[str, Any], side: Side) -> None:
 
 
 def _said(payload: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[str, Side]]:
-    """Those of these keys whose value is an action, with it."""
+    """Those of these keys whose value is an action, with it; an order may be numbered, such as `Exit Long 2`."""
     for name in names:
         value = payload.get(name)
-        if isinstance(value, str) and (side := side_of(value)) is not None:
+        if not isinstance(value, str):
+            continue
+        plain = value if name in ACTION else re.sub(r"\s*#?\d{1,2}$", "", value)
+        if (side := side_of(plain)) is not None:
             yield name, side

@@ -26,7 +26,7 @@ _FILLED = re.compile(
     r"New strategy position is (?P<position>[-\u2212]?[\d.,]+)\.?",
     re.IGNORECASE,
 )
-_LINE = re.compile(r"\W*(?P<key>[A-Za-z][A-Za-z ._-]{0,30}?)\s*[:=]\s*(?P<value>.{1,200})")
+_LINE = re.compile(r"\W*(?P<key>[A-Za-z][A-Za-z0-9 ._-]{0,30}?)\s*[:=]\s*(?P<value>.{1,200})")
 _MARKS = re.compile(r"[*`_~]+(?=\W|$)|(?<!\w)[*`_~]+|[()\[\]|>]")
 _PAIR = re.compile(
     r"[#$]?(?:[A-Z0-9_]{2,20}:)?[A-Z0-9]{2,30}(?:[/_-][A-Z0-9]{2,15})?(?::[A-Z0-9]{2,10})?(?:\.[A-Z]{1,4}|\d?!)?"
@@ -166,7 +166,7 @@ def _of_sentence(text: str) -> SignalFields:
     for word in _words(text):
         small = word.lower()
         if small in WORDS:
-            actions.append(small)
+            actions += [] if _is_of_bar(small, before, said=bool(actions and symbols)) else [small]
         elif _NUMBER.fullmatch(word) and before in _AT:
             prices.append(word)
         elif _NUMBER.fullmatch(word):
@@ -204,6 +204,13 @@ def _of_sentence(text: str) -> SignalFields:
         timeframe_field(intervals[0]) if intervals else None,
         exchange=exchange,
     )
+
+
+def _is_of_bar(word: str, before: str, *, said: bool) -> bool:
+    """Whether `close` is that of a bar, as in `buy at close`. Raises NotUnderstood after all is said: which is it?"""
+    if word == "close" and said and before != "at":
+        raise NotUnderstood("action", "does `close` mean the price, or to leave the position? say `exit`")
+    return word == "close" and before == "at"
 
 
 def _words(text: str) -> list[str]:

@@ -14,18 +14,21 @@ BESIDE = frozenset({
 WORDS = LONG | SHORT | EXIT
 LEAVING = frozenset({
     "tp", "sl", "stop", "stoploss", "loss", "take", "takeprofit", "profit", "target", "trail", "trailing", "partial",
+    "margin", "call",
 })  # fmt: skip
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+|\d+")
 _JOINED = re.compile(
     r"\b(open|enter|go|close|exit|long|short|buy|sell)(long|short|buy|sell|entry|exit|open|close|signal|position|all)\b",
     re.IGNORECASE,
 )
+_BAR_CLOSE = re.compile(r"\bat (market )?close\b|\bclose price\b")
 
 
 def words_of(phrase: str) -> list[str]:
-    """The words of a phrase in small letters; `closelong` is two."""
+    """The words of a phrase in small letters; `closelong` is two. The close of a bar (`buy at close`) is left out."""
     parted = _JOINED.sub(r"\1 \2", phrase.replace("(s)", ""))
-    return [word.lower() for word in _WORD.findall(parted)]
+    words = " ".join(word.lower() for word in _WORD.findall(parted))
+    return _BAR_CLOSE.sub("", words).split()
 
 
 def side_of(phrase: str) -> Side | None:
@@ -51,6 +54,7 @@ def side_of_words(words: list[str]) -> Side | None:
 
 
 def leaves_position(phrase: str) -> bool:
-    """Whether an order's name is that of a stop or a target, such as `TP1`, `Stop Loss` or `Long SL`."""
+    """Whether an order's name is that of a stop or a target, such as `TP1` or `Stop Loss`; `TP 2%, SL 1%` is none."""
     words = {word for word in words_of(phrase) if not (word.isdigit() and len(word) < 3)}
-    return bool(words & LEAVING) and words <= LEAVING | WORDS | BESIDE | {"hit"}
+    levels = re.search(r"[:=%@]|[a-z]\W*\d.*[a-z]\W*\d", phrase, re.IGNORECASE)
+    return bool(words & LEAVING) and words <= LEAVING | WORDS | BESIDE | {"hit"} and not levels

@@ -56,7 +56,7 @@ STRATEGY = (
     "name",
 )
 EXCHANGE = ("exchange", "tvexchange", "syminfoprefix", "broker")
-NO_SIGNALS = ("heartbeat", "test", "testmode", "dryrun")
+NO_SIGNALS = ("heartbeat", "test")
 
 
 def read(body: bytes, content_type: str) -> SignalFields:
@@ -153,7 +153,7 @@ def _symbol(payload: Mapping[str, Any]) -> tuple[str, str | None]:
         raise NotUnderstood("symbol", 'missing; put "symbol": "{{ticker}}" into the alert')
     symbol, exchange = symbol_field(payload[name], name)
     for other in SYMBOL[:3]:
-        if payload.get(other) not in (None, "") and not _alike(symbol, symbol_field(payload[other], other)[0]):
+        if payload.get(other) not in (None, "") and not _alike(symbol, payload[other]):
             raise NotUnderstood(
                 name, f"is {shown(payload[name])}, and {other} {shown(payload[other])}: which is meant?"
             )
@@ -163,9 +163,13 @@ def _symbol(payload: Mapping[str, Any]) -> tuple[str, str | None]:
     return symbol, exchange
 
 
-def _alike(one: str, other: str) -> bool:
-    """Whether two symbols may be names of one: BTC and BTCUSDT, XBTUSD and XBT/USD:BTC."""
-    return symbol_key(one)[0][:3] == symbol_key(other)[0][:3]
+def _alike(symbol: str, other: object) -> bool:
+    """Whether a value may name the same, as BTC and BTCUSDT do; so may what is no symbol, such as a company's name."""
+    try:
+        named, _ = symbol_field(other)
+    except NotUnderstood:
+        return True
+    return symbol_key(symbol)[0][:3] == symbol_key(named)[0][:3]
 
 
 def _may_be_symbol(name: str, value: object) -> bool:
@@ -199,20 +203,26 @@ def _times(
 
 def _bar(payload: Mapping[str, Any], opened: datetime) -> tuple[SentBar, ...]:
     names = [first(payload, (name, f"bar{name}")) for name in ("open", "high", "low", "close")]
-    if any(name is None for name in names):
+    if any(name is None or _is_nan(payload[name]) for name in names):
         return ()
     open_, high, low, close = (price_field(payload[name], name) for name in names if name is not None)
     if not low <= min(open_, close) <= max(open_, close) <= high:
         raise NotUnderstood("high", "the bar's prices do not fit together: high and low must enclose open and close")
     volume = first(payload, ("volume", "barvolume"))
-    traded = None if volume is None else number_field(volume, payload[volume])
+    traded = None if volume is None or _is_nan(payload[volume]) else number_field(volume, payload[volume])
     return (SentBar(opened, open_, high, low, close, traded if traded is None or traded >= 0 else None),)
 
 
+def _is_nan(value: object) -> bool:
+    """What TradingView writes for a plot or a volume that has no value."""
+    return isinstance(value, str) and value.strip().lower() in ("nan", "na")
+
+
 def _indicators(payload: Mapping[str, Any]) -> dict[str, float]:
-    """What stands under `indicators`, as figures."""
+    """What stands under `indicators`, as figures; those that have no value yet are left out."""
     found = {}
     for name, value in payload.items():
-        if name.startswith("indicators") and len(name) > len("indicators") and value not in (None, ""):
+        named = name.startswith("indicators") and len(name) > len("indicators")
+        if named and value not in (None, "") and not _is_nan(value):
             found[text_field("indicators", name.removeprefix("indicators"), 60)] = number_field(name, value)
     return found

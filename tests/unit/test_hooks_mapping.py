@@ -163,6 +163,10 @@ DCA = {"tv_exchange": "BINANCE", "tv_instrument": "BTCUSDT.P", "trigger_price": 
         (changed(action="buy", order_id="Exit Short", market_position="long"), "long"),
         (changed(action="buy", comment="TP: 65000 SL: 60000"), "long"),
         (changed(action="buy", id="ShortTermBreakout 7"), "long"),
+        (changed(action="sell", order_id="Close Long 2"), "exit"),
+        (changed(action="buy", comment="Buy at Close"), "long"),
+        (changed(action="open", signal="short"), "short"),
+        (changed(symbol="BTCUSDT", ticker="Bitcoin / TetherUS", action="buy"), "long"),
         ({"ticker": "BTCUSDT", "type": "exit", "side": "long"}, "exit"),
         ({"ticker": "BTCUSDT", "event": "close", "direction": "long"}, "exit"),
         ({"ticker": "BTCUSDT", "transaction_type": "SELL", "price": 0, "order_type": "MARKET"}, "short"),
@@ -269,6 +273,14 @@ def test_the_bar_an_alert_names_is_closed_an_interval_after_it_opened() -> None:
     assert (found.close_time, found.at) == (datetime(2026, 11, 29, 13, tzinfo=UTC), NOON)
 
 
+def test_what_a_chart_has_no_value_for_is_left_out() -> None:
+    figures = {"open": "1", "high": "3", "low": "1", "close": "2", "time": "2026-11-29T12:00:00Z", "interval": "60"}
+    bar = {"ticker": "BTCUSDT", "action": "buy", **figures, "volume": "NaN"}
+    assert alert(bar).bars == (SentBar(NOON, 1.0, 3.0, 1.0, 2.0, None),)
+    assert alert({**bar, "high": "NaN"}).bars == ()
+    assert alert(changed(indicators={"rsi": "NaN", "ema": "1.5"})).indicators == {"ema": 1.5}
+
+
 def test_an_alert_sent_before_its_bar_closed_stands_on_the_moment_it_was_sent() -> None:
     sent = datetime(2026, 11, 29, 12, 20, tzinfo=UTC)
     found = alert(changed(time="2026-11-29T12:00:00Z", interval="60", timenow="2026-11-29T12:20:00Z"))
@@ -295,6 +307,8 @@ def test_an_alert_sent_before_its_bar_closed_stands_on_the_moment_it_was_sent() 
          ("BTCUSDT", "long", 61234.5, "1h")),
         ("🟢 BUY SIGNAL\nSymbol: BTCUSDT\nPrice: 61234.5", ("BTCUSDT", "long", 61234.5, None)),
         ("🔴 SELL BINANCE:BTCUSDT.P\nPrice: 61234.5\nTimeframe: 1H", ("BTCUSDT.P", "short", 61234.5, "1h")),
+        ("🚨 BTCUSDT LONG 🚨\nEntry: 61234.5\nTP1: 62000\nSL: 60000", ("BTCUSDT", "long", 61234.5, None)),
+        ("Buy BTCUSDT at close", ("BTCUSDT", "long", None, None)),
         ("EXIT\nSymbol: BTCUSDT\nSide: long\nPrice: 5", ("BTCUSDT", "exit", 5.0, None)),
         ("Supertrend Pro v2\nSymbol: BTCUSDT\nSide: buy", ("BTCUSDT", "long", None, None)),
         ("symbol=BTCUSDT side=buy price=61234.5", ("BTCUSDT", "long", 61234.5, None)),
@@ -338,6 +352,7 @@ def test_texts_that_leave_no_doubt_are_read(text: str, found: tuple[object, ...]
         "🎯 TP1 hit\nSymbol: BTCUSDT\nSide: long",
         "SELL\nSymbol: BTCUSDT\nSide: buy",
         "EXIT TP1",
+        "Buy BTCUSDT close @ 61234.5",
         "BUY CONFIRMED at 61234",
         "60123456789,buylimitx,EURUSD",
     ],
