@@ -37,6 +37,7 @@ from trading.model import Bar, Signal
 log = logging.getLogger(__name__)
 
 LONGEST_SHIPPING_S = 5.0
+COUNT_AGAIN_S = 5.0
 EXIT_AT_ONCE = 130
 
 
@@ -323,11 +324,15 @@ class Daemon:
             self.exporter.close()
 
     async def _count_forever(self) -> None:
-        """Keep the number of unfinished tasks, for the vitals; the longer counting takes, the rarer it is done."""
+        """Keep the number of unfinished tasks, for the vitals; the longer counting takes, the rarer it is done.
+
+        What was not told is asked for again soon, however long it took: `/readyz` says no until then.
+        """
         while True:
             begun = self.clock.monotonic()
             self.queue_unseen = await self._tasks_left() is None
-            await self.clock.sleep(max(1.0, 20 * (self.clock.monotonic() - begun)))
+            took_s = self.clock.monotonic() - begun
+            await self.clock.sleep(COUNT_AGAIN_S if self.queue_unseen else max(1.0, 20 * took_s))
 
     def _on_bar(self, bar: Bar, signals: Sequence[Signal]) -> None:
         self.tally.bar(bar)

@@ -1,5 +1,6 @@
 """Each check by itself: when it fails, and that it then says what to do."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,7 +11,10 @@ import pytest
 from database.control_acts import Pause
 from database.upgrading import Upgrade
 from service.daemon import Daemon
+from service.rating_side import RatingSide
 from service.readiness import Check, is_ready, readiness
+from service.settings import Settings
+from tests.fake_clock import FakeClock
 from trading.feeds.base import FeedState, Progress
 from trading.model import Bar, Stream
 
@@ -190,3 +194,25 @@ def test_a_process_is_only_asked_for_what_it_does() -> None:
     trader = readiness(daemon(rating=None, exporter=None))
     assert [each.check for each in worker] == ["process", "database", "model", "queue", "csv"]
     assert [each.check for each in trader] == ["process", "database", "feed", "journal", "disk"]
+
+
+async def test_a_database_that_answers_again_is_seen_soon_however_long_it_did_not() -> None:
+    clock, away = FakeClock(), asyncio.Event()
+    of = Daemon(Settings(), clock=clock)
+
+    async def unfinished() -> dict[str, int]:
+        if away.is_set():
+            await clock.sleep(30.0)
+            raise TimeoutError
+        return {"pending": 2}
+
+    of.rating = cast(RatingSide, SimpleNamespace(queue=SimpleNamespace(unfinished=unfinished)))
+    away.set()
+    counting = asyncio.create_task(of._count_forever())
+    await clock.advance(31.0)
+    assert of.queue_unseen
+    away.clear()
+    await clock.advance(10.0)
+    assert not of.queue_unseen
+    assert of.unfinished == {"pending": 2}
+    counting.cancel()
