@@ -151,6 +151,15 @@ async def test_a_bar_that_no_other_follows_is_closed_by_the_exchanges_clock(monk
         assert watch.require_whole()[-1].open_ms == last_ms
 
 
+async def test_answers_that_lag_behind_give_no_bar_as_it_stood_before_its_close() -> None:
+    def prepare(server: ExchangeServer) -> None:
+        server.market.lag_ms = 10 * server.market.step_ms + 7_000
+
+    async with watched(websocket=False, history_bars=20, prepare=prepare) as (_, watch):
+        await watch.until_bar(20)
+        watch.require_whole()
+
+
 async def test_what_the_exchange_corrects_after_the_close_is_counted_and_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -245,6 +245,16 @@ def test_waits_grow_and_are_bounded_and_a_retry_after_is_kept() -> None:
     assert patience.wait_s(away) < 2
 
 
+def test_a_newest_bar_is_closed_by_the_clock_only_once_answers_say_the_same_of_it_for_a_while() -> None:
+    """A store that lags tells a bar of the past as it stood then."""
+    line = Line(STEP, STEP, steady_ms=5000)
+    closed_ms = 3 * STEP
+    for said, asked_ms in ((1.2, 0), (1.4, 6_000), (1.5, 12_000), (1.5, 16_999)):
+        assert line.answered(read_candles([row(1), row(2, said)]), closed_ms + asked_ms) == []
+    assert numbers(line.answered(read_candles([row(1), row(2)]), closed_ms + 17_000)) == [2]
+    assert numbers(line.answered(candles(2, 3, 4), 0)) == [3]
+
+
 def raised(error: Exception, cause: Exception) -> Exception:
     try:
         raise error from cause

@@ -27,16 +27,20 @@ class Line:
     """Gives each closed bar of a stream once and in order, from what websocket and requests say of it.
 
     A bar is closed when a later one of its stream has been seen, or, in an answer to a request, when the exchange's
-    clock is past its close by some while. What the websocket says of a bar is believed only where it was heard from
-    the bar's beginning to past its end on one connection; everything else is to be asked for (`is_behind`).
+    clock is past its close by some while, and answers `steady_ms` apart say the same of it: they may lag behind. What
+    the websocket says of a bar is believed only where it was heard from the bar's beginning to past its end on one
+    connection; everything else is to be asked for (`is_behind`).
 
     `last_ms` is the open time of the last bar that was given, None before the first. A bar that was given is never
     given again: when the exchange says later that it was different, that is counted as corrected; one that turns up
     after a later one was given is counted as late.
     """
 
-    def __init__(self, step_ms: int, last_ms: int | None) -> None:
+    def __init__(self, step_ms: int, last_ms: int | None, *, steady_ms: float = 0) -> None:
         self.step_ms = step_ms
+        self._steady_ms = steady_ms
+        self._newest: Candle | None = None
+        self._newest_since_ms = 0
         self.last_ms = last_ms
         self.counts: Counter[Met] = Counter()
         self.newest_answered_ms = 0
@@ -117,14 +121,13 @@ class Line:
         newest_ms = self.newest_answered_ms = candles.good[-1].open_ms if candles.good else 0
         if any(open_ms > newest_ms for open_ms in self._heard):
             closed_by_ms = None
+        ends = self._newest_has_closed(candles, closed_by_ms)
         given: list[Candle] = []
         for candle in candles.good:
             if self._is_past(candle.open_ms):
                 self._compare(candle)
                 continue
-            closed = candle.open_ms < newest_ms or (
-                closed_by_ms is not None and candle.open_ms + self.step_ms <= closed_by_ms
-            )
+            closed = candle.open_ms < newest_ms or ends
             if not closed or (blocked_ms is not None and candle.open_ms > blocked_ms):
                 break
             given.append(self._give(candle, Met.BY_REQUEST))
@@ -152,6 +155,16 @@ class Line:
             and self._begun_ms is not None
             and self._begun_ms < open_ms < max(self._heard)
         )
+
+    def _newest_has_closed(self, candles: Candles, closed_by_ms: int | None) -> bool:
+        """Whether the newest candle of an answer, which no other follows, has closed."""
+        if closed_by_ms is None or not candles.good:
+            return False
+        newest = candles.good[-1]
+        if newest != self._newest:
+            self._newest, self._newest_since_ms = newest, closed_by_ms
+        is_steady = closed_by_ms - self._newest_since_ms >= self._steady_ms
+        return is_steady and newest.open_ms + self.step_ms <= closed_by_ms
 
     def _give(self, candle: Candle, how: Met) -> Candle:
         if self.last_ms is not None:

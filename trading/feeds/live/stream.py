@@ -59,16 +59,16 @@ class ExchangeStream:
         backfill: Backfill,
         give: Callable[[Bar], Awaitable[None]],
     ) -> None:
-        self.line = Line(timeframe_seconds(stream.timeframe) * 1000, last_ms)
         self._stream = stream
         self._step_s = timeframe_seconds(stream.timeframe)
+        self._schedule = Schedule(self._step_s, listening=sockets is not None)
+        self.line = Line(self._step_s * 1000, last_ms, steady_ms=1000 * self._schedule.quiet_s / 2)
         self._bounds = bounds
         self._connection = connection
         self._sockets = sockets
         self._clock = clock
         self._backfill = backfill
         self._give = give
-        self._schedule = Schedule(self._step_s, listening=sockets is not None)
         self._page = connection.page_of(stream.symbol)
         self._news = asyncio.Event()
         self._said: set[Met] = set()
