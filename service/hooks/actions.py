@@ -15,7 +15,8 @@ from trading.model import Side
 ACTION = (
     "action", "strategyorderaction", "orderaction", "side", "orderside", "signal", "signaltype", "direction",
     "tradeaction", "strategyaction", "strategyside", "transactiontype", "tradeside", "buysell", "ordertype", "order",
-    "tradetype", "command", "cmd", "operation", "type", "event", "trade", "entry", "title",
+    "tradetype", "command", "cmd", "operation", "instruction", "intent", "type", "event", "eventtype", "alerttype",
+    "signalaction", "data", "trade", "entry", "title",
 )  # fmt: skip
 CERTAIN_ACTIONS = 4
 NAMED_ACTIONS = 14
@@ -32,6 +33,7 @@ TEXT = (
 )
 ORDER_WORDS = (
     "orderid", "strategyorderid", "ordercomment", "strategyordercomment", "strategycomment", "comment", "id",
+    "orderalertmessage", "strategymessage",
 )  # fmt: skip
 POSITION = ("marketposition", "strategymarketposition", "position", "strategyposition")
 POSITION_SIZE = ("positionsize", "strategypositionsize")
@@ -43,6 +45,7 @@ ENDED = frozenset({
 })  # fmt: skip
 _GUARDING = re.compile(r"(take|stop)[\W_]?(profit|loss)|trail", re.IGNORECASE)
 SENTIMENTS = {"flat": 0.0, "bullish": 1.0, "long": 1.0, "bearish": -1.0, "short": -1.0}
+_BEFORE = ("prevmarketposition", "previousmarketposition", "previousposition")
 _SIGNS = {"flat": 0.0, "long": 1.0, "short": -1.0}
 
 
@@ -80,7 +83,9 @@ def action_key(payload: Mapping[str, Any]) -> str | None:
     certain = first(payload, ACTION[:CERTAIN_ACTIONS])
     if certain is not None:
         return certain
-    named = next((name for name, _ in _said(payload, (*ACTION, *TEXT))), None)
+    position = _ending(payload, "marketposition")
+    names = (*ACTION, *TEXT, *POSITION, *([] if position is None else [position]))
+    named = next((name for name, _ in _said(payload, names)), None)
     return named or first(payload, ACTION[:NAMED_ACTIONS])
 
 
@@ -131,9 +136,10 @@ def _position_left(payload: Mapping[str, Any]) -> float | None:
     name = first(payload, POSITION) or _ending(payload, "marketposition")
     if name is not None and isinstance(payload[name], str):
         position = text_field(name, payload[name]).lower()
-        if position not in _SIGNS:
+        if position in _SIGNS:
+            return _SIGNS[position]
+        if side_of(position) is None:
             raise NotUnderstood(name, f"{position!r} is no position; expected long, short or flat")
-        return _SIGNS[position]
     sentiment = payload.get("sentiment")
     if isinstance(sentiment, str) and sentiment.lower() in SENTIMENTS:
         return SENTIMENTS[sentiment.lower()]
@@ -177,7 +183,7 @@ def _require_opening(payload: Mapping[str, Any], side: Side) -> None:
         sees = _GUARDING.search if name.endswith("type") else leaves_position
         if isinstance(value, str) and sees(value):
             raise NotUnderstood(name, f"{shown(value)} is an order that leaves a position, all of it or a part; {say}")
-    before = first(payload, [each for each in payload if each.endswith(("prevmarketposition", "previousposition"))])
+    before = first(payload, [each for each in payload if each.endswith(_BEFORE)])
     sign = None if before is None else _SIGNS.get(str(payload[before]).strip().lower())
     if sign and (sign > 0) != (side is Side.LONG):
         raise NotUnderstood("market_position", f"missing: a position was open, and may be flat or turned now; {say}")

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from service.hooks.fields import NotUnderstood, require_filled, shown
 
@@ -25,13 +25,17 @@ def read_body(body: bytes, content_type: str) -> Payload:
         text = body.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise NotUnderstood("", "the body is no UTF-8 text") from None
+    form = content_type.partition(";")[0].strip().lower() == FORM
+    if form and text.startswith("%7B"):
+        text = unquote_plus(text).strip()
+    if form and text.startswith("{"):
+        text = text.removesuffix("=")
     if not text:
         raise NotUnderstood("", "the body is empty")
     if "\0" in text:
         raise NotUnderstood("", "the body holds a NUL character")
     if text[0] in '{["':
         return _of_json(text)
-    form = content_type.partition(";")[0].strip().lower() == FORM
     if "=" in text and (form or _FORM.fullmatch(text)) and ("&" in text or not re.search(r"\s", text)):
         return _of_form(text)
     return text

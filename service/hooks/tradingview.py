@@ -43,7 +43,7 @@ PRICE = (
 INTERVAL = ("interval", "timeframe", "tf", "resolution", "chartinterval", "barinterval", "strategyinterval")
 BAR_TIME = ("time", "bartime", "opentime", "baropentime")
 CLOSE_TIME = ("closetime", "barclosetime", "timeclose")
-SENT_TIME = ("timenow", "timestamp", "alerttime", "sentat", "datetime", "date", "firedat")
+SENT_TIME = ("timenow", "timestamp", "alerttime", "sentat", "datetime", "date", "firedat", "eventtime", "ts")
 STRATEGY = (
     "strategy",
     "strategyname",

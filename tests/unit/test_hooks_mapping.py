@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import given
@@ -165,6 +165,14 @@ DCA = {"tv_exchange": "BINANCE", "tv_instrument": "BTCUSDT.P", "trigger_price": 
         (changed(action="buy", id="ShortTermBreakout 7"), "long"),
         (changed(action="sell", order_id="Close Long 2"), "exit"),
         (changed(action="buy", comment="Buy at Close"), "long"),
+        ({"symbol": "GC1!", "data": "sell", "position": "flat"}, "exit"),
+        ({"symbol": "BTCUSDT", "position": "SHORT"}, "short"),
+        ({"ticker": "BTCUSD", "strategy": {"market_position": "flat", "prev_market_position": "long"}}, "exit"),
+        ({"symbol": "BTCUSDT", "position": "sell", "signal_action": "flat"}, "exit"),
+        ({"symbol": "BTCUSDT", "intent": "EXIT", "side": "SELL"}, "exit"),
+        ({"event_type": "ENTRY", "asset": "BTC", "side": "LONG"}, "long"),
+        ({"ticker": "ETHUSDT", "strategy": {"order_action": "Buy", "message": "exit"}}, "exit"),
+        ({"ticker": "BTCUSDT", "alert_type": "buy_signal"}, "long"),
         (changed(action="open", signal="short"), "short"),
         (changed(symbol="BTCUSDT", ticker="Bitcoin / TetherUS", action="buy"), "long"),
         ({"ticker": "BTCUSDT", "type": "exit", "side": "long"}, "exit"),
@@ -193,6 +201,7 @@ def test_all_that_an_alert_says_of_its_order_makes_its_side(payload: dict[str, o
         (changed(action="sell", order_type="take_profit_market"), "leaves a position"),
         (changed(action="sell", prev_market_position="long"), "market_position"),
         (changed(action="sell", reduceOnly="true"), "reduces"),
+        ({"symbol": "BTCUSDT", "tradeType": "sell", "previousMarketPosition": "long"}, "market_position"),
         (changed(status="filled"), "became of an order"),
         (changed(message="Order cancelled"), "became of an order"),
         (changed(test=True), "no signal"),
@@ -311,6 +320,7 @@ def test_an_alert_sent_before_its_bar_closed_stands_on_the_moment_it_was_sent() 
         ("Buy BTCUSDT at close", ("BTCUSDT", "long", None, None)),
         ("EXIT\nSymbol: BTCUSDT\nSide: long\nPrice: 5", ("BTCUSDT", "exit", 5.0, None)),
         ("Supertrend Pro v2\nSymbol: BTCUSDT\nSide: buy", ("BTCUSDT", "long", None, None)),
+        ("Exchange=BINANCE\nSymbol=BTCUSDT\nSide=Long\nEntry=5.5\nTP1=6", ("BTCUSDT", "long", 5.5, None)),
         ("symbol=BTCUSDT side=buy price=61234.5", ("BTCUSDT", "long", 61234.5, None)),
         ("60123456789,buy,EURUSD,risk=1,sl=20", ("EURUSD", "long", None, None)),
         ("60123456789,closelong,EURUSD", ("EURUSD", "exit", None, None)),
@@ -383,6 +393,8 @@ def test_a_payload_may_be_wrapped_in_a_form_or_in_text() -> None:
     assert alert(json.dumps(GOOD), FORM) == direct
     assert alert(json.dumps(GOOD), "text/plain; charset=utf-8") == direct
     assert alert(urlencode(GOOD), FORM) == direct
+    assert alert(json.dumps(GOOD) + "=", FORM) == direct
+    assert alert(quote(json.dumps(GOOD)) + "=", FORM) == direct
     assert alert({"payload": json.dumps(GOOD)}) == direct
     assert alert({"data": {"body": GOOD}}) == direct
     assert alert([GOOD]) == direct
