@@ -45,7 +45,8 @@ ENDED = frozenset({
 })  # fmt: skip
 _GUARDING = re.compile(r"(take|stop)[\W_]?(profit|loss)|trail", re.IGNORECASE)
 SENTIMENTS = {"flat": 0.0, "bullish": 1.0, "long": 1.0, "bearish": -1.0, "short": -1.0}
-_BEFORE = ("prevmarketposition", "previousmarketposition", "previousposition")
+_BEFORE = ("prevmarketposition", "previousmarketposition", "previousposition", "prevposition")
+_AFTER = ("marketposition", "currentposition")
 _SIGNS = {"flat": 0.0, "long": 1.0, "short": -1.0}
 
 
@@ -83,7 +84,7 @@ def action_key(payload: Mapping[str, Any]) -> str | None:
     certain = first(payload, ACTION[:CERTAIN_ACTIONS])
     if certain is not None:
         return certain
-    position = _ending(payload, "marketposition")
+    position = _ending(payload, *_AFTER)
     names = (*ACTION, *TEXT, *POSITION, *([] if position is None else [position]))
     named = next((name for name, _ in _said(payload, names)), None)
     return named or first(payload, ACTION[:NAMED_ACTIONS])
@@ -133,7 +134,7 @@ def _position_left(payload: Mapping[str, Any]) -> float | None:
 
     `market_position_size` has no sign: it only says whether anything is left.
     """
-    name = first(payload, POSITION) or _ending(payload, "marketposition")
+    name = first(payload, POSITION) or _ending(payload, *_AFTER)
     if name is not None and isinstance(payload[name], str):
         position = text_field(name, payload[name]).lower()
         if position in _SIGNS:
@@ -149,12 +150,10 @@ def _position_left(payload: Mapping[str, Any]) -> float | None:
     return 0.0 if size is not None and number_field(size, payload[size]) == 0 else None
 
 
-def _ending(payload: Mapping[str, Any], end: str) -> str | None:
+def _ending(payload: Mapping[str, Any], *ends: str) -> str | None:
     """The key that ends so, in whatever object it stands; not that of the position before the order."""
-    return first(
-        payload,
-        [name for name in payload if name.endswith(end) and not name.removesuffix(end).endswith(("prev", "previous"))],
-    )
+    named = [(name, name.removesuffix(end)) for end in ends for name in payload if name.endswith(end)]
+    return first(payload, [name for name, before in named if not before.endswith(("prev", "previous"))])
 
 
 def _agreed(payload: Mapping[str, Any], name: str, side: Side) -> Side:

@@ -182,7 +182,10 @@ def _of_sentence(text: str) -> SignalFields:
         ):
             symbols.append(word)
         elif small not in BESIDE | _FILLER | _AT:
-            raise NotUnderstood("", f"the text cannot be understood for certain: {word[:40]!r} is not known")
+            raise NotUnderstood(
+                "", f"the text cannot be understood for certain: {word[:40]!r} is not known; write such as "
+                "`Buy BTCUSDT at 61234.5`, or JSON"
+            )  # fmt: skip
         before = small
     side = side_of_words(actions)
     if side is None:

@@ -167,6 +167,7 @@ DCA = {"tv_exchange": "BINANCE", "tv_instrument": "BTCUSDT.P", "trigger_price": 
         (changed(action="buy", comment="Buy at Close"), "long"),
         ({"symbol": "GC1!", "data": "sell", "position": "flat"}, "exit"),
         ({"symbol": "BTCUSDT", "position": "SHORT"}, "short"),
+        ({"ticker": "ETHUSD", "strategy": {"order": {"action": "sell"}, "current_position": "flat"}}, "exit"),
         ({"ticker": "BTCUSD", "strategy": {"market_position": "flat", "prev_market_position": "long"}}, "exit"),
         ({"symbol": "BTCUSDT", "position": "sell", "signal_action": "flat"}, "exit"),
         ({"symbol": "BTCUSDT", "intent": "EXIT", "side": "SELL"}, "exit"),
