@@ -1,11 +1,13 @@
 """Cells and lines of the CSV files: what a spreadsheet and a program make of them."""
 
 import csv
+import gzip
 import io
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -121,6 +123,25 @@ def test_the_documentation_names_every_column(layout: Layout) -> None:
     page = (Path(__file__).parents[2] / "docs" / "csv.md").read_text()
     section = page.split(f"## `{layout.file}`")[1].split("\n## ")[0]
     assert [name for name in layout.names if f"`{name}`" not in section] == []
+
+
+def test_the_python_of_the_page_reads_every_day_and_takes_no_name_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output" / "llm_enhanced").mkdir(parents=True)
+    layout = signals_layout(["rsi"])
+    for file, symbol, rating in (("llm_signals.2026-11-29.csv.gz", "NA", "4"), (layout.file, "BTC/USDT", None)):
+        known = {"close_time": "2026-11-29 10:00:00", "symbol": symbol, "rating": rating}
+        data = layout.head + layout.render([[known.get(name) for name in layout.names]])
+        (tmp_path / "output" / "llm_enhanced" / file).write_bytes(gzip.compress(data) if ".gz" in file else data)
+    page = (Path(__file__).parents[2] / "docs" / "csv.md").read_text()
+    made: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], made)
+    signals = made["signals"]
+    assert signals["symbol"].tolist() == ["NA", "BTC/USDT"]
+    assert signals["rating"].isna().tolist() == [False, True]
+    assert str(signals["close_time"].dtype).startswith("datetime64")
 
 
 @pytest.mark.skipif(SHARED is None, reason="the sample data is not there")
