@@ -16,7 +16,7 @@ from database.embedded_process import WINDOWS, find_programs
 from database.engine import FAILURES, Connection, connect, create_pool
 from database.settings import DatabaseSettings
 from database.transactions import adopt_restored_rows
-from database.upgrading import Heard
+from database.upgrading import BUILDING, Heard, share_of, words
 from trading.errors import StorageError
 
 COUNTED = ("market_data", "signals", "llm_analysis_results", "llm_calls")
@@ -27,6 +27,9 @@ TABLES_THERE = """
 SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^(pg_|information_schema$)'
 """
+Stand = tuple[float | None, str | None]
+"""How much is done, 0 to 1, and of what, where that is not the whole; None where it is not known."""
+Told = Callable[[float | None, str | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,14 @@ class Content:
     revision: str
 
 
-def untold(done: float) -> None:
+def untold(done: float | None, what: str | None = None) -> None:
     """Nobody wants to know how far it is."""
 
 
-async def back_up(address: Address, file: Path, on_share: Callable[[float], None] = untold) -> Content:
+async def back_up(address: Address, file: Path, told: Told = untold) -> Content:
     """Write everything to `file`. Raises StorageError; `file` is not there then, and one that is, is left alone.
 
-    `on_share` hears now and then how much is done, 0 to 1.
+    `told` hears now and then how much is done, 0 to 1.
     """
     draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
     _require_free(file)
@@ -65,7 +68,11 @@ async def back_up(address: Address, file: Path, on_share: Callable[[float], None
                 snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
                 copied = Copied(connection, sum(content.rows.values()))
                 dump = ["pg_dump", "--format=custom", f"--snapshot={snapshot}", "--file", draft, "--dbname"]
-                await _run([*dump, address.shown], address, lambda process: copied.share(), on_share)
+
+                async def look(process: int) -> Stand:
+                    return await copied.share(), None
+
+                await _run([*dump, address.shown], address, look, told)
         finally:
             await connection.close()
         await asyncio.to_thread(_publish, draft, file)
@@ -76,13 +83,11 @@ async def back_up(address: Address, file: Path, on_share: Callable[[float], None
     return content
 
 
-async def restore(
-    address: Address, file: Path, on_share: Callable[[float], None] = untold, on_upgrade: Heard = migrate.unheard
-) -> Content:
+async def restore(address: Address, file: Path, told: Told = untold, on_upgrade: Heard = migrate.unheard) -> Content:
     """Bring a backup into an empty database, all of it or nothing, then up to the newest migration and fit to go on.
 
-    `on_share` hears now and then how much is read, 0 to 1, where the system tells that; `on_upgrade` how far the
-    migration has come.
+    `told` hears now and then how much is read, 0 to 1, where the system tells that, and then, with what it is of, how
+    much of an index is built; `on_upgrade` how far the migration has come.
     Raises StorageError: where the database is not empty, the file is no backup, or a newer version made it.
     """
     revision = await _revision_in(file)
@@ -94,8 +99,8 @@ async def restore(
                 ["pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges",
                  "--dbname", address.shown, file],
                 address,
-                lambda process: asyncio.to_thread(_read_share, process, file),
-                on_share,
+                lambda process: _restored(process, file, connection),
+                told,
             )  # fmt: skip
             content = await _content(connection)
         finally:
@@ -141,6 +146,15 @@ class Copied:
         for row in await self._connection.fetch(COPYING):
             self._most[row["relid"]] = row["tuples_processed"]
         return min(1.0, sum(self._most.values()) / self._rows)
+
+
+async def _restored(process: int, file: Path, connection: Connection) -> Stand:
+    """How far pg_restore has come: with the file, and once it is read, with an index, whose table has no name yet."""
+    share = await asyncio.to_thread(_read_share, process, file)
+    if share < 1:
+        return share, None
+    row = await connection.fetchrow(BUILDING)
+    return (None, "restoring, constraints") if row is None else (share_of(row), f"restoring, {words(row)}")
 
 
 def _read_share(process: int, file: Path) -> float:
@@ -223,12 +237,12 @@ def _publish(draft: Path, file: Path) -> None:
 async def _run(
     argv: Sequence[object],
     address: Address | None,
-    share: Callable[[int], Awaitable[float]] | None = None,
-    on_share: Callable[[float], None] = untold,
+    look: Callable[[int], Awaitable[Stand]] | None = None,
+    told: Told = untold,
 ) -> str:
     """What one of PostgreSQL's programs prints. Raises StorageError with what it complains of.
 
-    While it runs, `share` is asked how far the process with this number has come, and `on_share` told.
+    While it runs, `look` is asked how far the process with this number has come, and `told` hears it.
     """
     name, *arguments = map(str, argv)
     environment = dict(os.environ)
@@ -240,8 +254,8 @@ async def _run(
     )  # fmt: skip
     try:
         ending = asyncio.ensure_future(process.communicate())
-        while share is not None and not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
-            on_share(await share(process.pid))
+        while look is not None and not (await asyncio.wait([ending], timeout=LOOK_S))[0]:
+            told(*await look(process.pid))
         output, complaints = await ending
     finally:
         if process.returncode is None:

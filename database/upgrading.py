@@ -16,8 +16,14 @@ HASTY = DatabaseSettings(connect_timeout_seconds=2, command_timeout_seconds=2)
 BUILDING = """
 SELECT index_relid, phase, partitions_done, partitions_total, blocks_done, blocks_total, tuples_done, tuples_total,
        (SELECT relname FROM pg_class WHERE oid = relid) AS table_name
-FROM pg_stat_progress_create_index WHERE pid = $1
+FROM pg_stat_progress_create_index WHERE datname = current_database()
 """
+PHASES = {
+    "scanning table": "reading",
+    "sorting live tuples": "sorting",
+    "sorting dead tuples": "sorting",
+    "loading tuples in tree": "writing",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Watch:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await connect(self._url, HASTY, application_name="tradent-upgrade")
-            return await self._connection.fetchrow(BUILDING, self._process)
+            return await self._connection.fetchrow(f"{BUILDING} AND pid = $1", self._process)
         except FAILURES:
             return None
 
@@ -118,13 +124,13 @@ class Pace:
 
 
 def words(row: Record) -> str:
-    """`index on signals, scanning table`; partitions are built one after another."""
+    """`index on signals, reading`; partitions are built one after another."""
     name = row["table_name"]
     made = f"index on {name}" if name else "index on a new table"
     if row["partitions_total"]:
-        made += f", partition {min(row['partitions_done'] + 1, row['partitions_total'])} of {row['partitions_total']}"
+        made += f", part {min(row['partitions_done'] + 1, row['partitions_total'])} of {row['partitions_total']}"
     phase = row["phase"].rpartition(": ")[2]
-    return f"{made}, {phase}" if phase != "building index" else made
+    return f"{made}, {PHASES[phase]}" if phase in PHASES else made
 
 
 def share_of(row: Record) -> float | None:

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Column
 from rich.text import Text
 
-from service.view_words import count, span
+from service.view_words import count, cut, span
 
 EVERY_S = 10.0
+REST_CELLS = 44
+"""What a bar of ten cells, percent, amount and time left take beside its description."""
 
 
 class Told(Protocol):
@@ -33,11 +36,17 @@ def progress(what: str, total: float | None, unit: str, clock: Callable[[], floa
         yield Lines(what, total, unit, clock).told
         return
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
-        TextColumn("{task.fields[amount]}"), Left(),
+        TextColumn("{task.description}", markup=False, table_column=one_line()), BarColumn(bar_width=None),
+        TaskProgressColumn(table_column=one_line()), TextColumn("{task.fields[amount]}", table_column=one_line()),
+        Left(table_column=one_line()),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as shown:
         yield Bar(shown, what, total, unit).told
+
+
+def one_line() -> Column:
+    """A column that keeps its width; the bar takes what is left."""
+    return Column(no_wrap=True)
 
 
 class Left(ProgressColumn):
@@ -59,7 +68,11 @@ class Bar:
         self._unit = unit
         self._what = what
         self._known = total is not None
-        self._bar = shown.add_task(what, total=total, amount="")
+        self._bar = self._begun()
+
+    def _begun(self) -> TaskID:
+        room = max(12, self._shown.console.width - REST_CELLS)
+        return self._shown.add_task(cut(self._what, room), total=self._total if self._known else None, amount="")
 
     def told(self, done: float | None, what: str | None = None, /) -> None:
         """So much is done."""
@@ -67,7 +80,7 @@ class Bar:
         if (what or self._what, total is not None) != (self._what, self._known):
             self._what, self._known = what or self._what, total is not None
             self._shown.remove_task(self._bar)
-            self._bar = self._shown.add_task(self._what, total=total, amount="")
+            self._bar = self._begun()
         self._shown.update(self._bar, completed=done, total=total, amount=_amount(done, total, self._unit))
 
 

@@ -1,6 +1,9 @@
 """How far a migration has come, as it is told while PostgreSQL does it."""
 
 import asyncio
+import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import asyncpg
 import pytest
 
 from database import backup, migrate, upgrading
-from database.backup import back_up, restore
+from database.backup import _restored, back_up, restore
 from database.engine import Connection, connect
 from database.settings import DatabaseSettings
 from database.upgrading import Pace, Upgrade, Watch, share_of
@@ -29,6 +32,24 @@ BEGIN
     RETURN a_id;
 END $$;
 """
+
+
+@contextlib.asynccontextmanager
+async def building(url: str, holder: Connection, watch: Watch) -> AsyncIterator[None]:
+    """An index stands still in the midst of its building, and is watched, as a part of two revisions."""
+    await holder.execute(TABLE)
+    await holder.execute(f"SELECT pg_advisory_lock({HELD})")
+    connection = await connect(url)
+
+    async def build() -> None:
+        watch.begun(await connection.fetchval("SELECT pg_backend_pid()"), ["0001", "0002"])
+        await connection.execute("CREATE INDEX ON many (slowly(id))")
+
+    under_way = asyncio.create_task(watch.over(build()))
+    yield
+    await holder.execute(f"SELECT pg_advisory_unlock({HELD})")
+    await under_way
+    await connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -59,25 +80,36 @@ class Heard(list[Upgrade]):
 async def test_an_index_that_is_built_is_told_with_its_table_and_how_much_is_read(
     database: str, holder: Connection
 ) -> None:
-    await holder.execute(TABLE)
-    await holder.execute(f"SELECT pg_advisory_lock({HELD})")
     heard = Heard()
     watch = Watch(database, heard)
-    connection = await connect(database)
-
-    async def build() -> None:
-        watch.begun(await connection.fetchval("SELECT pg_backend_pid()"), ["0001", "0002"])
-        await connection.execute("CREATE INDEX ON many (slowly(id))")
-
-    building = asyncio.create_task(watch.over(build()))
-    told = await heard.saw(lambda each: each.share is not None)
-    await holder.execute(f"SELECT pg_advisory_unlock({HELD})")
-    await building
-    await connection.close()
+    async with building(database, holder, watch):
+        told = await heard.saw(lambda each: each.share is not None)
     assert (told.done, told.total, told.revision) == (0, 2, "0001")
-    assert told.work == "index on many, scanning table"
-    assert told.share is not None and 0.3 < told.share < 0.7
+    assert told.work == "index on many, reading"
+    assert told.share is not None
+    assert 0.3 < told.share < 0.7
     assert told.left_s is None, "it was never seen to move"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how far a process has read in a file")
+async def test_a_restore_tells_of_indexes_once_the_file_is_read(
+    database: str, holder: Connection, tmp_path: Path
+) -> None:
+    """They take longer than the rows: nothing is said to be at its end that is not."""
+    file = tmp_path / "copy"
+    file.write_bytes(b"x" * 1000)
+    heard = Heard()
+    with file.open("rb", buffering=0) as reading:
+        reading.read(500)
+        assert await _restored(os.getpid(), file, holder) == (0.5, None)
+        reading.read()
+        assert await _restored(os.getpid(), file, holder) == (None, "restoring, constraints")
+        async with building(database, holder, Watch(database, heard)):
+            await heard.saw(lambda each: each.share is not None)
+            share, what = await _restored(os.getpid(), file, holder)
+    assert what == "restoring, index on many, reading"
+    assert share is not None
+    assert 0.3 < share < 0.7
 
 
 async def test_revisions_are_counted_and_the_log_the_vitals_and_who_waits_are_told(

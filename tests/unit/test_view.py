@@ -107,7 +107,7 @@ def test_a_wide_screen_shows_why() -> None:
 
 @pytest.mark.parametrize("width", [60, 100])
 def test_a_migration_shows_how_far_it_is_and_how_long_what_is_under_way_takes(width: int) -> None:
-    told = {"done": 6, "total": 9, "revision": "0015", "so_far_s": 70.0, "work": "index on signals, scanning table",
+    told = {"done": 6, "total": 9, "revision": "0015", "so_far_s": 70.0, "work": "index on signals, reading",
             "share": 0.42, "left_s": 75.5}  # fmt: skip
     starting = {"phase": "starting", "feed": {}, "recorder": {}, "models": {}, "recent": [], "csv": {}, "cost": {}}
     shown = seen(vitals(upgrade=told, **starting), width)
