@@ -1,7 +1,7 @@
 """The audit trail in PostgreSQL: each process chains its calls by hash; chains are verified, and old calls deleted."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +17,7 @@ PAGE = 1000
 DELETED_AT_ONCE = 5000
 
 CHAINS = "SELECT chain, worker, last_seq, last_hash, pruned_seq, pruned_hash FROM llm_audit_chains ORDER BY started_at"
+CHAINED = "SELECT coalesce(sum(last_seq - pruned_seq), 0)::bigint FROM llm_audit_chains"
 CALLS = "SELECT * FROM llm_calls WHERE chain = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 ORPHANS = """
 SELECT count(*) FROM llm_calls WHERE chain IS NOT NULL AND chain NOT IN (SELECT chain FROM llm_audit_chains)
@@ -64,6 +65,10 @@ SELECT NOT EXISTS (SELECT FROM kept)
 """
 
 
+def untold(calls: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
 class CallChain:
     """This process's chain of calls. What is linked counts once it is committed: `advance` says so."""
 
@@ -106,30 +111,35 @@ class Verified:
     faults: Sequence[str]
 
 
-async def verify(pool: asyncpg.Pool, most_faults: int = 20) -> Verified:
-    """Follow every chain through `llm_calls`; each call's content and place must be those of its writing."""
+async def verify(pool: asyncpg.Pool, told: Callable[[int], None] = untold, most_faults: int = 20) -> Verified:
+    """Follow every chain through `llm_calls`; each call's content and place must be those of its writing.
+
+    All is read as it stood at one moment: a daemon beside goes on writing. `told` hears how many calls were followed.
+    """
     faults: list[str] = []
     calls = pruned = 0
-    chains = await pool.fetch(CHAINS)
-    for chain in chains:
-        pruned += chain["pruned_seq"]
-        async for fault in _follow(pool, chain):
-            if fault is None:
-                calls += 1
-            elif len(faults) < most_faults:
-                faults.append(fault)
-    orphans = await pool.fetchval(ORPHANS)
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        chains = await connection.fetch(CHAINS)
+        for chain in chains:
+            pruned += chain["pruned_seq"]
+            async for fault in _follow(connection, chain):
+                if fault is None:
+                    calls += 1
+                    told(calls)
+                elif len(faults) < most_faults:
+                    faults.append(fault)
+        orphans = await connection.fetchval(ORPHANS)
     if orphans:
         faults.append(f"{orphans} calls stand in chains that nothing is known of")
     return Verified(len(chains), calls, pruned, faults)
 
 
-async def _follow(pool: asyncpg.Pool, chain: asyncpg.Record) -> AsyncIterator[str | None]:
+async def _follow(connection: AnyConnection, chain: asyncpg.Record) -> AsyncIterator[str | None]:
     """A None for each call that is as it was written, a sentence for each fault."""
     name = f"chain {chain['chain']} of {chain['worker']}"
     start = first_link(str(chain["chain"]))
     before = Link(chain["pruned_seq"], chain["pruned_hash"] or start.hash)
-    while rows := await pool.fetch(CALLS, chain["chain"], before.number, PAGE):
+    while rows := await connection.fetch(CALLS, chain["chain"], before.number, PAGE):
         for row in rows:
             missing = row["seq"] - before.number - 1
             if missing:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import orjson
 
-from database.audit import verify
+from database.audit import CHAINED, verify
 from database.engine import create_pool
 from database.migrate import require_current
 from llm_integration.audit_file import verify_file
 from service import exit_codes
 from service.commands.command import Command, Given, add_json, takes_file
+from service.progress import progress
 from service.settings import Settings
 from service.store_room import reach_database
 
@@ -38,7 +39,8 @@ async def _verify(settings: Settings, file: Path | None, *, as_json: bool) -> in
             await require_current(url)
             pool = await create_pool(url, settings.database)
             try:
-                result = await verify(pool)
+                with progress("verifying", await pool.fetchval(CHAINED), "calls") as told:
+                    result = await verify(pool, told)
             finally:
                 await pool.close()
         faults = list(result.faults)

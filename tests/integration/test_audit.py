@@ -11,8 +11,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from database import audit
 from database.audit import CallChain, prune, verify
 from database.engine import create_pool
+from database.partitions import AnyConnection
 from database.records import json_line
 from database.results import ResultWriter
 from llm_integration.audit_file import call_record
@@ -52,6 +54,24 @@ async def test_what_was_stored_is_found_as_it_was_written(pool: asyncpg.Pool) ->
     await store(writer, *made(1, parsed={"7": {"rating": 4}}, notes=("hedged",), cost_usd=None, reply=None))
     found = await verify(pool)
     assert (found.chains, found.calls, list(found.faults)) == (1, 6, [])
+
+
+async def test_calls_that_come_while_they_are_looked_at_are_no_fault(
+    pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon goes on writing: all is read as it stood at one moment. What was followed is counted."""
+    writer, follow, told = ResultWriter(pool, CLOCK, worker="one"), audit._follow, list[int]()
+    await store(writer, *made(3))
+
+    async def meanwhile(connection: AnyConnection, chain: asyncpg.Record) -> AsyncIterator[str | None]:
+        await store(writer, *made(2))
+        async for fault in follow(connection, chain):
+            yield fault
+
+    monkeypatch.setattr(audit, "_follow", meanwhile)
+    found = await verify(pool, told.append)
+    assert (found.calls, list(found.faults), told) == (3, [], [1, 2, 3])
+    assert await pool.fetchval(audit.CHAINED) == 5
 
 
 @pytest.mark.parametrize(
