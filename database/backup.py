@@ -17,7 +17,7 @@ from database.engine import FAILURES, Connection, connect, create_pool
 from database.settings import DatabaseSettings
 from database.transactions import adopt_restored_rows
 from database.upgrading import BUILDING, Heard, share_of, words
-from trading.errors import StorageError
+from trading.errors import BackupFileError, StorageError
 
 COUNTED = ("market_data", "signals", "llm_analysis_results", "llm_calls")
 UNHURRIED = DatabaseSettings(command_timeout_seconds=3600)
@@ -171,20 +171,22 @@ def _read_share(process: int, file: Path) -> float:
 
 
 async def _content(connection: Connection) -> Content:
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        raise StorageError("the database has no tables of this program; nothing is there to be backed up")
     revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     return Content({table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in COUNTED}, revision)
 
 
 async def _revision_in(file: Path) -> str:
-    """The migration a backup was made at. Raises StorageError where it is none that this program knows."""
+    """The migration a backup was made at. Raises BackupFileError where it is none that this program knows."""
     _require_there(file)
     said = await _run(["pg_restore", "--data-only", "--table=alembic_version", "--file=-", file], None)
     lines = iter(said.splitlines())
     revision = next((next(lines, "") for line in lines if line.startswith("COPY ")), "")
     if not revision:
-        raise StorageError(f"{file} is no backup of this program's database: it has no migration in it")
+        raise BackupFileError(f"{file} is no backup of this program's database: it has no migration in it")
     if not migrate.is_known(revision):
-        raise StorageError(
+        raise BackupFileError(
             f"{file} was made by a newer version of this program, at migration {revision}; the newest known here is "
             f"{migrate.head()}: restore it with that version"
         )
@@ -205,14 +207,14 @@ async def _require_alone_and_empty(connection: Connection) -> None:
 
 def _require_free(file: Path) -> None:
     if file.exists():
-        raise StorageError(f"{file} is there already; name another file, or move it away")
+        raise BackupFileError(f"{file} is there already; name another file, or move it away")
     if not file.parent.is_dir():
-        raise StorageError(f"there is no folder {file.parent}")
+        raise BackupFileError(f"there is no folder {file.parent}")
 
 
 def _require_there(file: Path) -> None:
     if not file.is_file():
-        raise StorageError(f"there is no file {file}")
+        raise BackupFileError(f"there is no file {file}")
 
 
 def _publish(draft: Path, file: Path) -> None:
@@ -222,7 +224,7 @@ def _publish(draft: Path, file: Path) -> None:
     try:
         file.hardlink_to(draft)
     except FileExistsError:
-        raise StorageError(f"{file} is there already; name another file, or move it away") from None
+        raise BackupFileError(f"{file} is there already; name another file, or move it away") from None
     except OSError:  # a file system without links
         _require_free(file)
         draft.rename(file)

@@ -50,10 +50,15 @@ async def pending(url: str) -> list[str]:
 async def require_current(url: str) -> None:
     """Raise StorageError when migrations are pending: for what may not change the schema."""
     missing = await pending(url)
+    if len(missing) == len(_missing(None)):
+        raise StorageError(
+            f"the database has no tables yet; `run` without --no-migrate makes them ({len(missing)} migrations), as "
+            "does psql -f database/llm_schema_updates.sql"
+        )
     if missing:
         raise StorageError(
             f"the database lacks {len(missing)} migration(s) ({', '.join(missing)}); `run` without --no-migrate "
-            "applies them; on an empty database, so does psql -f database/llm_schema_updates.sql"
+            "applies them"
         )
 
 

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from service.check_backends import Measured, Plan
+from service.console import Console
 from service.safe_text import visible
 
 Found = tuple[Plan, Measured | None]

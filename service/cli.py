@@ -30,7 +30,7 @@ from service.logs import error_mark
 from service.safe_text import escaped
 from service.streams import silence
 from service.version import VERSION
-from trading.errors import FeedError, SettingsError, StorageError, TradentError
+from trading.errors import BackupFileError, FeedError, SettingsError, StorageError, TradentError
 
 COMMANDS: dict[str, Command] = {
     "run": run.COMMAND,
@@ -50,7 +50,8 @@ COMMANDS: dict[str, Command] = {
     "completion": completion.COMMAND,
     "version": version.COMMAND,
 }
-STATUSES = {
+STATUSES: dict[type[TradentError], int] = {  # the first that fits
+    BackupFileError: exit_codes.FAILED,
     SettingsError: exit_codes.SETTINGS,
     FeedError: exit_codes.NO_INPUT,
     StorageError: exit_codes.UNAVAILABLE,
@@ -60,8 +61,11 @@ STATUSES = {
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the command line says, and return the exit status: those of `service.exit_codes`, 2 for wrong usage."""
     parser = command_line()
-    given = parser.parse_args(_with_default(arguments), namespace=Given(parser=parser))
     try:
+        try:
+            given = parser.parse_args(_with_default(arguments), namespace=Given(parser=parser))
+        finally:
+            sys.stdout.flush()  # of --help, after which argparse ends the process
         status = COMMANDS[given.command].do(given)
         sys.stdout.flush()
     except TradentError as error:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rich.console import Console
 from rich.text import Text
 
 from database.engine import FAILURES
 from service import exit_codes
+from service.console import Console
 from service.safe_text import visible
 from service.view_words import cut
 from trading.errors import TradentError
@@ -79,7 +79,7 @@ async def told(findings: AsyncIterator[Finding], *, as_json: bool, short: bool =
         sys.stdout.write(json.dumps({"ok": not bad, "findings": [_plain(one) for one in kept]}, indent=2) + "\n")
     elif short:
         things = "1 thing is" if len(bad) == 1 else f"{len(bad)} things are"
-        sys.stdout.write(f"\n{things} wrong: {', '.join(dict.fromkeys(bad))}\n" if bad else "\nnothing is wrong\n")
+        sys.stdout.write(f"\n{things} wrong: {'; '.join(dict.fromkeys(bad))}\n" if bad else "\nnothing is wrong\n")
     return exit_codes.FAILED if bad else exit_codes.OK
 
 

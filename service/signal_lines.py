@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from rich.console import Console
 
+from service.console import Console
 from service.view_table import Columns, heading, lasting_columns, line
-from service.view_words import said
+from service.view_words import moment, said
 
 FIELDS = (
     "close_time", "signal", "symbol", "timeframe", "strategy", "side", "price", "status", "rating", "confidence",
@@ -19,7 +19,13 @@ WORDS = ("rationale", "abstention", "error")
 
 def tabbed(item: Mapping[str, Any]) -> str:
     """One signal, its fields as in FIELDS, then the reason, whichever there is; what is not known is empty."""
-    return "\t".join([*(said(item, name) for name in FIELDS), next(filter(None, (said(item, n) for n in WORDS)), "")])
+    return "\t".join([*(_field(item, name) for name in FIELDS), next(filter(None, (said(item, n) for n in WORDS)), "")])
+
+
+def _field(item: Mapping[str, Any], name: str) -> str:
+    """A whole number is told as one, whether it came as 0 or 0.0."""
+    value = item.get(name)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else said(item, name)
 
 
 def plain(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +46,7 @@ class Printer:
         self._console = console
         self._json = json
         self._columns: Columns = {}
+        self._time_width = 0
 
     def show(self, item: dict[str, Any], now: str) -> None:
         """Write one; `now` says which dates need not be told."""
@@ -51,7 +58,8 @@ class Printer:
             self._write(tabbed(item))
 
     def _show_in_columns(self, item: dict[str, Any], now: str) -> None:
-        columns = lasting_columns(self._console.width)
+        self._time_width = max(self._time_width, len(moment(item.get("close_time"), now)))
+        columns = lasting_columns(self._console.width, self._time_width)
         if columns != self._columns:
             self._columns = columns
             self._console.print(heading(columns), soft_wrap=True)

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 import orjson
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from service.console import Console
 from service.daemon import Daemon
 from service.logs import RecentLines, off_the_screen
 from service.view_layout import layout

@@ -43,10 +43,10 @@ def table(vitals: dict[str, Any], width: int, most: int, *, with_id: bool = Fals
     return [heading(columns), *(_line(result, shown, columns) for result, shown in zip(results, cells, strict=True))]
 
 
-def lasting_columns(width: int) -> Columns:
-    """Columns for results that are not known yet."""
+def lasting_columns(width: int, time_width: int = _TIME) -> Columns:
+    """Columns for results that are not known yet; `time_width` is for times that are longer than those of a year."""
     longest = {name: "x" * wide for name, wide in _WIDEST.items()}
-    return _choose([longest | {"time": "x" * _TIME, WHY: ""}], width)
+    return _choose([longest | {"time": "x" * max(_TIME, time_width), WHY: ""}], width)
 
 
 def heading(columns: Columns) -> Text:

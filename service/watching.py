@@ -6,10 +6,11 @@ import sys
 from typing import Any
 
 import orjson
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from service.console import Console
 from service.settings import ServiceSettings
 from service.status import Away, NoDaemon, fetch_status
 from service.view_layout import layout

@@ -8,6 +8,7 @@ TradentError
 ├── StrategyError        a strategy's name or parameters are not known
 ├── JournalFull          the local journal has met its bound; nothing more is accepted
 └── StorageError         the database cannot be used as it stands
+    └── BackupFileError  the file that was named cannot be written, or is no backup (exit 1)
 
 Errors of model calls hang below TradentError too, in `llm_integration.errors`.
 Every message says what is wrong and what to do about it.
@@ -48,3 +49,7 @@ class JournalFull(TradentError):
 
 class StorageError(TradentError):
     """The database cannot be used as it stands."""
+
+
+class BackupFileError(StorageError):
+    """The file that was named cannot be written, or is no backup; the database is as it was."""

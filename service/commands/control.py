@@ -12,11 +12,13 @@ import orjson
 
 from service import exit_codes
 from service.commands.command import Command, Given, add_json
+from service.commands.filters import up_to
 from service.safe_text import escaped
 from service.status import NoDaemon, ask
 from trading.errors import TradentError
 
 CONTROL = "/api/v1/control"
+MOST_ACTS = 500
 FOR_NOW = "until the next reload or restart; to keep it, write it into config.json"
 
 
@@ -157,7 +159,9 @@ def _skip(given: Given) -> int:
 
 
 def _acts_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many; 20 unless given")
+    parser.add_argument(
+        "-n", "--limit", type=up_to(MOST_ACTS, 1), default=20, metavar="N", help="how many; 20 unless given"
+    )
     add_json(parser)
 
 

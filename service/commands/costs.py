@@ -6,13 +6,12 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rich.console import Console
-
 from database.summaries import budgets_now, costs_since
 from service import exit_codes
 from service.commands.command import Command, Given, add_json
 from service.commands.filters import up_to
 from service.commands.looking import looking
+from service.console import Console
 from service.cost_lines import lines_of
 from service.settings import Settings
 from service.signal_lines import as_json, plain

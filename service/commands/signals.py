@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from asyncpg.pool import PoolConnectionProxy
-from rich.console import Console
 
 from database.signal_reads import SignalFilter, signals_named, signals_page, whole_signal
 from service import exit_codes
 from service.commands.command import Command, Given, add_json
 from service.commands.filters import moment, rating_options, up_to
 from service.commands.looking import looking
+from service.console import Console
 from service.settings import Settings
 from service.signal_lines import plain, tabbed
 from service.signal_page import lines_of
@@ -45,26 +44,29 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _do(given: Given) -> int:
-    return asyncio.run(_show(given.settings("WARNING"), given))
+    settings = given.settings("WARNING")
+    if given.signal is not None:
+        return _show_one(asyncio.run(_one(settings, given.signal)), given)
+    return _show_many(asyncio.run(_many(settings, given)), as_json=given.json)
 
 
-async def _show(settings: Settings, given: Given) -> int:
+async def _many(settings: Settings, given: Given) -> list[dict[str, Any]]:
     async with looking(settings) as connection:
-        if given.signal is not None:
-            return _show_one(await _one(connection, given.signal), given)
         wanted = SignalFilter(
             given.symbol, given.timeframe, given.strategy, given.side, given.status,
             given.rating_min, given.rating_max, given.since, given.until,
         )  # fmt: skip
         found = await signals_page(connection, wanted, None, given.limit)
-        return _show_many(orjson.loads(found.items), as_json=given.json)
+    items: list[dict[str, Any]] = orjson.loads(found.items)
+    return items
 
 
-async def _one(connection: PoolConnectionProxy, beginning: str) -> dict[str, Any]:
-    named = await signals_named(connection, beginning, 2)
-    if len(named) > 1:
-        raise TradentError(f"several signals begin with {beginning}; give more of the id")
-    whole = await whole_signal(connection, named[0]) if named else None
+async def _one(settings: Settings, beginning: str) -> dict[str, Any]:
+    async with looking(settings) as connection:
+        named = await signals_named(connection, beginning, 2)
+        if len(named) > 1:
+            raise TradentError(f"several signals begin with {beginning}; give more of the id")
+        whole = await whole_signal(connection, named[0]) if named else None
     if whole is None:
         raise TradentError(f"there is no signal {beginning}; `tradent signals` lists those that are there")
     return plain(whole_of(whole))

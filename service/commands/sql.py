@@ -40,10 +40,14 @@ def _print(name: str, value: str, *, as_json: bool) -> None:
 
 
 async def _sql(settings: Settings, given: Given) -> int:
+    own = EmbeddedPostgres(settings.database.data_directory) if settings.database.embedded else None
+    ends_with_us = own is not None and own.url is None
     async with reach_database(settings.database) as url:
         if given.print:
-            tcp = EmbeddedPostgres(settings.database.data_directory).tcp_url if settings.database.embedded else None
+            tcp = None if own is None else own.tcp_url
             _print("url", tcp or url, as_json=given.json)  # by TCP, as not every program knows Unix sockets
+            if ends_with_us:
+                sys.stderr.write("no daemon runs, so PostgreSQL ends with this command; start one, and ask again\n")
             return exit_codes.OK
         psql, asked = program("psql"), [] if given.query is None else ["--command", given.query]
         address, password = without_password(url)

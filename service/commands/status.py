@@ -4,10 +4,9 @@ import argparse
 import asyncio
 import sys
 
-from rich.console import Console
-
 from service import exit_codes, view
 from service.commands.command import Command, Given, add_json
+from service.console import Console
 from service.ending import until_stopped
 from service.status import fetch_status
 from service.watching import watch_status

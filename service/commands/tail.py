@@ -3,10 +3,9 @@
 import argparse
 import asyncio
 
-from rich.console import Console
-
 from service.commands.command import Command, Given, add_json
 from service.commands.filters import rating_options, up_to
+from service.console import Console
 from service.ending import until_stopped
 from service.signal_lines import Printer
 from service.tailing import MOST_LAST, Wanted, tail

@@ -2,17 +2,21 @@
 
 import argparse
 import asyncio
+import contextlib
+import errno
+import io
 import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from database.embedded import EmbeddedPostgres
 from service.cli import COMMANDS, command_line, run_command
-from service.commands import backup
+from service.commands import backup, sql
 from tests.terminal import Screen
 
 COLOUR = re.compile(rb"\x1b\[(?:[0-9]+;)*[349][0-7](?:;[0-9]+)*m")
@@ -74,6 +78,78 @@ async def test_a_difference_is_told_as_json_with_exit_status_1(do: Do, tmp_path:
     told = json.loads(out)
     assert (status, told["same"]) == (1, False)
     assert "nobody's" in told["files"][0]["fault"]
+
+
+class Ended(io.StringIO):
+    """A standard output that takes nothing: a pipe that nobody reads any more, or a file on a full disk."""
+
+    def __init__(self, fault: OSError) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def write(self, text: str) -> int:
+        raise self._fault
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(BrokenPipeError(errno.EPIPE, "Broken pipe"), 141), (OSError(errno.ENOSPC, "full"), 1)]
+)
+async def test_an_output_that_takes_nothing_is_no_fault_of_the_database(
+    fault: OSError, status: int, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever writes it: JSON, or what is laid out for a terminal."""
+    for arguments in (("signals", "--json"), ("costs",), ("doctor",)):
+        monkeypatch.setattr(sys, "stdout", Ended(fault))
+        assert (await do(*arguments))[0] == status, arguments
+
+
+async def test_help_that_cannot_be_written_is_not_done(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    """argparse writes it, and leaves it in the buffer."""
+    output = io.StringIO()
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(output, "flush", full)
+    monkeypatch.setattr(output, "fileno", lambda: os.open(os.devnull, os.O_WRONLY))
+    monkeypatch.setattr(sys, "stdout", output)
+    assert (await do("limits", "--help"))[0] == 1
+
+
+async def test_what_is_wrong_with_the_file_of_a_backup_is_told_from_what_is_wrong_with_the_database(
+    do: Do, empty_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("x")
+    status, _, said = await do("backup", "new", "--set", f"database.url={empty_database}")
+    assert (status, "no tables of this program" in said) == (69, True)
+    for arguments, words in (
+        (("backup", "mine"), "is there already"),
+        (("backup", "none/x"), "no folder"),
+        (("restore", "none"), "no file"),
+    ):
+        status, _, said = await do(*arguments)
+        assert (status, words in said) == (1, True), arguments
+
+
+@pytest.mark.parametrize("runs", [True, False])
+async def test_an_address_that_is_gone_with_the_command_is_said_to_be(
+    runs: bool, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded PostgreSQL that no daemon runs is started for the look alone."""
+
+    @contextlib.asynccontextmanager
+    async def reach(_: object) -> AsyncIterator[str]:
+        yield "postgresql:///socket"
+
+    monkeypatch.setattr(sql, "reach_database", reach)
+    monkeypatch.setattr(EmbeddedPostgres, "url", "postgresql:///socket" if runs else None)
+    monkeypatch.setattr(EmbeddedPostgres, "tcp_url", "postgresql://127.0.0.1/tradent")
+    status, out, said = await do("sql", "--print", "--set", "database.url=embedded")
+    assert (status, out) == (0, "postgresql://127.0.0.1/tradent\n")
+    assert ("ends with this command" in said) is not runs
 
 
 async def test_no_colour_where_the_output_is_no_terminal(do: Do) -> None:
