@@ -94,7 +94,9 @@ def _begin(about: Installation) -> list[Section]:
 
 def _life(about: Installation) -> list[Section]:
     role = ["--role", "worker"] if about.worker else []
-    command = " ".join(_word(part) for part in [*about.command, "run", "--plain", *role, "--config", str(about.config)])
+    program, *first = about.command
+    arguments = [*first, "run", "--plain", *role, "--config", str(about.config)]
+    command = " ".join([_word(program), *(_word(part.replace("$", "$$")) for part in arguments)])
     ports = ["Environment=TRADENT_SERVICE__PORT=0"] if about.worker else []
     return [
         Section(
@@ -230,6 +232,6 @@ def wrapped(text: str, width: int = 100) -> list[str]:
 
 
 def _word(text: str) -> str:
-    """A word of a command line, as systemd reads it."""
-    doubled = text.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
+    """A word as systemd reads it; a "$" it takes for a variable only in what follows a program's path."""
+    doubled = text.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
     return f'"{doubled}"' if any(character.isspace() or character in "\\\"';" for character in text) else doubled

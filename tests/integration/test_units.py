@@ -80,9 +80,23 @@ def test_a_unit_gives_the_process_more_time_to_end_than_its_own_grace_takes() ->
 
 
 def test_words_that_mean_something_to_systemd_arrive_as_they_are() -> None:
-    odd = Installation(["/opt/my tradent/100%/$x"], Path("/etc/a;b.json"), [])
+    odd = Installation(["/opt/my tradent/100%/$x"], Path("/etc/$a;b.json"), [], writes=[Path("/srv/$c d")])
 
-    assert 'ExecStart="/opt/my tradent/100%%/$$x" run --plain --config "/etc/a;b.json"' in unit_text(odd)
+    assert 'ExecStart="/opt/my tradent/100%%/$x" run --plain --config "/etc/$$a;b.json"' in unit_text(odd)
+    assert 'ReadWritePaths="/srv/$c d"\n' in unit_text(odd)
+
+
+@analyze
+def test_systemd_finds_a_program_with_an_odd_path(tmp_path: Path) -> None:
+    folder = tmp_path / "my $x; 100%"
+    folder.mkdir()
+    program = shutil.copy("/bin/true", folder)
+    (tmp_path / "tradent.service").write_text(unit_text(Installation([program], folder / "config.json", [])))
+
+    verify = ["systemd-analyze", "verify", "./tradent.service"]
+    said = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (said.returncode, said.stderr) == (0, "")
 
 
 def test_our_own_watchdog_comes_before_that_of_systemd() -> None:
