@@ -1,5 +1,6 @@
 """What this installation is to a systemd service: its command, its folders, its secrets, and what stands in the way."""
 
+import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from service.unit_file import CACHE, LOGS, STATE, Installation, usual_credential
 
 HIDDEN = tuple(map(Path, ("/tmp", "/var/tmp", "/root", "/run/user")))
 NAME_SERVICES = Path("/etc/nsswitch.conf")
+CREDENTIALS = Path("/etc/credstore")
 
 
 def this_installation(
@@ -44,13 +46,23 @@ def keys_in_use(settings: Settings) -> list[str]:
     return sorted({*key_names(settings.llm).values(), *hooks})
 
 
-def obstacles(about: Installation, name_services: Path = NAME_SERVICES) -> Iterator[str]:
+def obstacles(
+    about: Installation, name_services: Path = NAME_SERVICES, credentials: Path = CREDENTIALS
+) -> Iterator[str]:
     """What would keep the service from starting, each with what to do."""
+    if any(character in about.command[0] for character in "\"'\\"):
+        yield f"{about.command[0]}: systemd runs no program with a quote or a backslash in its path; put it elsewhere"
     for path in _read(about.command, about.config):
         if hidden := next((place for place in HIDDEN if path.is_relative_to(place)), None):
             yield f"{path} is in {hidden}, which the service does not see; put it elsewhere, as in /opt or /etc"
         elif (shut := _shut(path)) is not None:
             yield f"{shut} is closed to the service's account; let others read it: chmod o+rX {shut}"
+    for folder in about.writes:
+        if not folder.is_dir():
+            yield f"{folder} is not there, without which systemd does not start the service; make that folder"
+    for name in about.credentials if about.encrypted else ():
+        if os.path.lexists(plain := credentials / f"tradent.{name}"):
+            yield f"{plain} is not encrypted, and systemd fails over it; encrypt it as said below, and remove this one"
     if about.worker:
         return
     if about.embedded and not _names_systemd(name_services):

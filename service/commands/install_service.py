@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from trading.errors import TradentError
 
 UNITS = Path("/etc/systemd/system")
 DIFF_LINES = 40
+ENCRYPTED = "/etc/credstore.encrypted"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +26,24 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worker", action="store_true", help="a unit for workers in place of the whole daemon")
     parser.add_argument("--encrypted", action="store_true", help="keys and tokens are made by systemd-creds encrypt")
     parser.add_argument(
-        "--credential", action="append", default=[], metavar="NAME", help="one more secret that the service may read"
+        "--credential",
+        action="append",
+        default=[],
+        type=_name,
+        metavar="NAME",
+        help="one more secret that the service may read",
     )
     parser.add_argument("--directory", type=Path, default=UNITS, metavar="DIR", help=f"where units lie ({UNITS})")
     parser.add_argument(
         "--force", action="store_true", help="overwrite another unit, and write one that cannot work yet"
     )
     parser.add_argument("--start", action="store_true", help="let systemctl start it at once, and with the system")
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise argparse.ArgumentTypeError(f"expected a name as in the environment, such as HOUSE_KEY, got {text!r}")
+    return text
 
 
 def _do(given: Given) -> int:
@@ -100,8 +113,8 @@ def _keys(section: Section) -> str:
 def _key_command(about: Installation, name: str) -> str:
     """How to store a secret so that the unit finds it."""
     if about.encrypted:
-        place = f"/etc/credstore.encrypted/tradent.{name}"
-        return f"systemd-ask-password {name}: | systemd-creds encrypt --name={name} - {place}"
+        encrypt = f"systemd-creds encrypt --name={name} - {ENCRYPTED}/tradent.{name}"
+        return f"install -d -m 700 {ENCRYPTED} && systemd-ask-password {name}: | {encrypt}"
     return f"systemd-ask-password {name}: | install -D -m 600 /dev/stdin /etc/credstore/tradent.{name}"
 
 

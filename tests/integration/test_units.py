@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,9 @@ def test_options_say_whose_secrets_they_are_and_what_is_run(home: Path) -> None:
     assert own.unit == "tradent-worker@.service"
     assert " run --plain --role worker --config " in unit_text(own)
     assert "LoadCredentialEncrypted=HOUSE_KEY:tradent.HOUSE_KEY\n" in unit_text(own)
-    assert "systemd-creds encrypt --name=TRADENT_DATABASE__URL" in "\n".join(explanation(own, settings, Path("unit")))
+    told = "\n".join(explanation(own, settings, Path("unit")))
+    assert "install -d -m 700 /etc/credstore.encrypted && systemd-ask-password TRADENT_DATABASE__URL: | " in told
+    assert "systemd-creds encrypt --name=TRADENT_DATABASE__URL - /etc/credstore.encrypted/tradent." in told
 
 
 def about(home: Path, **settings: object) -> Installation:
@@ -161,6 +164,38 @@ def test_folders_of_the_settings_that_lie_elsewhere_can_be_written(home: Path) -
     assert "ReadWritePaths=/srv/csv\n" in unit_text(chosen)
     assert "  /srv/csv is not one of" in "\n".join(explanation(chosen, Settings(), Path("unit")))
     assert "/var/lib/tradent/db" not in unit_text(chosen)
+
+
+def test_a_program_that_systemd_would_not_run_is_said() -> None:
+    quoted = Installation(["/opt/it's/tradent"], Path("/etc/passwd"), [], embedded=False)
+
+    assert any("systemd runs no program with a quote" in line for line in obstacles(quoted))
+
+
+def test_a_folder_that_is_not_there_is_said_as_the_service_would_not_start(tmp_path: Path) -> None:
+    gone = Installation(["/bin/true"], Path("/etc/passwd"), [], embedded=False, writes=[tmp_path, tmp_path / "csv"])
+
+    [said] = [line for line in obstacles(gone) if str(tmp_path) in line]
+    assert said.startswith(f"{tmp_path}/csv is not there")
+
+
+def test_plain_secrets_are_said_where_encrypted_ones_are_wanted(tmp_path: Path) -> None:
+    """systemd looks for both in the plain folder, and refuses the start over one that it cannot decrypt."""
+    (tmp_path / "tradent.HOUSE_KEY").write_text("x")
+    own = Installation(["/bin/true"], Path("/etc/passwd"), ["HOUSE_KEY", "OTHER_KEY"], embedded=False, encrypted=True)
+
+    [said] = [line for line in obstacles(own, credentials=tmp_path) if "not encrypted" in line]
+    assert said.startswith(f"{tmp_path}/tradent.HOUSE_KEY")
+    assert not any("encrypted" in line for line in obstacles(replace(own, encrypted=False), credentials=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "A:B", "x%y", "1A", "K\u00c4Y", "A B"])
+def test_a_name_that_no_secret_can_have_is_refused(home: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        install(home, "--dry-run", "--credential", name)
+
+    assert ended.value.code == 2
+    assert "a name as in the environment" in capsys.readouterr().err
 
 
 def test_what_the_service_could_not_read_is_said_before_anything_is_written() -> None:
