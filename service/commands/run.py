@@ -42,6 +42,10 @@ def _do(given: Given) -> int:
     settings = given.settings()
     require_rules(settings)
     formatter = set_up_logging(settings.service.log_level, secrets_of(settings))
+    if given.role == Role.WORKER.value and settings.database.embedded and not given.until_idle:
+        log.warning(
+            "this worker's PostgreSQL is its own, where no other process stores signals; name theirs in database.url"
+        )
     daemon = Daemon(
         settings,
         Role(given.role),

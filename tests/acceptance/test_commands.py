@@ -110,6 +110,14 @@ async def test_a_trader_and_a_worker_share_the_work(database: str, tmp_path: Pat
     assert await look.value(f"SELECT count(*) = 0 FROM llm_enhancement_tasks WHERE worker NOT LIKE '%:{worker.pid}'")
 
 
+async def test_a_worker_with_a_database_of_its_own_is_told_that_nothing_comes(own_folder: Path) -> None:
+    """As under the unit for workers where the credential is not there: it would wait for ever, and say nothing."""
+    async with Daemon(own_folder, {}).start("--role", "worker") as worker:
+        await worker.said("where no other process stores signals; name theirs in database.url")
+        worker.send(signal.SIGTERM)
+        assert await worker.ended() == 0
+
+
 async def test_a_worker_ends_when_nothing_is_left_to_rate(database: str, tmp_path: Path) -> None:
     """`--role worker --until-idle` rates what a trader left, and ends."""
     daemon = Daemon(tmp_path, settings(database, {**FAST, "bars": 120, "symbol": "SIMBTC"}))
