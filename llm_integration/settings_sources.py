@@ -164,6 +164,8 @@ def _credential(path: Path) -> str | None:
         text = data.decode("utf-8").strip()
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise SettingsError([f"{path}: cannot be read: let the account that runs this read it"]) from None
     except OSError as error:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:

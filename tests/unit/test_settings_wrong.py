@@ -1,5 +1,6 @@
 """Settings as nobody should write them: every one is refused in a line that says where, what, and what to do."""
 
+import errno
 import json
 import os
 import sys
@@ -197,6 +198,24 @@ def test_a_credential_that_is_none_is_named_and_not_waited_for(
     Path("credentials").mkdir()
     make(Path("credentials", "TRADENT_LLM__MODEL"))
     assert mistakes() == [f"credentials/TRADENT_LLM__MODEL: {said}"]
+
+
+def test_a_credential_that_is_closed_to_the_account_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a secret of the compose file made with a umask of 077: its account in the container is another."""
+    credential = Path("credentials", "TRADENT_LLM__MODEL")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "credentials")
+    Path("credentials").mkdir()
+    credential.write_text("rules/baseline")
+    opened = Path.open
+
+    def shut(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path == credential:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", shut)
+
+    assert mistakes() == [f"{credential}: cannot be read: let the account that runs this read it"]
 
 
 def test_what_is_no_setting_in_the_credentials_directory_is_left_alone(
