@@ -1,4 +1,4 @@
-"""A systemd of the test's own: process 1 of new namespaces, with our unit and nothing else of the host's services.
+"""A systemd of the test's own: process 1 of new namespaces, with our units, a journal and nothing else of the host's.
 
 What it writes is in memory and gone with it: /run, /var/lib, /var/cache, /var/log and changes of /etc. Python, its
 packages and this repository are bound to /srv, as the unit hides homes and /tmp.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,23 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT_S = 60.0
 POLL_S = 0.2
 SPACES = "--mount --uts --ipc --cgroup"
+SERVICE = "tradent.service"
+JOURNAL = {
+    "journal.socket": """[Unit]
+DefaultDependencies=no
+[Socket]
+ListenStream=/run/systemd/journal/stdout
+ListenDatagram=/run/systemd/journal/socket
+PassCredentials=yes
+""",
+    "journal.service": """[Unit]
+DefaultDependencies=no
+[Service]
+Type=notify
+ExecStart=/lib/systemd/systemd-journald
+StandardOutput=null
+""",
+}
 TARGETS = ("basic", "sysinit", "shutdown", "multi-user", "network-online", "umount")
 INNER = """
 set -e
@@ -37,7 +55,8 @@ mount --bind "$1" "$0/srv/python" && mount --bind "$2" "$0/srv/packages" && moun
 mount --bind "$0" "$0/srv/here" && mount --rbind "$0/srv" /srv
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
-mkdir /run/credstore /run/changed /run/work
+mkdir -p /run/credstore /run/changed /run/work /run/systemd/journald.conf.d
+printf '[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=no\\n' > /run/systemd/journald.conf.d/own.conf
 printf 0123456789abcdef0123456789abcdef > /run/credstore/tradent.TRADENT_READ_TOKEN
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/changed,workdir=/run/work /etc
 for folder in /var/lib /var/cache /var/log; do mount -t tmpfs -o mode=755 tmpfs $folder; done
@@ -54,8 +73,8 @@ def why_not() -> str | None:
     """What this needs and does not find; None where it can run."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "only root on Linux can start a systemd of its own"
-    if not SYSTEMD.exists() or shutil.which("nsenter") is None:
-        return "systemd is not installed"
+    if not SYSTEMD.exists() or any(shutil.which(each) is None for each in ("nsenter", "systemd-creds")):
+        return "systemd (250 or newer) is not installed"
     if _cgroups() is None:
         return "there are no writable control groups (version 2)"
     if not any(Path("/lib").glob("*/libnss_systemd.so.2")):
@@ -76,7 +95,10 @@ def _cgroups() -> Path | None:
 
 
 class RealSystemd:
-    """Runs while it is entered. `folder` has `config.json`, which the service reads, and `log`, what it says."""
+    """Runs while it is entered. `folder` has `config.json`, which the services read.
+
+    What tradent.service says goes into `log`, what the workers say into the journal. Encrypted credentials are theirs.
+    """
 
     def __init__(self, folder: Path, drop_in: str) -> None:
         self._folder = folder
@@ -142,34 +164,55 @@ class RealSystemd:
         nsenter = ["nsenter", f"--target={first[0].pid}", "--mount", "--pid", "--"]
         return subprocess.run([*nsenter, *command], capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
-    def send(self, name: str) -> str:
-        """Send the service's first process a signal; its number, which is not 0 (that would be this very test)."""
-        process = self.shown("MainPID")
+    def send(self, name: str, unit: str = SERVICE) -> str:
+        """Send a service's first process a signal; its number, which is not 0 (that would be this very test)."""
+        process = self.shown("MainPID", unit)
         assert int(process) > 1
         self.inside("kill", f"-{name}", process)
         return process
 
-    def shown(self, name: str) -> str:
-        """A property of the service; "" while nobody answers."""
-        return self.inside("systemctl", "show", "tradent.service", f"--property={name}", "--value").stdout.strip()
+    def shown(self, name: str, unit: str = SERVICE) -> str:
+        """A property of a service; "" while nobody answers."""
+        return self.inside("systemctl", "show", unit, f"--property={name}", "--value").stdout.strip()
 
-    async def until(self, name: str, value: str, limit_s: float = LIMIT_S) -> None:
-        """Wait until a property of the service has this value."""
-        async with asyncio.timeout(limit_s):
-            while self.shown(name) != value:  # noqa: ASYNC110 - what is waited for is another process's
+    def control(self, act: str, *units: str) -> bool:
+        """Whether systemctl could do this with the services."""
+        return not self.inside("systemctl", act, *units).returncode
+
+    def keep_encrypted(self, name: str, value: str) -> None:
+        """Put a secret where encrypted ones are looked for, by the key of this host; a plain one would not be taken."""
+        store, secret = "/etc/credstore.encrypted", f"tradent.{name}"
+        encrypt = f"systemd-creds encrypt --with-key=host --name={name} - {store}/{secret}"
+        script = f"rm -f /run/credstore/*; install -d {store}; systemd-creds setup; printf %s '{value}' | {encrypt}"
+        done = self.inside("sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+
+    def journal(self, unit: str, *more: str) -> str:
+        """What a service has said into the journal."""
+        return self.inside("journalctl", "--no-pager", "--output=cat", f"--unit={unit}", *more).stdout
+
+    async def until(self, name: str, value: str, unit: str = SERVICE) -> None:
+        """Wait until a property of a service has this value."""
+        async with asyncio.timeout(LIMIT_S):
+            while self.shown(name, unit) != value:  # noqa: ASYNC110 - what is waited for is another process's
                 await asyncio.sleep(POLL_S)
 
     def _write_units(self) -> None:
         units = self._folder / "units"
-        (units / "tradent.service.d").mkdir(parents=True)
+        units.mkdir()
         self._folder.chmod(0o755)
         python = f"/srv/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
         command = [python, "/srv/tradent/main_with_database.py"]
-        about = Installation(command, Path("/srv/here/config.json"), usual_credentials())
-        (units / about.unit).write_text(unit_text(about))
         paths = "PYTHONHOME=/srv/python PYTHONPATH=/srv/tradent:/srv/packages LD_LIBRARY_PATH=/srv/python/lib"
-        own = f"[Service]\nEnvironment={paths}\nStandardError=append:/srv/here/log\n{self._drop_in}\n"
-        (units / "tradent.service.d" / "test.conf").write_text(own)
-        (units / "try.target").write_text("[Unit]\nWants=tradent.service\n")
+        service = Installation(command, Path("/srv/here/config.json"), usual_credentials())
+        workers = replace(service, worker=True, encrypted=True)
+        for about, said_to in ((service, "append:/srv/here/log"), (workers, "journal")):
+            (units / about.unit).write_text(unit_text(about))
+            (units / f"{about.unit}.d").mkdir()
+            own = f"[Service]\nEnvironment={paths}\nStandardError={said_to}\n{self._drop_in}\n"
+            (units / f"{about.unit}.d" / "test.conf").write_text(own)
+        for name, text in JOURNAL.items():
+            (units / name).write_text(text)
+        (units / "try.target").write_text("[Unit]\nWants=journal.socket tradent.service\n")
         for target in TARGETS:
             (units / f"{target}.target").write_text("[Unit]\nDefaultDependencies=no\n")

@@ -1,11 +1,13 @@
-"""The unit under a real systemd: started, reloaded, ended when it stands still, stopped, and left alone when wrong."""
+"""The units under a real systemd: started, reloaded, ended when it stands still, stopped, and left alone when wrong."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.real_systemd import RealSystemd, why_not
 from tests.waiting import until
 
@@ -49,7 +51,7 @@ async def test_a_reload_reads_the_settings_anew(systemd: RealSystemd, folder: Pa
     changed = {**SETTINGS, "llm": {**LLM, "requests_per_minute": 77}}
     (folder / "config.json").write_text(json.dumps(changed))
 
-    assert systemd.inside("systemctl", "reload", "tradent").returncode == 0
+    assert systemd.control("reload", "tradent")
     await systemd.until("ActiveState", "active")
     await until(lambda: "llm.requests_per_minute holds from now on before=14 now=77" in systemd.logged())
     assert systemd.shown("NRestarts") == "0"
@@ -66,16 +68,40 @@ async def test_a_process_that_stands_still_is_ended_by_the_watchdog_and_started_
 
 
 async def test_a_stop_is_clean_and_leaves_no_process(systemd: RealSystemd) -> None:
-    assert systemd.inside("systemctl", "stop", "tradent").returncode == 0
+    assert systemd.control("stop", "tradent")
 
     assert (systemd.shown("ActiveState"), systemd.shown("Result")) == ("inactive", "success")
     assert systemd.inside("pgrep", "-c", "postgres").stdout.strip() == "0"
     assert "INFO daemon: ended" in systemd.logged()
 
 
+async def test_workers_have_their_database_by_an_encrypted_credential_are_started_again_and_write_into_the_journal(
+    systemd: RealSystemd, postgres_url: str
+) -> None:
+    first, second = "tradent-worker@1.service", "tradent-worker@2.service"
+    async with Proxy(postgres_url) as elsewhere:
+        systemd.keep_encrypted("TRADENT_DATABASE__URL", elsewhere.url)
+        assert await asyncio.to_thread(systemd.control, "start", first, second)
+
+        assert [systemd.shown("ActiveState", worker) for worker in (first, second)] == ["active", "active"]
+        assert "0 wait, by rules/baseline" in systemd.shown("StatusText", second)
+        killed = systemd.send("KILL", first)
+        await systemd.until("NRestarts", "1", first)
+        await systemd.until("ActiveState", "active", first)
+        assert systemd.shown("MainPID", first) != killed
+
+        await elsewhere.cut()
+        await until(lambda: "PostgreSQL cannot be reached" in systemd.journal(second, "--priority=err"))
+        assert await asyncio.to_thread(systemd.control, "stop", first, second)
+
+        assert [systemd.shown("Result", worker) for worker in (first, second)] == ["success", "success"]
+        assert "INFO daemon: ended" in systemd.journal(second)
+        assert "INFO" not in systemd.journal(second, "--priority=warning")
+
+
 async def test_wrong_settings_are_not_tried_again(systemd: RealSystemd, folder: Path) -> None:
     (folder / "config.json").write_text('{"service": {"prot": 1}}')
-    systemd.inside("systemctl", "start", "tradent")
+    systemd.control("start", "tradent")
 
     await systemd.until("ActiveState", "failed")
     assert systemd.shown("ExecMainStatus") == "78"
