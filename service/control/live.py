@@ -81,7 +81,8 @@ def compare(held: Settings, wanted: Settings) -> Changes:
     require_rules(wanted)
     backends = sorted({*held.llm.backends, *wanted.llm.backends})
     old, new = dict(_flat(held, "", backends)), dict(_flat(wanted, "", backends))
-    keys = [key for key in sorted({**old, **new}) if old.get(key, ABSENT) != new.get(key, ABSENT)]
+    said = {**old, **new}.keys() - {"schema_"}  # a word to editors of the file, which changes nothing here
+    keys = [key for key in sorted(said) if old.get(key, ABSENT) != new.get(key, ABSENT)]
     changes = [Change(key, _shown(key, old), _shown(key, new)) for key in keys]
     live = tuple(change for change in changes if is_live(change.key))
     try:

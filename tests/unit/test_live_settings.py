@@ -31,6 +31,12 @@ def test_what_is_live_is_taken_over_and_the_rest_waits_for_a_restart() -> None:
     assert compare(now, wanted).live == ()
 
 
+def test_the_schema_that_a_file_names_for_editors_is_no_change() -> None:
+    changes = compare(settings(), settings().model_copy(update={"schema_": "./other.json"}))
+
+    assert (changes.live, changes.later) == ((), ())
+
+
 def test_every_key_that_is_live_is_a_setting_and_is_named_in_the_documentation() -> None:
     known = {
         f"{section}.{name}"
