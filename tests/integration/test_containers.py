@@ -192,15 +192,32 @@ def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def closed_checkout(folder: Path) -> None:
+    """What the image is built from, for its owner's eyes only."""
+    shutil.copy(ROOT / ".dockerignore", folder)
+    for source in {word for words in lines("COPY") if not words[0].startswith("--from") for word in words[:-1]}:
+        (folder / source).parent.mkdir(exist_ok=True)
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, folder / source)
+        else:
+            shutil.copy(ROOT / source, folder / source)
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not ENGINES, reason="no engine runs that could build an image")
-def test_an_image_is_built_and_rates_with_its_own_database() -> None:
+def test_an_image_is_built_and_rates_with_its_own_database(tmp_path: Path) -> None:
+    """From a checkout made with a umask of 077, whose files the image's account could not read as they are."""
     [engine, *_] = ENGINES
     [base, *_] = [words[0] for words in lines("FROM")]
     if not works(engine, "image", "inspect", base) and not works(engine, "pull", "--quiet", base, limit_s=600):
         pytest.skip(f"{engine} has no {base}, and no registry to take it from")
     build = [engine, "build", *(["--format", "docker"] if engine == "podman" else []), "--quiet"]
-    built = done(*build, "-f", str(DEPLOY / "Containerfile"), str(ROOT), limit_s=1200).stdout.strip().splitlines()[-1]
+    closed_checkout(tmp_path)
+    built = (
+        done(*build, "-f", str(DEPLOY / "Containerfile"), str(tmp_path), limit_s=1200).stdout.strip().splitlines()[-1]
+    )
     few = 'trading.feed={"type": "simulated", "bars": 30, "speed": "max"}'
     image = [engine, "run", "--rm", "--init", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", built]
 
