@@ -27,13 +27,20 @@ class Backfill:
         total = self._came + sum(self._to_come.values())
         return Progress.at_pace(self._came, total, self._clock.monotonic() - self._began_s)
 
-    def fetches(self, stream: Stream, to_come: int) -> None:
-        """So many bars of a stream are to come."""
+    def asks(self, stream: Stream, to_come: int) -> None:
+        """So many bars of a stream are to come, and are asked for. What brought none says nothing of the pace."""
         if stream not in self._to_come and to_come < LEAST_BARS:
             return
         if not self._to_come:
-            self._began_s, self._came = self._clock.monotonic(), 0
+            self._came = 0
+        if not self._came:
+            self._began_s = self._clock.monotonic()
         self._to_come[stream] = to_come
+
+    def found(self, stream: Stream, to_come: int) -> None:
+        """So many bars of a stream are there, perhaps fewer than were asked for."""
+        if stream in self._to_come:
+            self._to_come[stream] = to_come
 
     def came(self, stream: Stream, to_come: int) -> None:
         """A bar of a stream came, and so many are to come yet."""

@@ -143,9 +143,7 @@ class ExchangeStream:
             await self._connection.follow_clock()
             now_ms = int(self._connection.clock.now_or_ours_s() * 1000)
             since_ms = self._since_ms(now_ms, overlap)
-            self._backfill.fetches(
-                self._stream, self._to_come(max(since_ms - self.line.step_ms, self.line.last_ms or 0))
-            )
+            self._backfill.asks(self._stream, self._to_come(max(since_ms - self.line.step_ms, self.line.last_ms or 0)))
             limit = min(self._page, max(1, (now_ms - since_ms) // self.line.step_ms + 3))
             try:
                 answer = await self._answer(since_ms, limit)
@@ -156,7 +154,7 @@ class ExchangeStream:
             closed_by = None if answer.asked_s is None else int((answer.asked_s - self._schedule.quiet_s) * 1000)
             fresh = self.line.answered(candles, closed_by)
             if fresh:
-                self._backfill.fetches(self._stream, self._to_come(fresh[0].open_ms) + 1)
+                self._backfill.found(self._stream, self._to_come(fresh[0].open_ms) + 1)
             await self._hand_on(fresh)
             behind += len(fresh)
             self._watch_deafness(fresh)
