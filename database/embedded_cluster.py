@@ -15,13 +15,19 @@ from trading.errors import StorageError
 
 NOBODYS_PID = 2**31 - 2
 ORPHAN_LIMIT_S = 10.0
+RIGHTS = (
+    f"ALTER ROLE {ROLE} CREATEROLE",
+    f"GRANT pg_monitor TO {ROLE}",
+    f"GRANT pg_read_all_data TO {ROLE} WITH ADMIN OPTION",
+)
 
 
 async def make_cluster(programs: Path, account: Account, data: Path, password: str, *, timeout_s: float) -> None:
     """Make a cluster with our role and database, beside its place, and move it there whole.
 
     A start that is killed leaves no half of a cluster, only a folder that the next start clears away. The superuser
-    `postgres` has no password and can log in to nothing; our role owns the database and may create others.
+    `postgres` has no password and can log in to nothing; our role owns the database, and may make others and roles that
+    read all of it.
     """
     for left in data.parent.glob("making-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -40,7 +46,7 @@ async def make_cluster(programs: Path, account: Account, data: Path, password: s
         fresh,
         [
             f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{password}'",
-            f"GRANT pg_monitor TO {ROLE}",
+            *RIGHTS,
             f"CREATE DATABASE {DATABASE} OWNER {ROLE}",
         ],
         timeout_s=timeout_s,
@@ -49,8 +55,9 @@ async def make_cluster(programs: Path, account: Account, data: Path, password: s
 
 
 async def set_password(programs: Path, account: Account, data: Path, password: str, *, timeout_s: float) -> None:
-    """Give our role another password, while no server runs."""
-    await _single_user(programs, account, data, [f"ALTER ROLE {ROLE} PASSWORD '{password}'"], timeout_s=timeout_s)
+    """Give our role another password, and the rights that one of an earlier version lacks, while no server runs."""
+    statements = [f"ALTER ROLE {ROLE} PASSWORD '{password}'", *RIGHTS]
+    await _single_user(programs, account, data, statements, timeout_s=timeout_s)
 
 
 async def _single_user(

@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import psutil
 import pytest
 
@@ -192,6 +194,27 @@ async def test_our_role_is_no_superuser(postgres_defaults: str) -> None:
 
 
 @posix
+async def test_the_role_that_grafana_reads_by_is_made_as_its_page_says_and_only_reads(
+    postgres: EmbeddedPostgres,
+) -> None:
+    page = (REPOSITORY / "docs" / "monitoring.md").read_text("utf-8")
+    assert postgres.tcp_url is not None
+    (statements,) = re.findall(r'^echo "(CREATE ROLE .*)" \| tradent sql$', page, re.MULTILINE)
+    ours = await connect(postgres.tcp_url)
+    try:
+        await ours.execute(f"{statements}; CREATE TABLE seen AS SELECT 7 AS number")
+        theirs = await connect(re.sub("//[^@]*@", "//grafana:change-me@", postgres.tcp_url))
+        try:
+            assert await theirs.fetchval("SELECT number FROM seen") == 7
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await theirs.execute("DELETE FROM seen")
+        finally:
+            await theirs.close()
+    finally:
+        await ours.execute("DROP TABLE IF EXISTS seen; DROP ROLE IF EXISTS grafana")
+        await ours.close()
+
+
 async def test_secrets_are_readable_by_their_owner_only(postgres: EmbeddedPostgres) -> None:
     assert (postgres.directory / "password").stat().st_mode & 0o777 == 0o600
     assert (postgres.directory / "data").stat().st_mode & 0o777 == 0o700
