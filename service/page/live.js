@@ -3,6 +3,8 @@
 import { Refused, saidBy } from "./api.js";
 
 const SILENT_MS = 15000;
+// Health comes each second: who comes back to the page need not wait for a connection that has said nothing for so long.
+const DOUBTFUL_MS = 5000;
 const LONGEST_WAIT_MS = 15000;
 
 /**
@@ -16,6 +18,8 @@ export class Live {
     this.onState = onState;
     this.lastId = null;
     this.lostSince = null;
+    this.heardAt = null;
+    this.hurry = false;
     this.failures = 0;
     this.run = 0;
     this.wake = () => {};
@@ -30,11 +34,16 @@ export class Live {
   stop() {
     this.run++;
     this.aborter?.abort();
+    this.hurry = false;
     this.wake();
   }
 
-  /** Do not wait any longer. */
+  /** Do not wait any longer, neither for the next try nor for a connection that is silent. */
   retryNow() {
+    if (this.aborter && Date.now() - this.heardAt > DOUBTFUL_MS) {
+      this.hurry = true;
+      this.aborter.abort();
+    }
     this.wake();
   }
 
@@ -54,8 +63,9 @@ export class Live {
         why = error instanceof Refused ? error.message : "the daemon does not answer";
       }
       if (run !== this.run) return;
-      this.lostSince ??= Date.now();
-      const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** this.failures++) * (0.75 + Math.random() / 2);
+      this.lostSince ??= this.heardAt;
+      const wait = this.hurry ? 0 : Math.min(LONGEST_WAIT_MS, 500 * 2 ** this.failures++) * (0.75 + Math.random() / 2);
+      this.hurry = false;
       this.onState({ at: "lost", since: this.lostSince, retryAt: Date.now() + wait, why });
       await this.#pause(wait);
     }
@@ -83,6 +93,7 @@ export class Live {
   async #read(run) {
     const aborter = new AbortController();
     this.aborter = aborter;
+    this.heardAt = Date.now();
     let silence = setTimeout(() => aborter.abort(), SILENT_MS);
     try {
       const headers = this.api.headers({
@@ -103,6 +114,7 @@ export class Live {
         const { done, value } = await reader.read();
         if (done || run !== this.run) return;
         this.failures = 0;
+        this.heardAt = Date.now();
         clearTimeout(silence);
         silence = setTimeout(() => aborter.abort(), SILENT_MS);
         events.take(value);
@@ -110,6 +122,7 @@ export class Live {
     } finally {
       clearTimeout(silence);
       aborter.abort();
+      if (this.aborter === aborter) this.aborter = null;
     }
   }
 }

@@ -1,12 +1,13 @@
 """What a person meets who uses the page for a day: windows, tokens, outages, many markets, odd texts."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from itertools import combinations
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.page.browser import ABSENT, CHROMIUM, chromium, evaluates, opened
 from tests.page.stand_in import StandIn, bar, signal
@@ -144,6 +145,55 @@ async def test_a_browser_that_keeps_nothing_shows_everything(browser: Browser, d
         await expect(page.get_by_role("button", name="Colours: light")).to_be_visible()
         await page.keyboard.press("]")
         await expect(page.locator("#symbol")).to_have_text("SIMETH")
+
+
+async def test_what_is_shown_from_before_an_outage_can_still_be_read(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await daemon.stop()
+        await expect(page.locator("#banner")).to_contain_text("What is shown is from before")
+        faded = """[...document.querySelectorAll("body, main, .panel, #feed")]
+          .map((it) => Number(getComputedStyle(it).opacity))"""
+        assert min(await page.evaluate(faded)) == 1
+        assert await page.locator(".panel").first.evaluate("(it) => getComputedStyle(it).borderStyle") == "dashed"
+
+
+async def test_who_wakes_the_computer_need_not_wait_for_a_dead_connection(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        before = len(daemon.resumed)
+        await page.evaluate("dispatchEvent(new Event('online'))")
+        assert len(daemon.resumed) == before, "one that speaks is left alone"
+        slept = await page.evaluate("(window.tradent.live.heardAt -= 3600000)")
+        seen = "(window.links = []) && (window.tradent.head.setLink = (link) => window.links.push({ ...link }))"
+        await page.evaluate(f"void ({seen})")
+        await page.evaluate("dispatchEvent(new Event('online'))")
+        links = await evaluates(page, "window.links.some((link) => link.at === 'live') && window.links")
+        assert links[0] | {"why": ""} == {"at": "lost", "since": slept, "retryAt": links[0]["retryAt"], "why": ""}
+        assert len(daemon.resumed) == before + 1
+
+
+async def test_nothing_moves_when_the_markets_come(browser: Browser, daemon: StandIn) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await answer.wait()
+        await route.continue_()
+
+    top = "document.querySelector('.chart-box').getBoundingClientRect().top"
+    for options in (PHONE, {"viewport": {"width": 768, "height": 1024}}, {}):
+        asked.clear()
+        answer.clear()
+        async with opened(browser, daemon.url, **options) as (page, _):
+            await page.route("**/api/v1/streams", hold)
+            await page.reload()
+            await asked.wait()
+            await expect(page.locator("#health")).to_have_text("Ready")
+            before = await page.evaluate(top)
+            answer.set()
+            await live(page)
+            assert abs(await page.evaluate(top) - before) < 2, options
 
 
 async def test_older_verdicts_come_in_order_until_there_are_no_more(browser: Browser, daemon: StandIn) -> None:
