@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from service.hooks.fields import NotUnderstood, number_field, shown, side_field, text_field
+from service.hooks.fields import MOST_TEXT, NotUnderstood, number_field, shown, side_field, text_field
 from service.hooks.sides import BESIDE, WORDS, leaves_position, side_of, words_of
 from trading.model import Side
 
@@ -104,8 +104,7 @@ def require_no_report(payload: Mapping[str, Any]) -> None:
     status = first(payload, STATUS)
     told = status if status is not None and re.sub(r"[\W_]", "", str(payload[status])).lower() in ENDED else None
     for name in (*ORDER_WORDS, *TEXT):
-        value = payload.get(name)
-        words = set(words_of(value)) if isinstance(value, str) else set()
+        words = set(words_of(_phrase(payload, name)))
         if words & ENDED and words <= ENDED | WORDS | BESIDE:
             told = name
     if told is not None:
@@ -178,9 +177,8 @@ def _require_opening(payload: Mapping[str, Any], side: Side) -> None:
     """Refuse what seems to leave a position, where it is not said what is left of it."""
     say = 'add "market_position": "{{strategy.market_position}}"'
     for name in (*ORDER_WORDS, *TEXT, "type", "ordertype"):
-        value = payload.get(name)
-        sees = _GUARDING.search if name.endswith("type") else leaves_position
-        if isinstance(value, str) and sees(value):
+        value = _phrase(payload, name)
+        if _GUARDING.search(value) if name.endswith("type") else leaves_position(value):
             raise NotUnderstood(name, f"{shown(value)} is an order that leaves a position, all of it or a part; {say}")
     before = first(payload, [each for each in payload if each.endswith(_BEFORE)])
     sign = None if before is None else _SIGNS.get(str(payload[before]).strip().lower())
@@ -191,9 +189,13 @@ def _require_opening(payload: Mapping[str, Any], side: Side) -> None:
 def _said(payload: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[str, Side]]:
     """Those of these keys whose value is an action, with it; an order may be numbered, such as `Exit Long 2`."""
     for name in names:
-        value = payload.get(name)
-        if not isinstance(value, str):
-            continue
+        value = _phrase(payload, name)
         plain = value if name in ACTION else re.sub(r"\s*#?\d{1,2}$", "", value)
         if (side := side_of(plain)) is not None:
             yield name, side
+
+
+def _phrase(payload: Mapping[str, Any], name: str) -> str:
+    """The words of a key; none where its value is no text, or one too long to name an action."""
+    value = payload.get(name)
+    return value if isinstance(value, str) and len(value) <= MOST_TEXT else ""
