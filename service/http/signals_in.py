@@ -171,7 +171,17 @@ def _news(body: bytes) -> tuple[list[NewSignal], bool]:
         return [_new(value, "")], True
     if not 1 <= len(value) <= MOST_SIGNALS:
         raise Refused(400, f"the list holds {len(value)} signals; send 1 to {MOST_SIGNALS} at once")
-    return [_new(each, f"{place}.") for place, each in enumerate(value)], False
+    news = [_new(each, f"{place}.") for place, each in enumerate(value)]
+    _require_own_keys(news)
+    return news, False
+
+
+def _require_own_keys(news: Sequence[NewSignal]) -> None:
+    """Refuse a list in which one key names two signals: the second would be taken for the first."""
+    named: dict[str, NewSignal] = {}
+    for place, new in enumerate(news):
+        if new.idempotency_key is not None and named.setdefault(new.idempotency_key, new) != new:
+            raise Refused(400, f"{place}.idempotency_key: names another signal of this list; give each its own")
 
 
 def _new(value: object, place: str) -> NewSignal:

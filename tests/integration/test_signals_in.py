@@ -191,6 +191,9 @@ async def test_refusals_name_the_field_and_keep_nothing(daemon: Hooked) -> None:
         assert status == 400, answer
     status, answer = await daemon.post("/api/v1/signals", [SIGNAL, {**SIGNAL, "side": "up"}])
     assert answer["error"].startswith("1.side: ")
+    keyed = {**SIGNAL, "idempotency_key": "one"}
+    status, answer = await daemon.post("/api/v1/signals", [keyed, keyed, {**keyed, "side": "exit"}])
+    assert (status, answer["error"].partition(":")[0]) == (400, "2.idempotency_key")
     status, answer = await daemon.post("/api/v1/signals", b" " * (2 << 20))
     assert status == 413
     assert await stored(daemon) == []
