@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
 from tests.exchange_dialects import CoinbaseServer, KrakenServer
+from tests.exchange_market import Kline
 from tests.exchange_server import ExchangeServer
 from tests.exchange_watch import LIMIT_S, SYMBOL, stored, watched
 from trading.feeds import exchange
@@ -24,6 +26,22 @@ async def test_bars_come_by_websocket_each_once_as_they_were_at_their_close() ->
         assert watch.count["bars_by_websocket"] >= 4
         assert watch.feed.state.connected
         assert watch.feed.state.trouble is None
+
+
+class QuoteVolumes(ExchangeServer):
+    """Its websocket tells volumes in the other currency, as ccxt reads Gate's."""
+
+    def frame(self, symbol: str, kline: Kline, *, closed: bool, **changed: Any) -> Any:
+        return super().frame(symbol, kline._replace(volume=kline.volume * kline.close), closed=closed, **changed)
+
+
+async def test_a_websocket_that_says_otherwise_than_answers_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    async with watched(dialect=QuoteVolumes) as (server, watch):
+        await watch.until(lambda: server.listeners > 0)
+        await watch.until_bar(12)
+        watch.require_whole()
+        assert watch.count["bars_by_websocket"] == 0
+    assert caplog.text.count("the websocket says otherwise of bars than answers do") == 1
 
 
 async def test_a_start_goes_on_behind_the_last_stored_bar_page_by_page() -> None:

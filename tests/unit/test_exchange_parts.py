@@ -45,6 +45,13 @@ def numbers(given: list[Candle]) -> list[int]:
     return [candle.open_ms // STEP for candle in given]
 
 
+def believing(last_ms: int) -> Line:
+    """A line that has found the websocket to say what answers say."""
+    line = Line(STEP, last_ms)
+    line._believes = True
+    return line
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -73,7 +80,7 @@ def test_an_answer_closes_what_has_a_later_candle_or_closed_long_enough_ago() ->
 
 
 def test_the_websocket_is_believed_from_the_second_bar_of_a_connection_on() -> None:
-    line = Line(STEP, 0)
+    line = believing(0)
     assert not line.heard(candles(1), 1, LATER)
     assert line.heard(candles(1, 2), 1, LATER)
     assert line.is_behind
@@ -89,7 +96,7 @@ def test_the_websocket_is_believed_from_the_second_bar_of_a_connection_on() -> N
 
 def test_a_bar_that_the_websocket_spoke_of_only_before_its_end_is_asked_for() -> None:
     """Some exchanges tell trades only, and a message may be lost: nothing then shows that it was the last."""
-    line = Line(STEP, STEP)
+    line = believing(STEP)
     line.heard(candles(1), 1, 1.5 * STEP)
     line.heard(candles(1, 2), 1, 2.9 * STEP)
     assert line.heard(candles(1, 2, 3), 1, 3.5 * STEP)
@@ -108,7 +115,7 @@ def test_an_answer_that_lags_behind_the_websocket_closes_nothing_by_the_clock() 
 
 
 def test_minutes_that_an_answer_leaves_out_are_not_asked_for_again() -> None:
-    line = Line(STEP, 0)
+    line = believing(0)
     line.heard(candles(1), 1, LATER)
     assert numbers(line.answered(candles(0, 1, 4), None)) == [1]
     line.heard(candles(4), 1, LATER)
@@ -156,7 +163,7 @@ said = st.lists(st.tuples(st.booleans(), st.integers(1, 12), st.integers(1, 4), 
 def test_whatever_comes_in_whatever_order_each_bar_is_given_once_and_in_order(
     said: list[tuple[bool, int, int, int]],
 ) -> None:
-    line = Line(STEP, 0)
+    line = believing(0)
     given: list[int] = []
     for by_socket, first, count, connection in said:
         some = candles(*range(first, first + count))
@@ -247,6 +254,25 @@ def test_waits_grow_and_are_bounded_and_a_retry_after_is_kept() -> None:
     assert 120 < patience.wait_s(Trouble(Cause.RATE_LIMITED, "slow", 120.0)) <= 121
     patience.reset()
     assert patience.wait_s(away) < 2
+
+
+@pytest.mark.parametrize(("volume", "believed"), [(3.0, True), (3.01, True), (0.3, False), (None, False)])
+def test_the_websocket_is_believed_once_an_answer_says_the_same_of_a_bar(volume: float | None, believed: bool) -> None:
+    """Some tell the volume in another currency than answers do."""
+    line = Line(STEP, 0)
+    said = [Candle(STEP * number, 1.0, 2.0, 1.0, 1.5, volume) for number in range(5)]
+    line.heard(Candles(said, []), 1, LATER)
+    assert line.take() == []
+    assert numbers(line.answered(candles(0, 1, 2), None)) == ([1, 2, 3] if believed else [1])
+    assert line.is_doubted is not believed
+
+
+def test_a_bar_without_trades_is_no_reason_to_believe_the_websocket() -> None:
+    line = Line(STEP, 0)
+    said = Candles([Candle(STEP * number, 1.0, 1.0, 1.0, 1.0, 0.0) for number in range(4)], [])
+    line.heard(said, 1, LATER)
+    assert numbers(line.answered(Candles(said.good[:3], []), None)) == [1]
+    assert not line.is_doubted
 
 
 def test_a_newest_bar_is_closed_by_the_clock_only_once_answers_say_the_same_of_it_for_a_while() -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from trading.feeds.live.candles import Candle, Candles
 
 REMEMBERED = 100
+ALIKE = 0.01
 TRIES_OF_A_BAD_ONE = 3
 
 
@@ -29,7 +30,7 @@ class Line:
     A bar is closed when a later one of its stream has been seen, or, in an answer to a request, when the exchange's
     clock is past its close by some while, and answers `steady_ms` apart say the same of it: they may lag behind. What
     the websocket says of a bar is believed only where it was heard from the bar's beginning to past its end on one
-    connection; everything else is to be asked for (`is_behind`).
+    connection, and once an answer has said the same of another bar; everything else is to be asked for (`is_behind`).
 
     `last_ms` is the open time of the last bar that was given, None before the first. A bar that was given is never
     given again: when the exchange says later that it was different, that is counted as corrected; one that turns up
@@ -52,6 +53,8 @@ class Line:
         self._connection = 0
         self._begun_ms: int | None = None
         self._settled_ms = 0
+        self._believes = False
+        self._doubts = False
         self._bad: Counter[int] = Counter()
 
     def heard(self, candles: Candles, connection: int, now_ms: float | None) -> bool:
@@ -130,6 +133,7 @@ class Line:
             closed = candle.open_ms < newest_ms or ends
             if not closed or (blocked_ms is not None and candle.open_ms > blocked_ms):
                 break
+            self._judge(candle)
             given.append(self._give(candle, Met.BY_REQUEST))
         if blocked_ms is None:
             self._settled_ms = max(self._settled_ms, newest_ms)
@@ -138,6 +142,7 @@ class Line:
     def resign(self) -> list[Candle]:
         """Requests do not bring what is missing: go on with what the websocket has shown closed; the bars to give."""
         self._ended.update(self._heard)
+        self._believes = self._believes or not self._doubts
         whole = [open_ms for open_ms in sorted(self._heard) if self._is_whole(open_ms)]
         return [self._give(self._heard[open_ms], Met.BY_SOCKET) for open_ms in whole[:1]] + self.take()
 
@@ -146,8 +151,27 @@ class Line:
         """Which bar is to be given next: the one after the last, or, where an answer held none between, its newest."""
         return None if self.last_ms is None else max(self.last_ms + self.step_ms, self._settled_ms)
 
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the websocket says otherwise of bars than answers do, in another currency perhaps."""
+        return self._doubts and not self._believes
+
     def _is_whole(self, open_ms: int) -> bool:
-        """Whether the websocket alone shows that bar whole and closed."""
+        """Whether the websocket alone shows that bar whole and closed, and is believed."""
+        return self._believes and self._was_heard_whole(open_ms)
+
+    def _judge(self, answered: Candle) -> None:
+        """Believe the websocket once it has said the same of a bar with trades as an answer does."""
+        if self._believes or not answered.volume or not self._was_heard_whole(answered.open_ms):
+            return
+        heard = self._heard[answered.open_ms]
+        self._believes = all(
+            said is not None and known is not None and math.isclose(said, known, rel_tol=ALIKE)
+            for said, known in zip(heard, answered, strict=True)
+        )
+        self._doubts = not self._believes
+
+    def _was_heard_whole(self, open_ms: int) -> bool:
         return (
             open_ms in self._heard
             and open_ms in self._ended

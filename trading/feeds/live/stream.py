@@ -76,6 +76,7 @@ class ExchangeStream:
         self._from_ms = self._empty_ms = 0
         self._checked_s = clock.monotonic()
         self._gone = False
+        self._doubted = False
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -153,6 +154,7 @@ class ExchangeStream:
             candles = self._without_future(answer.candles)
             closed_by = None if answer.asked_s is None else int((answer.asked_s - self._schedule.quiet_s) * 1000)
             fresh = self.line.answered(candles, closed_by)
+            self._say_doubt()
             if fresh:
                 self._backfill.found(self._stream, self._to_come(fresh[0].open_ms) + 1)
             await self._hand_on(fresh)
@@ -251,6 +253,14 @@ class ExchangeStream:
             log.warning(
                 "%s gives no bars of %s any more; it is looked for every hour, the other symbols go on",
                 self._stream.source, self._stream.symbol, extra={"error": why},
+            )  # fmt: skip
+
+    def _say_doubt(self) -> None:
+        if self.line.is_doubted and not self._doubted:
+            self._doubted = True
+            log.warning(
+                "%s %s: the websocket says otherwise of bars than answers do, such as volumes in another currency; "
+                "bars are asked for", *self._stream[1:]
             )  # fmt: skip
 
     async def _hand_on(self, candles: Sequence[Candle]) -> None:
