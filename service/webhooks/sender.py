@@ -22,6 +22,7 @@ RETRY_S = (5.0, 20.0, 80.0, 320.0, 1280.0, 3600.0)
 LOOK_S = 1.0
 BEGIN_S = 6 * 3600.0
 MARGIN_S = 5.0
+TELL_EVERY_S = 60.0
 OLDEST = timedelta(days=1)
 GONE = 410
 
@@ -69,7 +70,8 @@ class Line:
         self._work = asyncio.Event()
         self._within = timedelta(seconds=endpoint.hook.timeout_seconds + MARGIN_S)
         self._not_before = 0.0
-        self._begun_s = -math.inf
+        self._begun_s = self._told_s = -math.inf
+        self._told = False
         self._stopping = self._gone = self._failing = self._lost = self._away = False
 
     def poke(self) -> None:
@@ -127,9 +129,9 @@ class Line:
     async def _note(self, delivery: Delivery, answer: Answer) -> None:
         if answer.taken:
             await self._deliveries.end(delivery, "delivered", answer.status, None)
-            if self._failing:
+            if self._failing and self._told:
                 log.info(f"webhook {self.name} takes messages again")
-            self._failing = self._lost = False
+            self._failing = self._lost = self._told = False
         elif answer.status == GONE:
             self._gone = True
             await self._deliveries.give_up("the webhook is gone: it answered 410")
@@ -153,8 +155,12 @@ class Line:
         return self._retry_s[min(attempt, len(self._retry_s)) - 1] * random.uniform(0.8, 1.2)
 
     def _say_failing(self, answer: Answer) -> None:
-        if not self._failing:
-            self._failing = True
+        """Once, until it takes messages again; of one that does so every now and then, once a minute."""
+        if self._failing:
+            return
+        self._failing = True
+        if self._clock.monotonic() - self._told_s >= TELL_EVERY_S:
+            self._told, self._told_s = True, self._clock.monotonic()
             log.warning(
                 f"webhook {self.name} does not take messages; they are tried again", extra={"error": answer.error}
             )

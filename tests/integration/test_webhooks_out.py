@@ -249,6 +249,19 @@ async def test_a_dead_one_is_given_up_after_so_many_attempts_and_said_once(
     assert tuple(row) == ("it answered 500", 500)
 
 
+async def test_one_that_fails_every_now_and_then_is_told_of_once_a_minute(
+    pool: asyncpg.Pool, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    receiver.answers = [503, 200] * 3
+    async with sending(pool, hook(receiver)):
+        for number in range(3):
+            await rated(pool, number + 1)
+            await all_are(pool, delivered=number + 1)
+    assert sum("does not take messages" in record.message for record in caplog.records) == 1
+    assert sum("takes messages again" in record.message for record in caplog.records) == 1
+
+
 async def test_what_is_kept_of_one_that_cannot_be_reached_names_no_address(pool: asyncpg.Pool) -> None:
     there = WebhookSettings.model_validate({"name": "theirs", "url": "http://127.0.0.1:1/x", "max_attempts": 1})
     async with sending(pool, there):
