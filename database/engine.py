@@ -203,7 +203,9 @@ def asyncpg_url(url: str) -> str:
     """`url` as asyncpg reads it: SQLAlchemy's driver suffix goes. Raises StorageError where it is no database URL."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
-        raise StorageError(f"{redacted(url)} is no database URL; expected postgresql://user:password@host/name")
+        # Passwords are found in what has a URL's form; where it has not, they could be anywhere.
+        shown = redacted(url) if separator and scheme.isalnum() else "what was given"
+        raise StorageError(f"{shown} is no database URL; expected postgresql://user:password@host/name")
     return f"postgresql://{rest}"
 
 

@@ -74,6 +74,16 @@ async def test_a_url_of_something_else_is_refused() -> None:
         await create_pool("mysql://me:s3cret@localhost/x")
 
 
+@pytest.mark.parametrize(
+    "given", [" postgresql://me:s3cret@h/d", "host=h user=me password=s3cret", "jdbc:x://a:s3cret@h"]
+)
+async def test_what_has_not_the_form_of_a_url_is_not_told(given: str) -> None:
+    """Nobody knows where in it a password is."""
+    with pytest.raises(StorageError) as raised:
+        await create_pool(given)
+    assert str(raised.value).startswith("what was given is no database URL")
+
+
 async def test_a_pool_can_be_made_while_the_server_is_away_and_says_so_on_use(tmp_path: Path) -> None:
     pool = await create_pool(f"postgresql://tradent@/tradent?host={tmp_path}")
     with pytest.raises(OSError) as caught:
