@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -61,8 +62,7 @@ def read_signals(
     where.add("rating >= {}", rating_min)
     where.add("rating <= {}", rating_max)
     asked = _Asked(where, last, indicators)
-    with ThreadPoolExecutor(1, thread_name_prefix="read_signals") as thread:  # a notebook's loop runs in this one
-        return thread.submit(lambda: asyncio.run(_read(url, Path(settings), asked))).result()
+    return _in_thread(_read(url, Path(settings), asked))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,26 @@ class _Asked:
         if self.last is None:
             return query
         return f"SELECT * FROM ({query} LIMIT {int(self.last)}) newest ORDER BY signal_time, signal_id"
+
+
+def _in_thread(reading: Coroutine[None, None, pandas.DataFrame]) -> pandas.DataFrame:
+    """A notebook has an event loop of its own in this thread, so ours runs in another; an interrupt here ends it."""
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[pandas.DataFrame]]] = Future()
+
+    async def run() -> pandas.DataFrame:
+        task = asyncio.ensure_future(reading)
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await task
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read_signals") as thread:
+        read = thread.submit(lambda: asyncio.run(run()))
+        try:
+            return read.result()
+        except KeyboardInterrupt:
+            loop, task = begun.result()
+            with contextlib.suppress(RuntimeError):  # it has come to its end meanwhile
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 async def _read(url: str | None, settings: Path, asked: _Asked) -> pandas.DataFrame:

@@ -1,6 +1,8 @@
 """`read_signals`: the stored signals as a pandas frame, from a real database."""
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,14 +14,23 @@ import pandas as pd
 import pytest
 
 from database import read_signals
+from database.engine import connect
 from database.frame_columns import CATEGORIES, DTYPES
 from llm_integration.model import Abstention
+from tests.daemon import Look
 from tests.integration.test_reads import World, world
 from tests.marketdata import START, make_signal
 from trading.errors import StorageError
 from trading.model import Snapshot
 
 __all__ = ["world"]  # the fixture
+
+
+WAITS = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'tradent-read-signals' AND wait_event_type = 'Lock')
+"""
 
 
 async def filled(world: World) -> None:
@@ -115,6 +126,25 @@ def test_a_database_that_cannot_be_read_is_an_error_without_its_password() -> No
     with pytest.raises(StorageError) as raised:
         read_signals("postgresql://me:hidden-word@127.0.0.1:1/db")
     assert "hidden-word" not in str(raised.value)
+
+
+async def test_an_interrupt_ends_the_reading(database: str) -> None:
+    """As in a notebook that was asked for too much: here the table is locked, so the rows never come."""
+    connection = await connect(database)
+    reading = None
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE signals")
+            code = f"from database import read_signals; read_signals({database!r})"
+            reading = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=subprocess.PIPE)
+            await Look(database).until(WAITS)
+            reading.send_signal(signal.SIGINT)
+            _, said = await asyncio.wait_for(reading.communicate(), 60)
+        assert b"KeyboardInterrupt" in said
+    finally:
+        if reading is not None and reading.returncode is None:
+            reading.kill()
+        await connection.close()
 
 
 def test_importing_the_package_loads_neither_pandas_nor_a_driver() -> None:
