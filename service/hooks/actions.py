@@ -27,6 +27,7 @@ TEXT = (
     "content",
     "alert",
     "alertmessage",
+    "alertmsg",
     "comment",
     "description",
     "strategyorderalertmessage",
@@ -45,8 +46,9 @@ ENDED = frozenset({
 })  # fmt: skip
 _GUARDING = re.compile(r"(take|stop)[\W_]?(profit|loss)|trail", re.IGNORECASE)
 SENTIMENTS = {"flat": 0.0, "bullish": 1.0, "long": 1.0, "bearish": -1.0, "short": -1.0}
-_BEFORE = ("prevmarketposition", "previousmarketposition", "previousposition", "prevposition")
-_AFTER = ("marketposition", "currentposition")
+_AFTER = re.compile(r"(?!.*(prev|pre[mp]|last|old[mp]|before)).*pos(ition)?")
+_BEFORE = re.compile(r".*(prev|pre[mp]|last|old[mp]|before).*pos(ition)?")
+_SIZE = re.compile(r"(?!.*prev).*marketpositionsize")
 _SIGNS = {"flat": 0.0, "long": 1.0, "short": -1.0}
 
 
@@ -84,7 +86,7 @@ def action_key(payload: Mapping[str, Any]) -> str | None:
     certain = first(payload, ACTION[:CERTAIN_ACTIONS])
     if certain is not None:
         return certain
-    position = _ending(payload, *_AFTER)
+    position = _position_key(payload, _AFTER)
     names = (*ACTION, *TEXT, *POSITION, *([] if position is None else [position]))
     named = next((name for name, _ in _said(payload, names)), None)
     return named or first(payload, ACTION[:NAMED_ACTIONS])
@@ -133,7 +135,7 @@ def _position_left(payload: Mapping[str, Any]) -> float | None:
 
     `market_position_size` has no sign: it only says whether anything is left.
     """
-    name = first(payload, POSITION) or _ending(payload, *_AFTER)
+    name = first(payload, POSITION) or _position_key(payload, _AFTER)
     if name is not None and isinstance(payload[name], str):
         position = text_field(name, payload[name]).lower()
         if position in _SIGNS:
@@ -145,14 +147,14 @@ def _position_left(payload: Mapping[str, Any]) -> float | None:
         return SENTIMENTS[sentiment.lower()]
     if (size := first(payload, POSITION_SIZE)) is not None:
         return number_field(size, payload[size])
-    size = _ending(payload, "marketpositionsize")
+    size = first(payload, [each for each in payload if _SIZE.fullmatch(each)])
     return 0.0 if size is not None and number_field(size, payload[size]) == 0 else None
 
 
-def _ending(payload: Mapping[str, Any], *ends: str) -> str | None:
-    """The key that ends so, in whatever object it stands; not that of the position before the order."""
-    named = [(name, name.removesuffix(end)) for end in ends for name in payload if name.endswith(end)]
-    return first(payload, [name for name, before in named if not before.endswith(("prev", "previous"))])
+def _position_key(payload: Mapping[str, Any], named: re.Pattern[str]) -> str | None:
+    """The key that says long, short or flat, and is named so, in whatever object it stands."""
+    told = (name for name in payload if _phrase(payload, name).strip().lower() in _SIGNS)
+    return next((name for name in told if named.fullmatch(name)), None)
 
 
 def _agreed(payload: Mapping[str, Any], name: str, side: Side) -> Side:
@@ -180,8 +182,8 @@ def _require_opening(payload: Mapping[str, Any], side: Side) -> None:
         value = _phrase(payload, name)
         if _GUARDING.search(value) if name.endswith("type") else leaves_position(value):
             raise NotUnderstood(name, f"{shown(value)} is an order that leaves a position, all of it or a part; {say}")
-    before = first(payload, [each for each in payload if each.endswith(_BEFORE)])
-    sign = None if before is None else _SIGNS.get(str(payload[before]).strip().lower())
+    before = _position_key(payload, _BEFORE)
+    sign = None if before is None else _SIGNS[payload[before].strip().lower()]
     if sign and (sign > 0) != (side is Side.LONG):
         raise NotUnderstood("market_position", f"missing: a position was open, and may be flat or turned now; {say}")
 

@@ -14,6 +14,7 @@ MOST_KEYS = 200
 FORM = "application/x-www-form-urlencoded"
 WRAPPERS = frozenset({"data", "payload", "body", "params", "args", "json", "content", "webhook"})
 _FORM = re.compile(r"[\w.\[\]%-]{1,60}=[^\s]*")
+_SETTINGS = re.compile(r"[\s;,|]\s*[\w.]+=")
 Payload = Mapping[str, Any] | str
 
 
@@ -36,7 +37,7 @@ def read_body(body: bytes, content_type: str) -> Payload:
         raise NotUnderstood("", "the body holds a NUL character")
     if text[0] in '{["':
         return _of_json(text)
-    if "=" in text and (form or _FORM.fullmatch(text)) and ("&" in text or not re.search(r"\s", text)):
+    if "=" in text and (form or _FORM.fullmatch(text)) and ("&" in text or not _SETTINGS.search(text)):
         return _of_form(text)
     return text
 
@@ -48,7 +49,7 @@ def _of_json(text: str) -> Payload:
     if isinstance(value, str):
         if not value.strip():
             raise NotUnderstood("", "the body is empty")
-        return value.strip()
+        return flat(inner) if (inner := _object_in(value)) is not None else value.strip()
     if not isinstance(value, dict):
         raise NotUnderstood("", "the body must be one JSON object, a form or a text")
     return flat(value)

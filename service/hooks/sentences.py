@@ -33,7 +33,24 @@ _PAIR = re.compile(
 )
 _INTERVAL = re.compile(r"\d{1,4}(?:[smhdwSHDW]|min)")
 _NUMBER = re.compile(r"\$?\d[\d.,]*(?:[eE]-?\d+)?")
-_FILLER = frozenset({"on", "the", "a", "new", "trading", "for", "in", "is", "pair", "symbol", "ticker", "setup"})
+_FILLER = frozenset(
+    {
+        "on",
+        "the",
+        "a",
+        "new",
+        "trading",
+        "for",
+        "in",
+        "is",
+        "pair",
+        "symbol",
+        "ticker",
+        "setup",
+        "signals",
+        "supertrend",
+    }
+)
 _AT = frozenset({"at", "@", "price", "entry", "rate"})
 _NEVER = frozenset({
     "NO", "NOT", "DO", "DONT", "NEVER", "NONE", "IF", "OR", "AND", "THE", "IS", "WAS", "BE", "TEST", "STOP", "LOSS",
@@ -85,14 +102,15 @@ def lines_of(text: str) -> Mapping[str, str] | None:
     if len(lines) == 1:
         words = lines[0].split()
         settings = len(words) > 1 and all(map(_SET.fullmatch, words))
-        lines = words if settings else [part.strip() for part in re.split(r"[,;|]", lines[0])]
+        parts = [part.strip() for part in re.split(r"[,;|]", lines[0])]
+        lines = words if settings else [part for part in parts if part]
     found = [_LINE.fullmatch(line) for line in lines]
     title = ""
     if found and "\n" in text and (found[0] is None or _MARKET.search(lines[0])):
         title, found = lines[0], found[1:]
     if len(found) < 2 - bool(title) or not all(found):
         return None
-    pairs = [(re.sub(r"[\W_]", "", each["key"]).lower(), each["value"].strip(" *`")) for each in found if each]
+    pairs = [(re.sub(r"[\W_]", "", each["key"]).lower(), each["value"].strip(" *`,;")) for each in found if each]
     if len(dict(pairs)) < len(pairs):
         raise NotUnderstood("", "the text gives a key twice")
     return {**_of_title(title), **dict(pairs)}

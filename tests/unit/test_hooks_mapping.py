@@ -167,6 +167,9 @@ DCA = {"tv_exchange": "BINANCE", "tv_instrument": "BTCUSDT.P", "trigger_price": 
         (changed(action="buy", comment="Buy at Close"), "long"),
         ({"symbol": "GC1!", "data": "sell", "position": "flat"}, "exit"),
         ({"symbol": "BTCUSDT", "position": "SHORT"}, "short"),
+        ({"ticker": "AAPL", "order_action": "sell", "mar_pos": "flat", "pre_mar_pos": "long"}, "exit"),
+        ({"ticker": "AAPL", "order_action": "sell", "mar_pos": "short", "pre_mar_pos": "long"}, "short"),
+        ({"ticker": "X", "position": {"position": "long", "prev_position": "flat", "order_price": 5}}, "long"),
         ({"ticker": "ETHUSD", "strategy": {"order": {"action": "sell"}, "current_position": "flat"}}, "exit"),
         ({"ticker": "BTCUSD", "strategy": {"market_position": "flat", "prev_market_position": "long"}}, "exit"),
         ({"symbol": "BTCUSDT", "position": "sell", "signal_action": "flat"}, "exit"),
@@ -203,6 +206,7 @@ def test_all_that_an_alert_says_of_its_order_makes_its_side(payload: dict[str, o
         (changed(action="sell", prev_market_position="long"), "market_position"),
         (changed(action="sell", reduceOnly="true"), "reduces"),
         ({"symbol": "BTCUSDT", "tradeType": "sell", "previousMarketPosition": "long"}, "market_position"),
+        ({"ticker": "AAPL", "order_action": "sell", "pre_mar_pos": "long"}, "market_position"),
         (changed(status="filled"), "became of an order"),
         (changed(message="Order cancelled"), "became of an order"),
         (changed(test=True), "no signal"),
@@ -322,6 +326,10 @@ def test_an_alert_sent_before_its_bar_closed_stands_on_the_moment_it_was_sent() 
         ("EXIT\nSymbol: BTCUSDT\nSide: long\nPrice: 5", ("BTCUSDT", "exit", 5.0, None)),
         ("Supertrend Pro v2\nSymbol: BTCUSDT\nSide: buy", ("BTCUSDT", "long", None, None)),
         ("Exchange=BINANCE\nSymbol=BTCUSDT\nSide=Long\nEntry=5.5\nTP1=6", ("BTCUSDT", "long", 5.5, None)),
+        ("SuperTrend Buy, BINANCE:BTCUSDT", ("BTCUSDT", "long", None, None)),
+        ("instrument=ES1!;\naction=sell;\nprice=5.5;\nmarket_position=flat;\nprev_market_position=long;",
+         ("ES1!", "exit", 5.5, None)),
+        ("instrument=ES1!;action=sell;price=5.5;", ("ES1!", "short", 5.5, None)),
         ("symbol=BTCUSDT side=buy price=61234.5", ("BTCUSDT", "long", 61234.5, None)),
         ("60123456789,buy,EURUSD,risk=1,sl=20", ("EURUSD", "long", None, None)),
         ("60123456789,closelong,EURUSD", ("EURUSD", "exit", None, None)),
@@ -399,6 +407,7 @@ def test_a_payload_may_be_wrapped_in_a_form_or_in_text() -> None:
     assert alert({"payload": json.dumps(GOOD)}) == direct
     assert alert({"data": {"body": GOOD}}) == direct
     assert alert([GOOD]) == direct
+    assert alert(json.dumps(json.dumps(GOOD))) == direct
     assert alert({"order": {"symbol": "BTCUSDT", "side": "buy", "price": 61234.5}, "user": "x"}) == direct
     assert alert(b"\xef\xbb\xbf" + json.dumps(GOOD).encode()) == direct
 
