@@ -1,12 +1,13 @@
 """What the running daemon says of itself, for `doctor`."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 
 from service.findings import Finding, note, well, wrong
 from service.settings import Settings
-from service.status import NoDaemon, ask, fetch_status
+from service.status import Answer, NoDaemon, ask, fetch_status
 from service.version import VERSION
 from service.view_words import part, rows, said
 from trading.errors import TradentError
@@ -25,9 +26,9 @@ async def daemon_findings(settings: Settings, heard: Heard) -> AsyncIterator[Fin
         vitals = orjson.loads(await fetch_status(host, port))
         heard.anything = True
         yield _running(vitals)
-        ready = orjson.loads((await ask(host, port, "/readyz")).body)
+        ready = _checks(await ask(host, port, "/readyz"))
     except NoDaemon as error:
-        yield note("daemon", str(error))
+        yield (wrong if error.listens else note)("daemon", str(error))
         return
     except TradentError as error:
         yield (wrong if port else note)("daemon", str(error))
@@ -41,6 +42,14 @@ async def daemon_findings(settings: Settings, heard: Heard) -> AsyncIterator[Fin
     for model in rows(part(vitals, "models"), "checked"):
         if not model.get("usable"):
             yield note(said(model, "model"), said(model, "detail"))
+
+
+def _checks(ready: Answer) -> Any:
+    """Those of the answer; none where the daemon does not know them yet, being of an earlier version."""
+    try:
+        return orjson.loads(ready.body)
+    except orjson.JSONDecodeError:
+        return {}
 
 
 def _running(vitals: dict[str, object]) -> Finding:

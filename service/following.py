@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from service.status import Answer, NoDaemon, address_of, no_daemon
+from service.status import NOT_OURS, Answer, NoDaemon, address_of, no_daemon
 from service.tokens import TOKEN_NAMES, Scope, Tokens
 from trading.errors import TradentError
 
@@ -72,7 +72,7 @@ async def _require_stream(url: str, got: aiohttp.ClientResponse) -> None:
     if got.status != 200 or got.content_type != "text/event-stream":
         if refusal := Answer(url, got.status, await got.content.read(MOST_REFUSAL_BYTES)).refusal:
             raise TradentError(f"{url} answers {got.status}: {refusal}")
-        raise TradentError(f"what answers at {url} tells no events ({got.status}); set service.port to the daemon's")
+        raise TradentError(f"what answers at {url} ({got.status}) {NOT_OURS}")
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[Told, str | None]]:

@@ -14,12 +14,21 @@ from trading.errors import TradentError
 
 MOST_BYTES = 4 << 20
 LIMIT_S = 5.0
+CONNECT_S = 3.0
 USER_AGENT = f"tradent/{VERSION}"
+NOT_OURS = (
+    f"is no Tradent daemon, or one of an earlier version: restart it to have {VERSION}, or set service.port to the "
+    "daemon's"
+)
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class NoDaemon(TradentError):
-    """Nobody answers at the daemon's address."""
+    """Nobody answers at the daemon's address; `listens` where somebody does listen there."""
+
+    def __init__(self, said: str, *, listens: bool = False) -> None:
+        super().__init__(said)
+        self.listens = listens
 
 
 class Away:
@@ -57,8 +66,10 @@ class Answer:
     def content(self) -> Any:
         """The body's JSON. Raises TradentError with the daemon's own words where it refused, or was no daemon."""
         content = _json_of(self.body)
+        if self.refusal is not None:
+            raise TradentError(f"{self.url} answers {self.status}: {self.refusal}")
         if self.status >= 400:
-            raise TradentError(f"{self.url} answers {self.status}: {self.refusal or 'no reason is given'}")
+            raise TradentError(f"what answers at {self.url} ({self.status}) {NOT_OURS}")
         if content is None:
             raise TradentError("what answers there is no Tradent daemon; set service.port to the daemon's")
         return content
@@ -75,7 +86,7 @@ async def ask(host: str, port: int, path: str, *, method: str = "GET", body: Map
     headers = {"User-Agent": USER_AGENT, **Tokens.given().headers(scope)}
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_S)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_S, sock_connect=CONNECT_S)) as session,
             session.request(method, url, json=body, headers=headers) as got,
         ):
             if got.status == 401:
@@ -113,9 +124,18 @@ def address_of(host: str, port: int) -> str:
 
 def no_daemon(url: str, error: Exception) -> NoDaemon:
     """Nobody answers there, for this reason."""
-    nobody = isinstance(error, aiohttp.ClientConnectorError)
-    why = "" if nobody else f" ({str(error) or type(error).__name__})"
-    return NoDaemon(f"no daemon answers at {url}{why}; start one with `run`, or name its settings with --config")
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
+        return NoDaemon(f"no daemon answers at {url}; start one with `run`, or name its settings with --config")
+    if isinstance(error, TimeoutError):
+        return NoDaemon(
+            f"what listens at {url} does not answer: a daemon that stands still, whose log says why, or another "
+            "program; then set service.port to the daemon's",
+            listens=True,
+        )
+    why = str(error) or type(error).__name__
+    return NoDaemon(
+        f"no daemon answers at {url} ({why}); start one with `run`, or name its settings with --config", listens=True
+    )
 
 
 def require_ours(answer: bytes) -> None:

@@ -49,7 +49,7 @@ async def tail(service: ServiceSettings, wanted: Wanted, last: int, printer: Pri
             for item in earlier:
                 printer.show(item, _now())
         elif told.kind == "reset":
-            sys.stderr.write("some verdicts that came meanwhile are not shown; `tradent signals` has them\n")
+            sys.stderr.write("verdicts that came meanwhile may be missing here; `tradent signals` has them\n")
         elif told.kind == "verdict" and wanted.takes(told.data) and _verdict(told.data) not in (before or ()):
             printer.show(told.data, _now())
     return exit_codes.OK

@@ -14,7 +14,7 @@ from service import exit_codes
 from service.commands.command import Command, Given, add_json
 from service.commands.filters import up_to
 from service.safe_text import escaped
-from service.status import NoDaemon, ask
+from service.status import NOT_OURS, NoDaemon, ask
 from trading.errors import TradentError
 
 CONTROL = "/api/v1/control"
@@ -28,11 +28,18 @@ def act_options(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "the daemon's answer as JSON")
 
 
-def asked(given: Given, path: str, *, method: str = "POST", **body: Any) -> Any:
-    """What the daemon answers; who asks and why go along. Raises TradentError with its words where it refuses."""
+def asked(given: Given, path: str, *names: str, method: str = "POST", **body: Any) -> Any:
+    """What the daemon answers; who asks and why go along.
+
+    Raises TradentError with its words where it refuses, and where its answer lacks one of these names.
+    """
     service = given.settings().service
     sent = None if method == "GET" else {"who": _user(), "reason": given.reason, **body}
-    return asyncio.run(ask(service.host, service.port, path, method=method, body=sent)).content()
+    answer = asyncio.run(ask(service.host, service.port, path, method=method, body=sent))
+    content = answer.content()
+    if not isinstance(content, dict) or not content.keys() >= set(names):
+        raise TradentError(f"what answers at {answer.url} {NOT_OURS}")
+    return content
 
 
 def show(given: Given, answer: Any, text: str) -> int:
@@ -66,13 +73,13 @@ def _user() -> str | None:
 
 
 def _pause(given: Given) -> int:
-    answer = asked(given, f"{CONTROL}/pause")
+    answer = asked(given, f"{CONTROL}/pause", "pause")
     since = str((answer["pause"] or {}).get("since", ""))[:19].replace("T", " ")
     return show(given, answer, f"paused since {since} UTC: no worker on this database rates; `tradent resume` goes on")
 
 
 def _resume(given: Given) -> int:
-    return show(given, asked(given, f"{CONTROL}/resume"), "signals are rated")
+    return show(given, asked(given, f"{CONTROL}/resume", "paused"), "signals are rated")
 
 
 def _limits_options(parser: argparse.ArgumentParser) -> None:
@@ -89,9 +96,9 @@ def _limits(given: Given) -> int:
     if wanted and given.backend is None:
         given.refuse("name the backend whose limits these are to be")
     if wanted:
-        answer = asked(given, f"{CONTROL}/limits", backend=given.backend, **wanted)
+        answer = asked(given, f"{CONTROL}/limits", "limits", backend=given.backend, **wanted)
     else:
-        answer = asked(given, CONTROL, method="GET")
+        answer = asked(given, CONTROL, "limits", method="GET")
     if given.backend not in (None, *answer["limits"]):
         raise TradentError(f"{given.backend!r} is not in use; expected one of {', '.join(answer['limits'])}")
     lines = [
@@ -109,14 +116,14 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 def _model(given: Given) -> int:
     if given.model is None:
-        answer = asked(given, CONTROL, method="GET")
+        answer = asked(given, CONTROL, "model", method="GET")
         return show(given, answer, answer["model"])
-    answer = asked(given, f"{CONTROL}/model", model=given.model)
+    answer = asked(given, f"{CONTROL}/model", "model", model=given.model)
     return show(given, answer, f"{answer['model']} is asked first\n{FOR_NOW}")
 
 
 def _reload(given: Given) -> int:
-    answer = asked(given, f"{CONTROL}/reload")
+    answer = asked(given, f"{CONTROL}/reload", "before", "after", "needs_restart")
     lines = [
         f"{key}: {_value(answer['before'][key])} → {_value(after)}" for key, after in sorted(answer["after"].items())
     ]
@@ -138,7 +145,7 @@ def _for_each(given: Given, act: str, said: str) -> int:
     answers, status = [], exit_codes.OK
     for signal in given.ids:
         try:
-            answers.append(asked(given, f"/api/v1/tasks/{quote(signal, safe='')}/{act}"))
+            answers.append(asked(given, f"/api/v1/tasks/{quote(signal, safe='')}/{act}", "signal", "before"))
         except NoDaemon:
             raise
         except TradentError as error:
@@ -166,7 +173,7 @@ def _acts_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _acts(given: Given) -> int:
-    answer = asked(given, f"{CONTROL}/acts?limit={given.limit}", method="GET")
+    answer = asked(given, f"{CONTROL}/acts?limit={given.limit}", "acts", method="GET")
     lines = [said_of(act) for act in reversed(answer["acts"])]
     return show(given, answer, "\n".join(lines) or "nothing was changed by hand so far")
 

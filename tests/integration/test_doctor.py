@@ -166,11 +166,13 @@ async def answering() -> AsyncIterator[Callable[[dict[str, Any], dict[str, Any]]
     """A server that answers /status and /readyz so."""
     runners = []
 
-    async def start(status: dict[str, Any], ready: dict[str, Any]) -> ServiceSettings:
+    async def start(status: dict[str, Any], ready: dict[str, Any] | None) -> ServiceSettings:
         async def tell_status(request: web.Request) -> web.Response:
             return web.json_response(status)
 
         async def tell_ready(request: web.Request) -> web.Response:
+            if ready is None:
+                raise web.HTTPNotFound
             return web.json_response(ready, status=200 if ready["ready"] else 503)
 
         app = web.Application()
@@ -221,3 +223,10 @@ def written(folder: Path, **sections: Any) -> Path:
     file = folder / "config.json"
     file.write_text(json.dumps(sections))
     return file
+
+
+async def test_a_daemon_of_an_earlier_version_that_tells_no_checks_is_to_be_restarted(answering: Any) -> None:
+    status = {"version": "0.0.9", "phase": "running", "started_at": "2026-01-31T10:15:00.5+00:00"}
+    settings = Settings(service=await answering(status, None))
+    (found,) = [finding async for finding in daemon_findings(settings, Heard())]
+    assert (found.level, "in version 0.0.9; restart it" in found.detail) == (Level.NOTE, True)

@@ -5,6 +5,7 @@ import contextlib
 import io
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,11 @@ from aiohttp import web
 from rich.console import Console
 
 from database.settings import DatabaseSettings
+from service import status
+from service.cli import run_command
 from service.daemon import Daemon, Role
+from service.doctor_daemon import Heard, daemon_findings
+from service.findings import Level
 from service.http import vitals
 from service.http.access import Access
 from service.http.server import HttpServer
@@ -115,6 +120,63 @@ async def test_where_no_daemon_answers_the_error_says_what_to_do() -> None:
         held.bind(("127.0.0.1", 0))
         with pytest.raises(TradentError, match=r"no daemon answers at http://127\.0\.0\.1:\d+/status.*start one"):
             await fetch_status("127.0.0.1", held.getsockname()[1])
+
+
+async def test_what_listens_and_does_not_answer_is_told_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that stands still is wrong; none that runs is not."""
+    monkeypatch.setattr(status, "LIMIT_S", 0.2)
+    found = {}
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        port = mute.getsockname()[1]
+        for name, listen in (("nobody", lambda: None), ("mute", mute.listen)):
+            listen()
+            settings = Settings(service=ServiceSettings(port=port))
+            (found[name],) = [finding async for finding in daemon_findings(settings, Heard())]
+    assert (found["nobody"].level, "start one" in found["nobody"].detail) == (Level.NOTE, True)
+    assert (found["mute"].level, "stands still" in found["mute"].detail) == (Level.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        (b"404: Not Found", 404, "one of an earlier version"),
+        (b'{"other": 1}', 200, "one of an earlier version"),
+        (b"[]", 200, "one of an earlier version"),
+        (b"<html>", 200, "no Tradent daemon"),
+        (b'{"error": "it is still starting"}', 503, "still starting"),
+    ],
+)
+async def test_what_another_program_answers_ends_a_command_in_words(
+    body: bytes, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Each that asks: with status 1, and no trace of the program."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+
+    async def tell(request: web.Request) -> web.Response:
+        return web.Response(body=body, status=code)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", tell)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    where = ("--set", f"service.port={runner.addresses[0][1]}")
+    for words in (
+        "pause",
+        "resume",
+        "limits",
+        "limits a --tokens 1",
+        "model",
+        "model a/b",
+        "reload",
+        "acts",
+        "retry x",
+    ):
+        assert await asyncio.to_thread(run_command, [*words.split(), *where]) == 1, words
+        assert said in capsys.readouterr().err, words
+    await runner.cleanup()
 
 
 async def test_port_0_cannot_be_asked() -> None:
