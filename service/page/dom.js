@@ -50,12 +50,21 @@ export function badge(item) {
 }
 
 /** The signs for why there is no rating. */
-export const SIGNS = { waiting: "…", abstained: "–", failed: "×", expired: "×", skipped: "○", unrated: "○" };
+export const SIGNS = {
+  waiting: "…",
+  abstained: "–",
+  unscored: "–",
+  failed: "×",
+  expired: "×",
+  skipped: "○",
+  unrated: "○",
+};
 
 export const STATES = {
   rated: "rated",
   waiting: "waits for its rating",
   abstained: "no rating could be given",
+  unscored: "answered without a rating",
   failed: "rating failed",
   expired: "too late to rate",
   skipped: "not to be rated",
@@ -66,7 +75,7 @@ export const STATES = {
 export function stateOf(item) {
   if (item.rating !== null && item.rating !== undefined) return "rated";
   if (item.status === null) return "unrated";
-  if (item.status === "completed") return "abstained";
+  if (item.status === "completed") return item.abstention ? "abstained" : "unscored";
   if (["failed", "expired", "skipped"].includes(item.status)) return item.status;
   return "waiting";
 }

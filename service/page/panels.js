@@ -20,7 +20,7 @@ export function drawRatings(stats) {
   const total = ratings.reduce((sum, [, number]) => sum + number, 0);
   const most = Math.max(1, ...ratings.map(([, number]) => number));
   const { completed = 0, failed = 0, expired = 0, skipped = 0 } = stats.statuses ?? {};
-  const rest = { abstained: Math.max(0, completed - total), failed, expired, skipped };
+  const rest = { "without a rating": Math.max(0, completed - total), failed, expired, skipped };
   fill(
     $("p-ratings"),
     h(

@@ -258,6 +258,20 @@ async def test_a_signal_that_does_not_exist_is_not_said_to_wait(browser: Browser
         await expect(page.locator("#detail .chip")).to_have_count(0)
 
 
+async def test_an_action_without_a_rating_is_no_abstention(browser: Browser, daemon: StandIn) -> None:
+    done = {"status": "completed", "finished_at": "2026-11-29T04:00:00Z"}
+    daemon.signals += [
+        signal("SIMBTC", 220, None, action="enter_long", rationale="It breaks out.", **done),
+        signal("SIMBTC", 221, None, abstention="the reply states neither an action nor a rating", **done),
+    ]
+    async with opened(browser, daemon.url) as (page, _):
+        said = page.locator("#feed .chip")
+        await expect(said).to_have_count(2)
+        assert sorted([await chip.get_attribute("aria-label") or "" for chip in await said.all()]) == [
+            "answered without a rating", "no rating could be given",
+        ]  # fmt: skip
+
+
 async def test_a_snapshot_with_nothing_in_it_says_so(browser: Browser, daemon: StandIn) -> None:
     item = signal("EUR/USD", 220, 4, origin="api")
     daemon.signals.append(item)
