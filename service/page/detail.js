@@ -14,6 +14,8 @@ export class Detail {
     this.asked = 0;
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("close", () => {
+      const { activeElement: focused } = document;
+      if (focused === document.body || this.dialog.contains(focused)) rowButton(this.id)?.focus();
       this.asked++;
       this.id = null;
       if (location.hash) history.replaceState(null, "", location.pathname + location.search);
@@ -87,6 +89,9 @@ export class Detail {
     if (focused) close.focus();
   }
 }
+
+/** The list's row of a signal: it may be another than the one that was chosen, its verdict having come meanwhile. */
+const rowButton = (id) => [...$("feed").querySelectorAll("button")].find((button) => button.dataset.signal === id);
 
 function verdict(item) {
   const known = stateOf(item) === "rated";

@@ -272,6 +272,22 @@ async def test_an_action_without_a_rating_is_no_abstention(browser: Browser, dae
         ]  # fmt: skip
 
 
+async def test_the_focus_comes_back_to_a_row_whose_verdict_came_while_it_was_open(
+    browser: Browser, daemon: StandIn
+) -> None:
+    waiting = signal("SIMBTC", 220, None)
+    daemon.signals.append(waiting)
+    async with opened(browser, daemon.url) as (page, _):
+        row = page.locator("#feed button")
+        await row.focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#detail")).to_contain_text("Waits for its rating.")
+        daemon.add_verdict(signal("SIMBTC", 220, 5))
+        await expect(page.locator("#detail")).to_contain_text("5 of 5")
+        await page.keyboard.press("Escape")
+        await expect(row).to_be_focused()
+
+
 async def test_a_snapshot_with_nothing_in_it_says_so(browser: Browser, daemon: StandIn) -> None:
     item = signal("EUR/USD", 220, 4, origin="api")
     daemon.signals.append(item)
