@@ -24,6 +24,7 @@ BACKLOG_BATCH = 500
 BACKLOG_BYTES = 1_000_000
 LANES = 2
 ONE_LANE_S = 60.0
+LONG_HELD_S = 10.0
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TASK_CHANNEL = "tradent_tasks"
 NOT_SHIPPED: tuple[type[Exception], ...] = (*FAILURES, UnicodeDecodeError)
@@ -136,6 +137,7 @@ class Recorder:
         self.on_committed: Callable[[Sequence[bytes]], None] | None = None
         self._work = asyncio.Event()
         self._room = asyncio.Event()
+        self._held_since: float | None = None
         self._said: set[str] = set()
         self._oldest: datetime | None = None
         self._failed_s: float | None = None
@@ -147,15 +149,37 @@ class Recorder:
         self._work.set()
 
     async def room(self) -> None:
-        """Wait until the journal has plenty of room; for feeds that can be held up."""
-        while not self.has_room:
-            self._room.clear()
-            await self._room.wait()
+        """Wait until the journal has plenty of room; for feeds that can be held up. Said where it takes long."""
+        if self.has_room:
+            return
+        self._held_since = self._clock.monotonic()
+        said = False
+        try:
+            while not self.has_room:
+                self._room.clear()
+                try:
+                    async with asyncio.timeout(LONG_HELD_S):
+                        await self._room.wait()
+                except TimeoutError:
+                    if not said:
+                        log.warning(
+                            "the market is held up as the journal has no room to spare; bars wait at their source"
+                        )
+                    said = True
+        finally:
+            if said:
+                log.info("the market is held up no more", extra={"held_s": round(self.held_s, 1)})
+            self._held_since = None
 
     @property
     def has_room(self) -> bool:
         """Whether a feed that can be held up need not be."""
         return self._journal.has_room
+
+    @property
+    def held_s(self) -> float:
+        """For how long a feed has been held up; 0 where none is."""
+        return 0.0 if self._held_since is None else self._clock.monotonic() - self._held_since
 
     @property
     def oldest_s(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from database.recorder import LONG_HELD_S
 from service.safe_text import visible
 from service.upgrade_words import upgrade_words
 from trading.feeds.base import FeedState, LiveFeed, MeasuredFeed
@@ -91,6 +92,8 @@ def _database(daemon: Daemon) -> Check:
 def _feed(daemon: Daemon, trading: TradingSide) -> Check:
     if trading.feed_ended.is_set():
         return Check("feed", True, "the feed has ended; no more bars come")
+    if trading.recorder.held_s > LONG_HELD_S:
+        return Check("feed", True, "it is held up until the journal has room")
     if not isinstance(trading.feed, LiveFeed):
         return Check("feed", True, f"{len(daemon.tally.streams)} streams of a feed that is never late")
     ages = feed_ages(daemon)
@@ -137,6 +140,12 @@ def _first_bars(daemon: Daemon, why: str, *, away: bool) -> Check:
 def _journal(trading: TradingSide) -> Check:
     state = trading.journal.state
     filled = state.kept_bytes / state.max_bytes
+    if (held_s := trading.recorder.held_s) > LONG_HELD_S:
+        return Check(
+            "journal", False,
+            f"it is {filled:.0%} full, so for {held_s:.0f} s no bar was taken from the feed, and no signal found; bars "
+            "wait at their source: bring PostgreSQL back, or raise database.journal_max_mib",
+        )  # fmt: skip
     if filled >= JOURNAL_FULL:
         left = "" if state.full_in_s is None else f", full in {state.full_in_s:.0f} s"
         return Check(

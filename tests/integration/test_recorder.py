@@ -322,17 +322,25 @@ async def test_drain_ends_in_time_and_leaves_the_rest_in_the_journal(journal: Jo
     await pool.close()
 
 
-async def test_a_feed_that_can_wait_is_held_until_the_journal_has_room(pool: asyncpg.Pool, tmp_path: Path) -> None:
+async def test_a_feed_that_can_wait_is_held_until_the_journal_has_room(
+    pool: asyncpg.Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That it is, and that it is no more, is said once each where it takes long."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr("database.recorder.LONG_HELD_S", 0.01)
     journal = Journal(tmp_path / "small", 100_000)
     journal.open()
     recorder = Recorder(journal, pool, SystemClock())
     while journal.has_room:
         recorder.submit(make_bar(journal.counts.appended), {}, [])
     waiting = asyncio.create_task(recorder.room())
-    await asyncio.sleep(0)
+    await until(lambda: "the market is held up as" in caplog.text)
     assert not waiting.done()
+    assert recorder.held_s > 0
     running = asyncio.create_task(recorder.run())
     await asyncio.wait_for(waiting, 60)
+    assert recorder.held_s == 0
+    assert caplog.text.count("the market is held up ") == 2
     running.cancel()
     journal.close()
 

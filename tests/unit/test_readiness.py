@@ -35,12 +35,12 @@ def trading(**changes: Any) -> SimpleNamespace:
     """The trading side of a live feed, all well."""
     state = {"kept_bytes": 10, "max_bytes": 1000, "memory_bytes": 0, "unsynced_s": 0.0, "full_in_s": None}
     state |= {key: changes.pop(key) for key in tuple(changes) if key in state}
-    away_s = changes.pop("away_s", 0.0)
+    away_s, held_s = changes.pop("away_s", 0.0), changes.pop("held_s", 0.0)
     live = LiveFeed(changes.pop("trouble", None), changes.pop("heard_s", 1e5), changes.pop("offset_s", 0.0))
     return SimpleNamespace(
         feed=object() if changes.pop("never_late", False) else live,
         feed_ended=SimpleNamespace(is_set=lambda: changes.get("ended", False)),
-        recorder=SimpleNamespace(away_s=away_s, shipped=SimpleNamespace(waiting_since=away_s or None)),
+        recorder=SimpleNamespace(away_s=away_s, held_s=held_s, shipped=SimpleNamespace(waiting_since=away_s or None)),
         journal=SimpleNamespace(state=SimpleNamespace(**state)),
     )
 
@@ -109,6 +109,11 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "rate lim",
     ),
     ({"trading": trading(kept_bytes=800, full_in_s=90.0)}, "journal", "80%.*full in 90 s.*bring PostgreSQL back"),
+    (
+        {"trading": trading(kept_bytes=400, held_s=11.0), "tally": SimpleNamespace(streams=streams(1e6))},
+        "journal",
+        "40% full, so for 11 s no bar.*bring PostgreSQL back",
+    ),
     ({"trading": trading(memory_bytes=4096)}, "disk", "4 KiB wait in memory: make room"),
     ({"trading": trading(unsynced_s=11.0)}, "disk", "not been durable for 11 s"),
     ({"rating": rating(checked=False)}, "model", "being looked at"),
