@@ -16,7 +16,9 @@ NEW = "SELECT count(*) > 3 FROM market_data WHERE symbol = '{}' AND open_time > 
 
 
 async def test_a_stop_leaves_no_hole_and_no_double_and_new_bars_make_signals(database: str, tmp_path: Path) -> None:
-    """A stream of bars of a second; those of the past that are too old to act on make none."""
+    """A stream of bars of a second; those of the past that are too old to act on make none. The first stop is a kill
+    while the past is being fetched.
+    """
     clock = SystemClock()
     began = clock.now()
     async with ExchangeServer(SYMBOLS, step_s=1, clock=clock) as server:
@@ -25,6 +27,12 @@ async def test_a_stop_leaves_no_hole_and_no_double_and_new_bars_make_signals(dat
         trading = {"feed": feed, "strategies": [{"type": "ma_cross", "fast": 2, "slow": 5}]}
         daemon = Daemon(tmp_path, {"trading": trading, "database": {"url": database}})
         look = Look(database)
+        server.page = 25
+        async with daemon.start() as running:
+            await look.until("SELECT count(*) > 0 FROM market_data")
+            running.send(signal.SIGKILL)
+            await running.ended()
+        server.page = ExchangeServer.page
         for _ in range(2):
             started_s = clock.now().timestamp()
             async with daemon.start() as running:
