@@ -110,7 +110,7 @@ class DatabaseFacts:
 
 async def database_facts(settings: Settings) -> DatabaseFacts:
     """Look at it; started for as long as that takes where it is our own and no daemon runs."""
-    async with reach_database(settings.database) as url:
+    async with reach_database(settings.database, make=True) as url:
         connection = await connect(url, settings.database)
         try:
             version = await connection.fetchval("SHOW server_version")

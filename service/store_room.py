@@ -38,8 +38,17 @@ class StoreRoom:
 
 
 @contextlib.asynccontextmanager
-async def reach_database(settings: DatabaseSettings) -> AsyncIterator[str]:
-    """The URL of the database for a look at it: a running daemon's, or started for as long as it takes."""
+async def reach_database(settings: DatabaseSettings, *, make: bool = False) -> AsyncIterator[str]:
+    """The URL of the database for a look at it: a running daemon's, or started for as long as it takes.
+
+    One of our own that is not there yet is made only where `make` says so. Raises StorageError otherwise: what is
+    asked for is in another folder.
+    """
+    if settings.embedded and not make and not (settings.data_directory / "data").exists():
+        raise StorageError(
+            f"there is no database in {settings.data_directory.absolute()}; do this in the folder where the daemon "
+            "runs, or start it there first"
+        )
     running = EmbeddedPostgres(settings.data_directory).url if settings.embedded else None
     if running is not None:
         yield running

@@ -37,7 +37,7 @@ def _do(given: Given) -> int:
 
 
 async def _read(settings: Settings, file: Path) -> Content:
-    async with reach_database(settings.database) as url:
+    async with reach_database(settings.database, make=True) as url:
         with progress("restoring", 1.0, "") as told:
 
             async def on_upgrade(upgrade: Upgrade) -> None:

@@ -1,5 +1,7 @@
 """The parts behind the commands: which address goes where, and what an address may show."""
 
+from pathlib import Path
+
 import pytest
 
 from database.settings import DatabaseSettings
@@ -45,6 +47,15 @@ async def test_the_address_without_its_password_opens_the_same_database(database
 async def test_a_look_at_a_server_of_the_users_starts_nothing(database: str) -> None:
     async with reach_database(DatabaseSettings(url=database)) as url:
         assert url == database
+
+
+async def test_a_look_into_a_folder_without_a_database_makes_none_there(tmp_path: Path) -> None:
+    """As root in the wrong folder: a new PostgreSQL, with nothing in it, was made and asked."""
+    with pytest.raises(StorageError, match=f"no database in {tmp_path}/database; do this in the folder where"):
+        async with reach_database(DatabaseSettings(data_directory=tmp_path / "database")):
+            pass
+
+    assert not (tmp_path / "database").exists()
 
 
 async def test_a_migration_that_takes_long_is_told_of_now_and_then(
