@@ -22,6 +22,8 @@ OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 NEWEST = datetime(2200, 1, 1, tzinfo=UTC)
 PLACEHOLDER = re.compile(r"\{\{.{0,80}?\}\}|\{\{", re.DOTALL)
 _SYMBOL = re.compile(r"[^\W_^][\w/:.!&^=+*-]*|\^\w[\w/:.!&^=+*-]*")
+TICKER_ID = re.compile(r'=\{[^{}]{0,300}"symbol"\s*:\s*"([^"]{1,64})"[^{}]{0,300}\}')
+"""How TradingView names a symbol whose chart has settings: ={"adjustment":"splits","symbol":"NASDAQ:AAPL"}."""
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]{1,19}):([^/:]+|[^/:]+/[^/:]+(?::[^/:]+)?)")
 _NUMBER = re.compile(
     r"[$€£¥₹]?\s?([+-]?(?:\d{1,3}(?:,\d{3})+\.\d+|\d{1,3}(?:,\d{3}){2,}|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)",
@@ -105,7 +107,8 @@ def require_filled(name: str, text: str) -> None:
 
 def symbol_field(value: object, name: str = "symbol") -> tuple[str, str | None]:
     """A symbol in capitals, and the exchange it was named with: `BYBIT:BTCUSDT` is BTCUSDT of BYBIT."""
-    text = text_field(name, value, MOST_SYMBOL).lstrip("#$").strip()
+    named = TICKER_ID.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 1000 else None
+    text = text_field(name, value if named is None else named[1], MOST_SYMBOL).lstrip("#$").strip()
     exchange = None
     if prefixed := _PREFIX.fullmatch(text):
         exchange, text = prefixed[1].upper(), prefixed[2]

@@ -21,6 +21,7 @@ from service.hooks.fields import (
 from service.hooks.sides import BESIDE, WORDS, side_of, side_of_words
 
 MOST_CHARACTERS = 1000
+MOST_TITLE_LINES = 3
 _FILLED = re.compile(
     r"(?P<strategy>.{1,200}?)(?:\s\([^()]*\))?: order (?P<action>buy|sell) @ [\d.,]+ filled on (?P<symbol>\S+?)\. "
     r"New strategy position is (?P<position>[-\u2212]?[\d.,]+)\.?",
@@ -64,7 +65,15 @@ _NEVER = frozenset({
     "VWAP", "ADX", "CCI",
 })  # fmt: skip
 _STOP = re.compile(r"(TP|SL)\d{1,2}")
-_MARKET = re.compile(r"\S\s+[A-Z][A-Z0-9_]{1,19}:[A-Z0-9]")
+_CONTINUOUS = re.compile(r"\b((?=\d*[A-Z])[A-Z0-9]{1,6}[1-9])!")
+"""A future such as NQ1!, whose mark is a part of its name."""
+_BANG = "\u01c3"
+_MARKET = re.compile(r"(?:(?P<alone>[A-Z][A-Z0-9_]{1,19})|.*\S\s+[A-Z][A-Z0-9_]{1,19}):[A-Z0-9].*")
+_KEYS = frozenset({
+    "SYMBOL", "TICKER", "PAIR", "ASSET", "INSTRUMENT", "MARKET", "SIDE", "ACTION", "SIGNAL", "TYPE", "ORDER",
+    "POSITION", "DIRECTION", "PRICE", "ENTRY", "CLOSE", "INTERVAL", "TIMEFRAME", "TF", "EXCHANGE", "STRATEGY",
+    "LEVERAGE", "STATUS",
+})  # fmt: skip
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LICENCE = re.compile(r"\d{8,20}")
 _SETTING = re.compile(r"[A-Za-z_]+\s*=\s*[\w.%+-]{1,60}")
@@ -105,15 +114,25 @@ def lines_of(text: str) -> Mapping[str, str] | None:
         parts = [part.strip() for part in re.split(r"[,;|]", lines[0])]
         lines = words if settings else [part for part in parts if part]
     found = [_LINE.fullmatch(line) for line in lines]
-    title = ""
-    if found and "\n" in text and (found[0] is None or _MARKET.search(lines[0])):
-        title, found = lines[0], found[1:]
+    above = 0
+    if "\n" in text:
+        named = [each is not None and not _names_market(line) for each, line in zip(found, lines, strict=True)]
+        above = min(named.index(True) if True in named else len(named), MOST_TITLE_LINES)
+    title, found = " ".join(lines[:above]), found[above:]
     if len(found) < 2 - bool(title) or not all(found):
         return None
-    pairs = [(re.sub(r"[\W_]", "", each["key"]).lower(), each["value"].strip(" *`,;")) for each in found if each]
+    pairs = [
+        (re.sub(r"[\W_]", "", each["key"]).lower(), each["value"].strip(" *`,;").rstrip(".")) for each in found if each
+    ]
     if len(dict(pairs)) < len(pairs):
         raise NotUnderstood("", "the text gives a key twice")
     return {**_of_title(title), **dict(pairs)}
+
+
+def _names_market(line: str) -> bool:
+    """Whether the colon of a line is that of BINANCE:BTCUSDT."""
+    found = _MARKET.fullmatch(line)
+    return found is not None and found["alone"] not in _KEYS
 
 
 def _of_title(title: str) -> Mapping[str, str]:
@@ -125,6 +144,8 @@ def _of_title(title: str) -> Mapping[str, str]:
     side = side_of(" ".join(words))
     if side is not None:
         return {"title": side.value}
+    if _names_market(title) and " " not in title:
+        return {"symbol": title}
     try:
         stated = _of_sentence(title)
     except NotUnderstood:
@@ -236,6 +257,7 @@ def _is_of_bar(word: str, before: str, *, said: bool) -> bool:
 
 def _words(text: str) -> list[str]:
     """The words, without Markdown, signs between them, and pictures."""
-    plain = _MARKS.sub(" ", text)
+    plain = _CONTINUOUS.sub(r"\1" + _BANG, _MARKS.sub(" ", text))
     plain = re.sub(r"(?<=\w)[,;:.!]+(?=\s|$)", " ", plain).replace("@", " @ ")
+    plain = plain.replace(_BANG, "!")
     return [word for word in plain.split() if word == "@" or any(each.isalnum() for each in word)]

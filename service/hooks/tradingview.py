@@ -11,6 +11,7 @@ from typing import Any
 from service.hooks.actions import TEXT, action_key, first, is_true, side_of_alert
 from service.hooks.body import Payload, read_body
 from service.hooks.fields import (
+    TICKER_ID,
     NotUnderstood,
     SentBar,
     SignalFields,
@@ -67,6 +68,7 @@ def read(body: bytes, content_type: str) -> SignalFields:
 def fields_of(payload: Payload) -> SignalFields:
     """The same of a body that has been read."""
     if isinstance(payload, str):
+        payload = TICKER_ID.sub(r"\1", payload)
         lines = lines_of(payload)
         return fields_of(lines) if lines is not None else read_text(payload)
     for flag in NO_SIGNALS:
