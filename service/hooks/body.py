@@ -14,6 +14,7 @@ MOST_KEYS = 200
 FORM = "application/x-www-form-urlencoded"
 WRAPPERS = frozenset({"data", "payload", "body", "params", "args", "json", "content", "webhook"})
 _FORM = re.compile(r"[\w.\[\]%-]{1,60}=[^\s]*")
+_JSON = re.compile(r'[{"]|\[\s*[\[\]{"\d-]')
 _SETTINGS = re.compile(r"[\s;,|]\s*[\w.]+=")
 Payload = Mapping[str, Any] | str
 
@@ -35,7 +36,7 @@ def read_body(body: bytes, content_type: str) -> Payload:
         raise NotUnderstood("", "the body is empty")
     if "\0" in text:
         raise NotUnderstood("", "the body holds a NUL character")
-    if text[0] in '{["':
+    if _JSON.match(text):
         return _of_json(text)
     if "=" in text and (form or _FORM.fullmatch(text)) and ("&" in text or not _SETTINGS.search(text)):
         return _of_form(text)

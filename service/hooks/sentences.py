@@ -65,10 +65,10 @@ _NEVER = frozenset({
     "VWAP", "ADX", "CCI",
 })  # fmt: skip
 _STOP = re.compile(r"(TP|SL)\d{1,2}")
-_CONTINUOUS = re.compile(r"\b((?=\d*[A-Z])[A-Z0-9]{1,6}[1-9])!")
+_CONTINUOUS = re.compile(r"\b((?=\d*[A-Z])[A-Z0-9]{1,20}[1-9])!")
 """A future such as NQ1!, whose mark is a part of its name."""
 _BANG = "\u01c3"
-_MARKET = re.compile(r"(?:(?P<alone>[A-Z][A-Z0-9_]{1,19})|.*\S\s+[A-Z][A-Z0-9_]{1,19}):[A-Z0-9].*")
+_MARKET = re.compile(r"(?:(?P<alone>[A-Z][A-Z0-9_]{1,19})|[^:=]*[^\s:=]\s+[A-Z][A-Z0-9_]{1,19}):[A-Z0-9].*")
 _KEYS = frozenset({
     "SYMBOL", "TICKER", "PAIR", "ASSET", "INSTRUMENT", "MARKET", "SIDE", "ACTION", "SIGNAL", "TYPE", "ORDER",
     "POSITION", "DIRECTION", "PRICE", "ENTRY", "CLOSE", "INTERVAL", "TIMEFRAME", "TF", "EXCHANGE", "STRATEGY",
