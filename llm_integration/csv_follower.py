@@ -251,7 +251,8 @@ class CsvFollower:
     def _own(self, moved: bool) -> None:
         if not moved:
             raise ExportError(
-                f"another process exports to a copy of {self.path.parent} under the same id; delete the "
+                f"the database says that {self.path.parent} stands elsewhere: PostgreSQL ended hard a moment ago; or, "
+                "where this goes on, another process exports to a copy of that folder under the same id: delete the "
                 f"{ID_FILE} of one of them to make it an export of its own"
             )
 
