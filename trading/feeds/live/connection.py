@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 LARGEST_PAGE = 1000
 USUAL_PAGE = 300
 CLOSE_S = 5.0
-CLOCK_EVERY_S, CLOCK_AGAIN_S = 600.0, 60.0
+CLOCK_EVERY_S, CLOCK_AGAIN_S, CLOCK_TRIES = 600.0, 60.0, 3
 OF_REQUESTS = (
     Cause.RATE_LIMITED, Cause.MAINTENANCE, Cause.UNREACHABLE, Cause.REFUSED, Cause.NOT_UNDERSTOOD
 )  # fmt: skip
@@ -61,6 +61,7 @@ class Connection:
         self._failing: set[str] = set()
         self._free_at_s = 0.0
         self._measured_s: float | None = None
+        self._clock_tries = 0
         self._loaded_s: float | None = None
         self._lend_the_clock(exchange)
 
@@ -120,11 +121,13 @@ class Connection:
     async def follow_clock(self) -> None:
         """Measure the exchange's clock now and then; where that fails, what is asked next tells of it."""
         now_s = self._host_clock.monotonic()
-        is_sure = self.clock.now_s() is not None and self.clock.uncertain_s <= UNSURE_S
-        every_s = CLOCK_EVERY_S if is_sure else CLOCK_AGAIN_S
+        is_known = self.clock.now_s() is not None
+        soon = self.clock.uncertain_s > UNSURE_S if is_known else self._clock_tries <= CLOCK_TRIES
+        every_s = CLOCK_AGAIN_S if soon else CLOCK_EVERY_S
         if self._measured_s is not None and now_s - self._measured_s < every_s:
             return
         self._measured_s = now_s
+        self._clock_tries += 1
         if not self.exchange.has.get("fetchTime"):
             return
 
