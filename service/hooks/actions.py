@@ -44,6 +44,7 @@ ENDED = frozenset({
     "filled", "partiallyfilled", "fill", "cancelled", "canceled", "cancel", "rejected", "expired", "closed", "failed",
     "error",
 })  # fmt: skip
+ENTERING = frozenset({"enter", "entry", "entering", "open", "opening"})
 _GUARDING = re.compile(r"(take|stop)[\W_]?(profit|loss)|trail", re.IGNORECASE)
 SENTIMENTS = {"flat": 0.0, "bullish": 1.0, "long": 1.0, "bearish": -1.0, "short": -1.0}
 _AFTER = re.compile(r"(?!.*(prev|pre[mp]|last|old[mp]|before)).*pos(ition)?")
@@ -78,7 +79,7 @@ def side_of_alert(payload: Mapping[str, Any]) -> Side:
     left = _position_left(payload)
     if left is not None:
         return after_order(side, left)
-    return _agreed(payload, name, side)
+    return _agreed(payload, name, word, side)
 
 
 def action_key(payload: Mapping[str, Any]) -> str | None:
@@ -157,14 +158,15 @@ def _position_key(payload: Mapping[str, Any], named: re.Pattern[str]) -> str | N
     return next((name for name in told if named.fullmatch(name)), None)
 
 
-def _agreed(payload: Mapping[str, Any], name: str, side: Side) -> Side:
-    """The side, where all else that the alert says of the order goes with it."""
+def _agreed(payload: Mapping[str, Any], name: str, word: str, side: Side) -> Side:
+    """The side, where all else that the alert says of the order goes with it; `word` is the action."""
     if side is Side.EXIT or any(is_true(payload.get(flag)) for flag in ("closeposition", "closeall")):
         return Side.EXIT
     if any(is_true(payload.get(flag)) for flag in ("reduceonly", "orderreduceonly")):
         raise NotUnderstood("reduce_only", "the order reduces a position, and opens none")
+    enters = bool(ENTERING & set(words_of(word)))
     for other, said in _said(payload, (*ACTION, *ORDER_WORDS, *TEXT)):
-        if said is Side.EXIT:
+        if said is Side.EXIT and not enters:
             return Side.EXIT
         if said is not side:
             raise NotUnderstood(

@@ -201,6 +201,7 @@ def test_all_that_an_alert_says_of_its_order_makes_its_side(payload: dict[str, o
     [
         (changed(action="buy", direction="short"), "means short"),
         (changed(action="sell", comment="Long"), "means long"),
+        (changed(action="enter_short", comment="Close entry(s) order Long"), "means exit"),
         (changed(action="sell", comment="TP1"), "leaves a position"),
         (changed(action="sell", message="Stop Loss hit"), "leaves a position"),
         (changed(action="sell", order_type="take_profit_market"), "leaves a position"),
