@@ -2,12 +2,14 @@
 
 import argparse
 import difflib
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from database.embedded_files import replace_text
 from service import exit_codes
 from service.commands.command import Command, Given
 from service.installation import keys_in_use, obstacles, this_installation
@@ -66,19 +68,24 @@ def _do(given: Given) -> int:
 
 
 def write_unit(path: Path, text: str, *, force: bool) -> None:
-    """Put the unit there; one that says something else is left alone unless forced. Raises TradentError."""
+    """Put the unit there; one that says something else is left alone unless forced. Raises TradentError.
+
+    A link is replaced, and what it leads to is left alone: systemd links a unit that is masked to /dev/null.
+    """
+    if path.resolve() == Path(os.devnull):
+        raise TradentError(f"{path} is masked; unmask it first: systemctl unmask {path.name}")
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else text
+        before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else text
         if before != text and not force:
             changes = list(difflib.unified_diff(before.splitlines(), text.splitlines(), "there", "new", lineterm=""))
             more = [f"… and {len(changes) - DIFF_LINES} lines more"] if len(changes) > DIFF_LINES else []
             own = f"changes of your own belong into a drop-in: systemctl edit {path.name}"
             advice = f"{path} says something else, as shown; --force overwrites it; {own}"
             raise TradentError("\n".join([*changes[:DIFF_LINES], *more, advice]))
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o644)
+        replace_text(path, text, 0o644)
     except OSError as error:
-        raise TradentError(f"{path} cannot be written: {error.strerror}; run this as root, or see --dry-run") from error
+        advice = "run this as root, or see --dry-run" if isinstance(error, PermissionError) else "see --directory"
+        raise TradentError(f"{path} cannot be written: {error.strerror}; {advice}") from error
 
 
 def explanation(about: Installation, settings: Settings, path: Path) -> Iterator[str]:

@@ -141,6 +141,30 @@ def test_a_unit_that_says_something_else_is_left_alone_unless_forced(home: Path)
     assert unit.read_text() == "Restart=on-failure\n"
 
 
+def test_a_folder_for_units_that_is_not_there_is_no_matter_of_rights(tmp_path: Path) -> None:
+    with pytest.raises(TradentError, match="No such file or directory; see --directory"):
+        write_unit(tmp_path / "units" / "tradent.service", "Restart=on-failure\n", force=False)
+
+
+def test_a_masked_unit_is_left_masked_and_what_a_link_leads_to_alone(home: Path) -> None:
+    """Written through its link, the unit would go to /dev/null, with other rights from then on."""
+    unit, elsewhere = home / "units" / "tradent.service", home / "elsewhere"
+    unit.symlink_to("/dev/null")
+    rights = Path("/dev/null").stat().st_mode
+
+    with pytest.raises(TradentError, match=r"masked; .* systemctl unmask tradent\.service"):
+        write_unit(unit, "Restart=on-failure\n", force=True)
+    assert Path("/dev/null").stat().st_mode == rights
+
+    unit.unlink()
+    unit.symlink_to(elsewhere)
+    elsewhere.write_bytes(b"# \xff\n")
+    with pytest.raises(TradentError, match="says something else"):
+        write_unit(unit, "Restart=on-failure\n", force=False)
+    write_unit(unit, "Restart=on-failure\n", force=True)
+    assert (unit.is_symlink(), unit.stat().st_mode & 0o777, elsewhere.read_bytes()) == (False, 0o644, b"# \xff\n")
+
+
 def test_options_say_whose_secrets_they_are_and_what_is_run(home: Path) -> None:
     settings = Settings.load(home / "config.json")
     own = this_installation(settings, home / "config.json", worker=True, encrypted=True, more=["HOUSE_KEY"])
