@@ -138,6 +138,7 @@ class Page {
     $("as-table").setAttribute("aria-pressed", String(this.asTable));
     $("chart-table").hidden = !this.asTable;
     $("chart").hidden = this.asTable;
+    $("skip").hash = this.asTable ? "#chart-table" : "#chart";
     this.mark("chart");
   }
 

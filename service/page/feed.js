@@ -1,7 +1,7 @@
 // The feed of verdicts: newest first, each a button that opens it.
 
 import { $, badge, fill, h, listed, note, setText, stateOf, STATES } from "./dom.js";
-import { moment, percent, price, timeframeMs, usd } from "./format.js";
+import { day, moment, percent, price, timeframeMs, usd } from "./format.js";
 
 const PAGE = 40;
 const PAGE_NARROW = 8;
@@ -79,11 +79,13 @@ export class Feed {
     this.list.classList.remove("loading");
     this.list.removeAttribute("aria-busy");
     const now = Date.now();
+    const today = day(now);
     const rows = new Map();
     let before = null;
     for (const item of wanted) {
       const kept = this.rows.get(item.signal);
-      const row = kept?.item === item ? kept : { item, element: rowOf(item, this.onOpen, now) };
+      const same = kept?.item === item && kept.today === today;
+      const row = same ? kept : { item, today, element: rowOf(item, this.onOpen, now) };
       if (kept && kept !== row) {
         const focused = kept.element.contains(document.activeElement);
         kept.element.replaceWith(row.element);

@@ -288,6 +288,28 @@ async def test_the_focus_comes_back_to_a_row_whose_verdict_came_while_it_was_ope
         await expect(row).to_be_focused()
 
 
+async def test_what_was_today_has_its_day_once_midnight_has_passed(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await page.clock.set_fixed_time("2026-11-29T23:59:58Z")
+        await live(page)
+        daemon.add_verdict(signal("SIMBTC", 220, 5))
+        first = page.locator("#feed time").last
+        await expect(first).to_have_text("03:41")
+        await page.clock.set_fixed_time("2026-11-30T00:00:02Z")
+        daemon.add_verdict(signal("SIMBTC", 221, 5))
+        await expect(page.locator("#feed li")).to_have_count(2)
+        await expect(first).to_have_text("2026-11-29 03:41")
+
+
+async def test_the_table_can_be_skipped_to(browser: Browser, daemon: StandIn) -> None:
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await page.keyboard.press("t")
+        await page.get_by_role("link", name="Skip to the chart").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#chart-table")).to_be_focused()
+
+
 async def test_a_snapshot_with_nothing_in_it_says_so(browser: Browser, daemon: StandIn) -> None:
     item = signal("EUR/USD", 220, 4, origin="api")
     daemon.signals.append(item)
