@@ -13,7 +13,7 @@ from pathlib import Path
 
 from database import migrate
 from database.embedded_process import WINDOWS, find_programs
-from database.engine import FAILURES, Connection, connect, create_pool
+from database.engine import FAILURES, Connection, connect, create_pool, explained
 from database.settings import DatabaseSettings
 from database.transactions import adopt_restored_rows
 from database.upgrading import BUILDING, Heard, share_of, words
@@ -77,7 +77,7 @@ async def back_up(address: Address, file: Path, told: Told = untold) -> Content:
             await connection.close()
         await asyncio.to_thread(_publish, draft, file)
     except FAILURES as error:
-        raise StorageError(f"no backup was made: {error or type(error).__name__}") from error
+        raise StorageError(f"no backup was made: {explained(error)}") from error
     finally:
         draft.unlink(missing_ok=True)
     return content
@@ -113,7 +113,7 @@ async def restore(address: Address, file: Path, told: Told = untold, on_upgrade:
         finally:
             await pool.close()
     except FAILURES as error:
-        raise StorageError(f"the backup could not be restored: {error or type(error).__name__}") from error
+        raise StorageError(f"the backup could not be restored: {explained(error)}") from error
     assert content.revision == revision
     return content
 

@@ -14,7 +14,7 @@ LIMIT_S = 5.0
 _TIMEX_BYTES = 256
 _STATUS_AT = 5 * ctypes.sizeof(ctypes.c_long)
 _UNSYNCHRONIZED = 0x40
-_ASKED = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts")
+_ASKED = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "NeedDaemonReload")
 
 
 async def clock_kept() -> Finding:
@@ -45,11 +45,18 @@ async def unit_finding(*, systemd: bool) -> Finding:
         return note("systemd", "systemctl does not answer; see whether systemd is well")
     if said.get("LoadState") != "loaded":
         return well("systemd", f"there is no {UNIT}")
+    return _judged(said)
+
+
+def _judged(said: dict[str, str]) -> Finding:
+    """The unit's state, and what to do about it."""
     state = f"{UNIT} is {said.get('ActiveState')} ({said.get('SubState')}), restarted {said.get('NRestarts')} times"
     if said.get("ActiveState") == "failed":
         return wrong("systemd", f"{state}: {said.get('Result')}; `journalctl -u {UNIT} -n 50` says why")
     if said.get("ActiveState") != "active":
         return note("systemd", f"{state}; `systemctl start {UNIT}` starts it")
+    if said.get("NeedDaemonReload") == "yes":
+        return note("systemd", f"{state}, by a unit that was changed since; `systemctl daemon-reload`, then restart it")
     return well("systemd", state)
 
 

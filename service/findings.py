@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from rich.text import Text
 
-from database.engine import FAILURES
+from database.engine import FAILURES, explained
 from service import exit_codes
 from service.console import Console
 from service.safe_text import visible
@@ -59,7 +59,7 @@ async def looked(check: str, look: Callable[[], Awaitable[str | Finding]]) -> Fi
     try:
         found = await look()
     except FOUND_WANTING as error:
-        return wrong(check, str(error) or type(error).__name__)
+        return wrong(check, explained(error))
     return found if isinstance(found, Finding) else well(check, found)
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 import asyncpg
 
 from database.embedded import EmbeddedPostgres
-from database.engine import FAILURES, asyncpg_url, connection_lost, create_pool
+from database.engine import FAILURES, asyncpg_url, connection_lost, create_pool, explained
 from database.migrate import migrate, require_current, unheard
 from database.settings import DatabaseSettings, redacted
 from database.transactions import adopt_restored_rows
@@ -23,6 +26,8 @@ from trading.errors import StorageError
 log = logging.getLogger(__name__)
 
 AWAY_S = 1.0
+_WAYS = (errno.ENOENT, errno.EACCES, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
+"""Of a socket: no such one, or no way there."""
 
 CLOSE_S = 2.0
 TELL_S = 10.0
@@ -42,7 +47,7 @@ async def reach_database(settings: DatabaseSettings, *, make: bool = False) -> A
     """The URL of the database for a look at it: a running daemon's, or started for as long as it takes.
 
     One of our own that is not there yet is made only where `make` says so. Raises StorageError otherwise: what is
-    asked for is in another folder.
+    asked for is in another folder. What PostgreSQL raises in the block becomes one, too, that says what to do.
     """
     if settings.embedded and not make and not (settings.data_directory / "data").exists():
         raise StorageError(
@@ -50,11 +55,26 @@ async def reach_database(settings: DatabaseSettings, *, make: bool = False) -> A
             "runs, or start it there first"
         )
     running = EmbeddedPostgres(settings.data_directory).url if settings.embedded else None
-    if running is not None:
-        yield running
-        return
-    async with _server(settings) as (url, _):
-        yield url
+    try:
+        if running is not None:
+            yield running
+            return
+        async with _server(settings) as (url, _):
+            yield url
+    except FAILURES as error:
+        if not _of_database(error):
+            raise
+        raise StorageError(f"the database at {settings.redacted_url} cannot be used: {explained(error)}") from error
+
+
+def _of_database(error: Exception) -> bool:
+    """Whether it comes from PostgreSQL or the way to it, and not from a file or an output."""
+    if not isinstance(error, OSError):
+        return True
+    if isinstance(error, BrokenPipeError):
+        return False
+    on_the_way = isinstance(error, ConnectionError | TimeoutError | socket.gaierror | ssl.SSLError)
+    return on_the_way or (error.filename is None and error.errno in (None, *_WAYS))
 
 
 @contextlib.asynccontextmanager

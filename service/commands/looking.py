@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 
 from asyncpg.pool import PoolConnectionProxy
 
-from database.engine import FAILURES, create_pool
+from database.engine import create_pool
 from database.migrate import require_current
 from database.reads import reading
 from service.settings import Settings
 from service.store_room import reach_database
-from trading.errors import StorageError
 
 LIMIT_S = 60.0
 
@@ -22,13 +21,10 @@ async def looking(settings: Settings) -> AsyncIterator[PoolConnectionProxy]:
     Raises StorageError where it cannot be reached, or is not up to date.
     """
     async with reach_database(settings.database) as url:
+        await require_current(url)
+        pool = await create_pool(url, settings.database)
         try:
-            await require_current(url)
-            pool = await create_pool(url, settings.database)
-            try:
-                async with reading(pool, LIMIT_S) as connection:
-                    yield connection
-            finally:
-                await pool.close()
-        except FAILURES as error:
-            raise StorageError(f"the database cannot be read: {str(error) or type(error).__name__}") from error
+            async with reading(pool, LIMIT_S) as connection:
+                yield connection
+        finally:
+            await pool.close()

@@ -134,6 +134,22 @@ async def test_what_is_wrong_with_the_file_of_a_backup_is_told_from_what_is_wron
         assert (status, words in said) == (1, True), arguments
 
 
+async def test_a_database_that_is_away_is_status_69_and_words(do: Do) -> None:
+    """With its address, less the password, and what to do; doctor and check tell it like whatever else is wrong."""
+    away = ("--set", "database.url=postgresql://me:hidden-word@127.0.0.1:1/nothing")
+    for words in ("export", "export verify", "export rebuild", "audit verify", "signals", "costs", "backup new"):
+        status, out, said = await do(*words.split(), *away)
+        assert (status, out) == (69, ""), words
+        assert said.count("\n") == 1
+        assert "nothing listens there: check that the server runs" in said
+        assert "hidden-word" not in said
+    for words in ("doctor", "check"):
+        status, out, said = await do(words, *away)
+        assert (status, said) == (1, "")
+        assert "FAIL  database: the database at postgresql://me:***@127.0.0.1:1/nothing" in out
+        assert "nothing listens there: check that the server runs" in out
+
+
 @pytest.mark.parametrize("runs", [True, False])
 async def test_an_address_that_is_gone_with_the_command_is_said_to_be(
     runs: bool, do: Do, monkeypatch: pytest.MonkeyPatch

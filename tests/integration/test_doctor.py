@@ -142,6 +142,11 @@ def test_a_disk_is_judged_by_what_is_left_on_it(
     [
         ("LoadState=not-found\nActiveState=inactive\n", Level.OK, "there is no tradent.service"),
         ("LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=2\n", Level.OK, "restarted 2 times"),
+        (
+            "LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=0\nNeedDaemonReload=yes\n",
+            Level.NOTE,
+            "systemctl daemon-reload",
+        ),
         ("LoadState=loaded\nActiveState=inactive\nSubState=dead\n", Level.NOTE, "systemctl start"),
         ("LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=watchdog\n", Level.FAIL, "watchdog; `journal"),
     ],
