@@ -2,8 +2,11 @@
 
 import sys
 
-from service.cli import run_command
-from service.streams import mend_streams
+try:
+    from service.cli import run_command
+    from service.streams import mend_streams
+except KeyboardInterrupt:  # what is imported takes a second, in which Ctrl-C is no fault of the program
+    sys.exit(130)
 
 
 def main() -> None:

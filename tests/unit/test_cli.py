@@ -171,6 +171,23 @@ def test_a_reader_that_has_had_enough_is_no_fault() -> None:
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
+def test_an_interrupt_while_the_program_is_still_loaded_is_no_fault() -> None:
+    """Which takes a second: Ctrl-C ends it as it does later, without a trace of the imports."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'service.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "import main_with_database\n"
+    )
+    here = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=here
+    )
+    assert (ran.returncode, ran.stderr) == (130, "")
+
+
 @pytest.mark.parametrize(
     "arguments", [["run", "--role", "nobody"], ["fly"], ["run", "fly"], ["status", "--role", "all"]]
 )
