@@ -90,7 +90,11 @@ def command_line() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     takes_file(
         shared.add_argument(
-            "--config", type=Path, default=Path("config.json"), metavar="FILE", help="the settings file"
+            "--config",
+            type=Path,
+            default=Path("config.json"),
+            metavar="FILE",
+            help="the settings file; config.json unless given",
         )
     )
     shared.add_argument(

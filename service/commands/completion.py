@@ -12,7 +12,9 @@ SHELLS = ("bash", "zsh", "tcsh", "fish")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="the shell that shall read it")
+    parser.add_argument(
+        "shell", choices=SHELLS, help='the shell that shall read it; in bash by eval "$(tradent completion bash)"'
+    )
 
 
 def _do(given: Given) -> int:

@@ -64,4 +64,4 @@ def _holds_records(journal: Path) -> bool:
     return any(segment.stat().st_size for segment in journal.glob(f"*{SUFFIX}"))
 
 
-COMMAND = Command("bring such a file into an empty database", _do, _options)
+COMMAND = Command("bring what `backup` wrote into an empty database", _do, _options)

@@ -13,7 +13,7 @@ from service.tailing import MOST_LAST, Wanted, tail
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-n", "--last", type=up_to(MOST_LAST), default=10, metavar="N", help="how many that are there; 10 unless given"
+        "-n", "--last", type=up_to(MOST_LAST), default=10, metavar="N", help="how many of those before; 10 unless given"
     )
     parser.add_argument("--symbol", action="append", default=[], metavar="NAME", help="only of this one; repeatable")
     rating_options(parser)
