@@ -52,8 +52,8 @@ async def require_current(url: str) -> None:
     missing = await pending(url)
     if len(missing) == len(_missing(None)):
         raise StorageError(
-            f"the database has no tables yet; `run` without --no-migrate makes them ({len(missing)} migrations), as "
-            "does psql -f database/llm_schema_updates.sql"
+            f"the database has no tables yet, it lacks {len(missing)} migrations; `run` without --no-migrate applies "
+            "them, as does psql -f database/llm_schema_updates.sql"
         )
     if missing:
         raise StorageError(
