@@ -60,8 +60,8 @@ async def test_an_empty_folder_with_the_smallest_settings_is_enough(installed: P
     for arguments, status, said in (
         (["check"], 78, "write {} into it for the defaults"),
         (["check", "--set", "llm.model=rules/baseline"], 0, "prompt: rate_signal.v1"),
-        (["audit", "verify"], 69, "`run` without --no-migrate makes them"),
-        (["export"], 69, "`run` without --no-migrate makes them"),
+        (["audit", "verify"], 69, "`run` without --no-migrate applies them"),
+        (["export"], 69, "`run` without --no-migrate applies them"),
     ):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "main_with_database", *arguments, cwd=tmp_path, env=_environment(installed),
