@@ -13,7 +13,7 @@ SELECT backend, greatest(extract(epoch FROM clock_timestamp() - finished_at), 0)
         + CASE mode WHEN 'input' THEN 0 WHEN 'input_max' THEN coalesce((parameters ->> 'max_tokens')::int, 0)
           ELSE coalesce(completion_tokens, (parameters ->> 'max_tokens')::int, 0) END) AS tokens
 FROM llm_calls JOIN unnest($2::text[], $3::text[]) AS asked(backend, mode) USING (backend)
-WHERE finished_at > clock_timestamp() - make_interval(secs => $1) AND NOT cached
+WHERE finished_at > statement_timestamp() - make_interval(secs => $1) AND NOT cached
   AND (error_class IS NULL OR error_class <> ALL ($4::text[]))
 """
 NEVER_SENT = ("Unreachable", "NotUsable", "BudgetExceeded", "DeadlinePassed")

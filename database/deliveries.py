@@ -57,7 +57,7 @@ MOVE = "UPDATE webhook_cursors SET xid = $2, row_id = $3, updated_at = clock_tim
 CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT id FROM webhook_deliveries
-    WHERE status = 'pending' AND endpoint = $1 AND run_at <= clock_timestamp()
+    WHERE status = 'pending' AND endpoint = $1 AND run_at <= statement_timestamp()
     ORDER BY run_at LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE webhook_deliveries delivery SET attempts = attempts + 1, run_at = clock_timestamp() + $2::interval
@@ -74,7 +74,7 @@ GIVE_UP = """
 UPDATE webhook_deliveries SET status = 'failed', last_error = $2, finished_at = clock_timestamp()
 WHERE endpoint = $1 AND status = 'pending'
 """
-FORGET = "DELETE FROM webhook_deliveries WHERE finished_at < clock_timestamp() - $1::interval"
+FORGET = "DELETE FROM webhook_deliveries WHERE finished_at < statement_timestamp() - $1::interval"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,15 @@ from trading.clock import Clock
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# A time that changes within the statement, as clock_timestamp() does, is looked for in no index: each new reply would
+# read all that are kept.
 GET = """
-UPDATE llm_replies SET hits = hits + 1 WHERE key = $1 AND expires_at > clock_timestamp() RETURNING reply, created_at
+UPDATE llm_replies SET hits = hits + 1 WHERE key = $1 AND expires_at > statement_timestamp() RETURNING reply, created_at
 """
 PUT = """
 WITH over AS (
     DELETE FROM llm_replies WHERE key IN (
-        SELECT key FROM llm_replies WHERE expires_at <= clock_timestamp() AND key <> $1
+        SELECT key FROM llm_replies WHERE expires_at <= statement_timestamp() AND key <> $1
         ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED))
 INSERT INTO llm_replies (key, reply, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (key) DO UPDATE SET reply = excluded.reply, created_at = excluded.created_at,
