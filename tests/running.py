@@ -1,6 +1,7 @@
 """A daemon in this process, on a real database and a simulated market, for tests that look at its insides as well."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,7 +37,10 @@ async def running_daemon(database: str, role: Role = Role.ALL, **sections: Mappi
     finally:
         if not task.done():
             daemon.request_stop()
-        await task
+        try:
+            await task
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def url_of(daemon: Daemon, path: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ async def running(database: str, monkeypatch: pytest.MonkeyPatch, request: pytes
     yield daemon
     daemon.request_stop()
     await task
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def server_of(answer: Mapping[str, object], host: str = "127.0.0.1", port: int = 0) -> HttpServer:
