@@ -89,3 +89,9 @@ async def until(condition: Callable[[], bool], limit_s: float = LIMIT_MS / 1000)
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110 - what is waited for is another program's doing
             await asyncio.sleep(0.01)
+
+
+async def live(page: Page) -> None:
+    """Wait until it is connected and shows a chart."""
+    await expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    await expect(page.locator(".chart-box")).to_have_attribute("data-state", "there")

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.page.browser import ABSENT, CHROMIUM, chromium, evaluates, opened, until
+from tests.page.browser import ABSENT, CHROMIUM, evaluates, live, opened, until
 from tests.page.stand_in import RATIONALES, StandIn, bar, signal
 from tests.sampledata import SHARED
 
@@ -28,18 +27,6 @@ MARKUP = [
 ]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def daemon() -> AsyncIterator[StandIn]:
-    async with StandIn() as running:
-        yield running
-
-
 def hostile() -> Iterator[str]:
     """Texts that a model, or whoever talks to it, may send: our own, and those of public lists where they are."""
     yield from MARKUP
@@ -51,11 +38,6 @@ def hostile() -> Iterator[str]:
 
 def row(page: Page, item: dict[str, Any]) -> Any:
     return page.locator(f"#feed [data-signal='{item['signal']}']")
-
-
-async def live(page: Page) -> None:
-    await expect(page.locator("#link")).to_have_attribute("data-state", "live")
-    await expect(page.locator(".chart-box")).to_have_attribute("data-state", "there")
 
 
 async def test_a_bar_and_a_verdict_appear_as_they_come(browser: Browser, daemon: StandIn) -> None:

@@ -2,14 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from itertools import combinations
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Route, expect
 
-from tests.page.browser import ABSENT, CHROMIUM, chromium, evaluates, opened
+from tests.page.browser import ABSENT, CHROMIUM, evaluates, live, opened
 from tests.page.stand_in import StandIn, bar, signal
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)]
@@ -21,23 +19,6 @@ for (const area of ["localStorage", "sessionStorage"]) {
 }
 """
 BOXES = "window.tradent.chart.boxes.map(({ x, y, size }) => [x, y, size])"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def daemon() -> AsyncIterator[StandIn]:
-    async with StandIn() as running:
-        yield running
-
-
-async def live(page: Page) -> None:
-    await expect(page.locator("#link")).to_have_attribute("data-state", "live")
-    await expect(page.locator(".chart-box")).to_have_attribute("data-state", "there")
 
 
 async def test_the_reasons_of_health_fit_a_phone(browser: Browser, daemon: StandIn) -> None:
