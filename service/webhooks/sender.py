@@ -72,7 +72,7 @@ class Line:
         self._not_before = 0.0
         self._begun_s = self._told_s = -math.inf
         self._told = False
-        self._stopping = self._gone = self._failing = self._lost = self._away = False
+        self._stopping = self._gone = self._lost = self._away = False
 
     def poke(self) -> None:
         """A result may be there."""
@@ -129,9 +129,9 @@ class Line:
     async def _note(self, delivery: Delivery, answer: Answer) -> None:
         if answer.taken:
             await self._deliveries.end(delivery, "delivered", answer.status, None)
-            if self._failing and self._told:
+            if self._told:
                 log.info(f"webhook {self.name} takes messages again")
-            self._failing = self._lost = self._told = False
+            self._lost = self._told = False
         elif answer.status == GONE:
             self._gone = True
             await self._deliveries.give_up("the webhook is gone: it answered 410")
@@ -156,10 +156,7 @@ class Line:
 
     def _say_failing(self, answer: Answer) -> None:
         """Once, until it takes messages again; of one that does so every now and then, once a minute."""
-        if self._failing:
-            return
-        self._failing = True
-        if self._clock.monotonic() - self._told_s >= TELL_EVERY_S:
+        if not self._told and self._clock.monotonic() - self._told_s >= TELL_EVERY_S:
             self._told, self._told_s = True, self._clock.monotonic()
             log.warning(
                 f"webhook {self.name} does not take messages; they are tried again", extra={"error": answer.error}

@@ -262,6 +262,19 @@ async def test_one_that_fails_every_now_and_then_is_told_of_once_a_minute(
     assert sum("takes messages again" in record.message for record in caplog.records) == 1
 
 
+async def test_one_that_fails_again_within_the_minute_and_goes_on_failing_is_told_of_after_it(
+    pool: asyncpg.Pool, receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.webhooks.sender.TELL_EVERY_S", 3.0)
+    receiver.answers = [503, 200] + [503] * 1000
+    async with sending(pool, hook(receiver, max_attempts=100)), asyncio.timeout(60):
+        await rated(pool, 1)
+        await all_are(pool, delivered=1)
+        await rated(pool, 2)
+        while sum("does not take messages" in record.message for record in caplog.records) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 async def test_what_is_kept_of_one_that_cannot_be_reached_names_no_address(pool: asyncpg.Pool) -> None:
     there = WebhookSettings.model_validate({"name": "theirs", "url": "http://127.0.0.1:1/x", "max_attempts": 1})
     async with sending(pool, there):
