@@ -15,7 +15,6 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
-import psutil
 
 from bench.ground import cpu_s, fetch, percentile, postgres, write_config
 from bench.table import say
@@ -120,9 +119,9 @@ async def measure(seconds: float) -> bool:
         try:
             url = await _paused(log)
             reading = asyncio.create_task(_read_on(log))
-            before_s = cpu_s(psutil.Process(daemon.pid))
+            before_s = cpu_s(daemon.pid)
             told = await _posted(url, count)
-            used_s = cpu_s(psutil.Process(daemon.pid)) - before_s
+            used_s = cpu_s(daemon.pid) - before_s
         finally:
             if daemon.returncode is None:
                 daemon.terminate()

@@ -83,7 +83,7 @@ async def _watch(process: asyncio.subprocess.Process, url: str) -> tuple[list[tu
     ended = asyncio.create_task(process.wait())
     asked_at, done = 0.0, 0
     while not ended.done():
-        cpu = max(cpu, cpu_s(watched))
+        cpu = max(cpu, cpu_s(process.pid))
         with contextlib.suppress(psutil.NoSuchProcess):
             samples.append((done, watched.memory_info().rss / 1e6))
         if time.monotonic() - asked_at > ASK_S:

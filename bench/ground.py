@@ -33,7 +33,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """CPU seconds of the server, all its processes together, ended ones too."""
-        return sum(cpu_s(psutil.Process(process)) for process in self.processes())
+        return sum(cpu_s(process) for process in self.processes())
 
     def processes(self) -> list[int]:
         """The process ids of the server, the first one's first."""
@@ -97,10 +97,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and of its children that have ended; 0 once it has ended itself."""
+def cpu_s(process: int) -> float:
+    """CPU seconds of the process of that id and of its children that have ended; 0 once it has ended itself."""
     try:
-        times = process.cpu_times()
+        times = psutil.Process(process).cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
     return times.user + times.system + times.children_user + times.children_system

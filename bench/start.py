@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-import psutil
-
 from bench.ground import cpu_s, write_config
 from bench.table import say
 from tests.postgres import make_folder
@@ -54,7 +52,7 @@ async def _start(config: Path, folder: Path) -> tuple[float, float]:
             "--set", f"database.data_directory={folder / 'database'}", env={**os.environ, **systemd.environment},
         )  # fmt: skip
         await systemd.heard("READY=1")
-        took_s, used_s = time.monotonic() - began, cpu_s(psutil.Process(process.pid))
+        took_s, used_s = time.monotonic() - began, cpu_s(process.pid)
         await asyncio.sleep(BARS_SEEN_S)
         process.send_signal(signal.SIGTERM)
         if await process.wait():
