@@ -70,19 +70,29 @@ class Proxy:
         self._swallow_next = True
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted just before the cut
+            writer.transport.abort()
+            return
+        ends = [writer]
+        self._writers.add(writer)
+        try:
+            up_reader, up_writer = await self._connect()
+            ends.append(up_writer)
+            if writer.transport.is_closing():  # cut meanwhile
+                return
+            self._writers.add(up_writer)
+            await asyncio.gather(self._pump(reader, up_writer, False), self._pump(up_reader, writer, True))
+        finally:
+            for each in ends:
+                self._writers.discard(each)
+                each.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         query = parse_qs(self._target.query)
         if "host" in query:
             path = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
-            up_reader, up_writer = await asyncio.open_unix_connection(path)
-        else:
-            up_reader, up_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        self._writers |= {writer, up_writer}
-        try:
-            await asyncio.gather(self._pump(reader, up_writer, False), self._pump(up_reader, writer, True))
-        finally:
-            for each in (writer, up_writer):
-                self._writers.discard(each)
-                each.close()
+            return await asyncio.open_unix_connection(path)
+        return await asyncio.open_connection(self._target.hostname, self._target.port)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool) -> None:
         with contextlib.suppress(OSError):
