@@ -184,7 +184,10 @@ def _model(daemon: Daemon) -> Check:
         said = f"{usable[0]} rates{instead}" if paused is None else f"{paused}; {usable[0]} rates then{instead}"
         return Check("model", True, said)
     why_not = "; ".join(f"{model}: {reason}" for model, reason in standing)
-    return Check("model", False, f"no model can be used; signals wait. {visible(why_not)}")
+    over_budget = [reason is not None and reason == rating.caller.spending.refuses for _, reason in standing]
+    skipped = any(over_budget) if rating.caller.spending.skips else all(over_budget)
+    then = "signals are skipped" if skipped else "signals wait"
+    return Check("model", False, f"no model can be used; {then}. {visible(why_not)}")
 
 
 def _paused(daemon: Daemon) -> str | None:

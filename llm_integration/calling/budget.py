@@ -58,6 +58,15 @@ class Budget(Wrapper):
         await self.spending.settle(held, reply.cost_usd, _tokens(reply))
         return reply
 
+    def refuses(self, model: str) -> str | None:
+        """Why a call would be refused just now; None where it would not, as far as is known. Asks nobody."""
+        price = self.price(model)
+        if not self.spending.limited or is_free(price):
+            return None
+        if price is None and self.spending.limits.usd:
+            return _unpriced(f"{self.name}/{model}")
+        return self.spending.refuses
+
     async def entry(self, request: ChatRequest) -> Entry | None:
         """The most the call may cost; None where it counts towards no limit. Raises BudgetExceeded: price unknown."""
         if not self.spending.limited:
@@ -70,7 +79,7 @@ class Budget(Wrapper):
             return None
         name = self.model_string(request)
         if price is None and self.spending.limits.usd:
-            raise self._unpriced(name)
+            raise self._no_price(name)
         prompt_tokens = request.estimated_tokens - request.max_tokens
         if prompt_tokens <= 0:
             prompt_tokens = estimate_tokens(request.messages, 0)
@@ -99,11 +108,8 @@ class Budget(Wrapper):
         held.used = True
         return held
 
-    def _unpriced(self, name: str) -> BudgetExceeded:
-        error = BudgetExceeded(
-            f"it is not known what {name} costs, so a budget in USD cannot be kept; set its price as "
-            f'llm.prices."{name}", or limit tokens instead of USD'
-        )
+    def _no_price(self, name: str) -> BudgetExceeded:
+        error = BudgetExceeded(_unpriced(name))
         if name not in self._said:
             self._said.add(name)
             _log.warning("%s is not asked: %s", name, error)
@@ -140,6 +146,13 @@ async def give_back_all(spending: Spending, reserved: Mapping[str, object]) -> N
         spending.keep(held, Decimal(0), 0)
     if unused:
         await spending.tell()
+
+
+def _unpriced(name: str) -> str:
+    return (
+        f"it is not known what {name} costs, so a budget in USD cannot be kept; set its price as "
+        f'llm.prices."{name}", or limit tokens instead of USD'
+    )
 
 
 def _key(model: str) -> str:

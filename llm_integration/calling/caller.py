@@ -65,10 +65,15 @@ class Caller:
 
     def standing(self) -> list[tuple[str, str | None]]:
         """Each model string, in order, and why it is passed over at present: None where it is not. Asks nobody."""
-        return [
-            (model, breaker.open or self.places[breaker.name].limiter.blocked())
-            for model, breaker in self._breakers.items()
-        ]
+        found: list[tuple[str, str | None]] = []
+        refused, skipped = self.spending.refuses, None
+        for model, breaker in self._breakers.items():
+            place = self.places[breaker.name]
+            why = breaker.open or place.limiter.blocked() or skipped or place.budget.refuses(split_model(model)[1])
+            if why is not None and why == refused and self.spending.skips:
+                skipped = why
+            found.append((model, why))
+        return found
 
     def turned_away(self) -> dict[str, str | None]:
         """Why a call to each model would be turned away just now; None where it would be sent, be it as a probe."""

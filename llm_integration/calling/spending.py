@@ -81,7 +81,7 @@ class Spending:
         self._wait_s = wait_s
         self._away_s = away_s
         self._fresh_s = fresh_s
-        self._notices = BudgetNotices(clock, skips=settings.at_limit == "skip", quiet_s=quiet_s)
+        self._notices = BudgetNotices(clock, skips=self.skips, quiet_s=quiet_s)
         self._known: dict[tuple[str, str], Used] = {}
         self._ahead: timedelta | None = None
         self._learned_at: datetime | None = None
@@ -99,7 +99,7 @@ class Spending:
             return
         self._settings = settings
         self.limits = Limits.of(settings)
-        self._notices.change(skips=settings.at_limit == "skip")
+        self._notices.change(skips=self.skips)
 
     @property
     def limited(self) -> bool:
@@ -175,6 +175,16 @@ class Spending:
         used = self._used(self.run_id)[DAY].usd
         return max(0.0, min(1.0, float(1 - used / limit))) if limit else 0.0
 
+    @property
+    def refuses(self) -> str | None:
+        """Why calls that cost money are refused at present; None where they are not, as far as is known."""
+        return self._notices.at(self._now())
+
+    @property
+    def skips(self) -> bool:
+        """Whether a signal is skipped where its model's call is refused, in place of asking one that costs nothing."""
+        return self._settings.at_limit == "skip"
+
     async def refresh(self) -> None:
         """Learn what is used, so that there is something to go by should the ledger be away later."""
         if not self.limited:
@@ -224,7 +234,7 @@ class Spending:
         usd, tokens = _sum(entries)
         found = overrun(self._used(run), self.limits, usd, tokens)
         if found is None:  # what another call gave back came between
-            return BudgetExceeded("other calls have just taken what is left of the budget", skip=self._skips)
+            return BudgetExceeded("other calls have just taken what is left of the budget", skip=self.skips)
         limit, more = f"llm.budget.{_NAMES[found.kind]}_{found.unit}", usd if found.unit == "usd" else tokens
         now = self._now()
         at = resets_at(found.kind, now)
@@ -238,12 +248,8 @@ class Spending:
             used=found.used,
             allowed=found.allowed,
             resets_at=at,
-            skip=self._skips,
+            skip=self.skips,
         )
-
-    @property
-    def _skips(self) -> bool:
-        return self._settings.at_limit == "skip"
 
     def _used(self, run: str) -> dict[str, Used]:
         """What is used by all that is known: the ledger's last figures, and what it was not told of."""

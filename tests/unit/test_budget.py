@@ -1,6 +1,7 @@
 """The budget: never passed, the worst case reserved first, nothing asked where none is set."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_integration.calling.budget import Budget, give_back_all, reserve_all
+from llm_integration.calling.compose import build
 from llm_integration.calling.fallback import Candidate, Fallback
 from llm_integration.calling.prices import FREE
 from llm_integration.calling.retry import Retry
@@ -29,6 +31,7 @@ from llm_integration.calling.spending_ledger import (
     resets_at,
 )
 from llm_integration.calling_config import BudgetSettings
+from llm_integration.config import LLMConfig
 from llm_integration.errors import (
     BackendError,
     BadReply,
@@ -46,6 +49,7 @@ from llm_integration.errors import (
 from llm_integration.model import Message
 from llm_integration.ports import Capabilities, ChatReply, ChatRequest, Health, Price
 from tests.fake_clock import FakeClock, settle
+from tests.marketdata import make_signal
 
 # 1000 tokens of prompt and 100 of reply: at most $0.0014, and 1100 tokens.
 PRICE = Price(Decimal("0.000001"), Decimal("0.000004"), Decimal(0), "openrouter")
@@ -325,6 +329,39 @@ async def test_a_limit_is_said_once_when_it_is_reached_and_once_when_there_is_ro
     ]  # fmt: skip
     assert "llm.budget.daily_usd" in caplog.text
     assert "only models that cost nothing are asked" in caplog.text
+
+
+async def test_a_limit_that_is_reached_is_a_reason_until_its_period_is_over_for_models_that_cost_something() -> None:
+    world, backend = World(daily_usd=MOST), Scripted(outcome=ChatReply("{}", "m"))
+    budget, free = world.around(backend), world.around(Scripted(listed=FREE))
+    await budget.chat(REQUEST)
+    assert budget.refuses("a/b") is None
+    with pytest.raises(BudgetExceeded):
+        await budget.chat(REQUEST)
+    assert "llm.budget.daily_usd: $0.0014 of $0.0014" in (budget.refuses("a/b") or "")
+    assert free.refuses("a/b") is None
+    await world.clock.advance(86400)
+    assert budget.refuses("a/b") is None
+
+
+@pytest.mark.parametrize(("at_limit", "free_rates"), [("free", True), ("skip", False)])
+async def test_who_rates_while_a_budget_is_used_up(at_limit: str, free_rates: bool) -> None:
+    models = {"model": "openrouter/a/b", "fallback_models": ["rules/baseline"]}
+    price = {"input_per_million": 1, "output_per_million": 1}
+    limits = {"budget": {"daily_usd": 0, "at_limit": at_limit}, "prices": {"openrouter/a/b": price}}
+    caller = build(LLMConfig.model_validate({**models, **limits}), FakeClock(), {"openrouter": "key"})
+    with contextlib.suppress(BudgetExceeded):
+        await caller.backend.chat(replace(REQUEST, signals=(make_signal(0),)))
+    standing = dict(caller.standing())
+    assert "llm.budget.daily_usd" in (standing["openrouter/a/b"] or "")
+    assert (standing["rules/baseline"] is None) == free_rates
+    await caller.close()
+
+
+def test_a_price_that_is_unknown_is_a_reason_where_usd_are_limited() -> None:
+    assert 'llm.prices."paid/a/b"' in (World(daily_usd=1).around(Scripted(listed=None)).refuses("a/b") or "")
+    assert World(daily_tokens=9).around(Scripted(listed=None)).refuses("a/b") is None
+    assert World().around(Scripted(listed=None)).refuses("a/b") is None
 
 
 async def test_calls_that_pass_between_refusals_do_not_open_and_shut_it_in_the_log(

@@ -55,8 +55,13 @@ def streams(*ages_s: float, timeframe: str = "1m") -> dict[Stream, SimpleNamespa
     }
 
 
-def rating(*standing: tuple[str, str | None], checked: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(checked=[1] if checked else [], caller=SimpleNamespace(standing=lambda: list(standing)))
+def rating(
+    *standing: tuple[str, str | None], checked: bool = True, refuses: str | None = None, skips: bool = False
+) -> SimpleNamespace:
+    caller = SimpleNamespace(
+        standing=lambda: list(standing), spending=SimpleNamespace(refuses=refuses, skips=skips)
+    )  # fmt: skip
+    return SimpleNamespace(checked=[1] if checked else [], caller=caller)
 
 
 def daemon(**changes: Any) -> Daemon:
@@ -117,7 +122,18 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"trading": trading(memory_bytes=4096)}, "disk", "4 KiB wait in memory: make room"),
     ({"trading": trading(unsynced_s=11.0)}, "disk", "not been durable for 11 s"),
     ({"rating": rating(checked=False)}, "model", "being looked at"),
-    ({"rating": rating(("a/b", "no key"), ("c/d", "away"))}, "model", "no model.*a/b: no key; c/d: away"),
+    ({"rating": rating(("a/b", "no key"), ("c/d", "away"))}, "model", "signals wait. a/b: no key; c/d: away"),
+    (
+        {"rating": rating(("a/b", "spent"), ("c/d", "spent"), refuses="spent")},
+        "model",
+        "signals are skipped. a/b: spen",
+    ),
+    ({"rating": rating(("a/b", "spent"), ("c/d", "away"), refuses="spent")}, "model", "signals wait. a/b: spent; c/d"),
+    (
+        {"rating": rating(("a/b", "spent"), ("c/d", "away"), refuses="spent", skips=True)},
+        "model",
+        "signals are skipped. a/b: spent",
+    ),
     ({"unfinished": {"pending": 1001}}, "queue", "1001 signals.*add workers"),
     ({"exporter": SimpleNamespace(trouble="no room on the disk")}, "csv", "no room on the disk"),
 ]
