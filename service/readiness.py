@@ -20,6 +20,7 @@ LATE_BARS = 2
 LATE_S = 30.0
 JOURNAL_FULL = 0.8
 UNSYNCED_S = 10.0
+NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,20 @@ def _database(daemon: Daemon) -> Check:
 
 
 def _feed(daemon: Daemon, trading: TradingSide) -> Check:
+    found = _bars(daemon, trading)
+    unlisted = trading.feed.state.unlisted if isinstance(trading.feed, LiveFeed) else {}
+    if not unlisted:
+        return found
+    told = ", ".join(f"{visible(name)} ({visible(words)})" for name, words in list(unlisted.items())[:NAMED])
+    more = f" and {len(unlisted) - NAMED} more" if len(unlisted) > NAMED else ""
+    return Check(
+        "feed", False,
+        f"{visible(trading.feed.source)} does not list {told}{more}: correct trading.feed.symbols. Otherwise: "
+        f"{found.detail}",
+    )  # fmt: skip
+
+
+def _bars(daemon: Daemon, trading: TradingSide) -> Check:
     if trading.feed_ended.is_set():
         return Check("feed", True, "the feed has ended; no more bars come")
     if trading.recorder.held_s > LONG_HELD_S:

@@ -66,6 +66,7 @@ def alerts(vitals: dict[str, Any], width: int) -> list[Text]:
         wrong.append(f"CSV STOPPED: {said(part(vitals, 'csv'), 'trouble')}")
     if said(part(feed, "live"), "trouble"):
         wrong.append(f"{said(feed, 'source')}: {said(part(feed, 'live'), 'trouble')}")
+    wrong += [f"no bars of {name}: {words}" for name, words in part(part(feed, "live"), "unlisted").items()]
     models = part(vitals, "models")
     if models.get("enabled") and rows(models, "checked") and not models.get("rates"):
         wrong.append("NO MODEL can be used: signals wait")

@@ -104,6 +104,7 @@ def _live(state: FeedState) -> dict[str, Any]:
         "connected": state.connected,
         "heard_at": state.heard_at,
         "trouble": None if state.trouble is None else visible(state.trouble),
+        "unlisted": {visible(name): visible(words) for name, words in state.unlisted.items()},
         "clock_offset_s": None if offset_s is None else round(offset_s, 3),
         "counts": dict(state.counts),
     }

@@ -1,7 +1,7 @@
 """Every error of this project, drawn once.
 
 TradentError
-├── SettingsError        the settings are wrong; the process must not start (exit 78)
+├── SettingsError        the settings are wrong; the process must not start, or go on (exit 78)
 ├── FeedError            a feed cannot be read or cannot go on
 │   └── UnreadableFile   a file's columns, order or timestamps are not understood
 ├── IndicatorError       an indicator's name or parameters are not known

@@ -1,5 +1,6 @@
 """The exchange feed while the exchange is away, refuses, limits, hangs or talks nonsense: no bar is lost."""
 
+import asyncio
 import json
 import logging
 from pathlib import Path
@@ -11,10 +12,10 @@ from service.findings import Level
 from service.settings import Settings
 from tests.exchange_market import Fast
 from tests.exchange_server import ExchangeServer
-from tests.exchange_watch import watched
-from trading.errors import FeedError, SettingsError
+from tests.exchange_watch import stored, watched
+from trading.errors import SettingsError
 from trading.feeds.exchange import Feed, Options
-from trading.feeds.live import stream
+from trading.feeds.live import listing, stream
 
 
 @pytest.mark.parametrize("status", [429, 418])
@@ -190,9 +191,72 @@ async def test_symbols_that_never_were_are_named_with_what_was_meant(caplog: pyt
     async with watched("BTC/USDT", "ETH/USDT", symbols=("BTC/USDT", "ETHUSDT")) as (_, watch):
         await watch.until_bar(6)
     assert "no bars of ETHUSDT: there is no such symbol; did you mean ETH/USDT?" in caplog.text
-    async with watched("BTC/USDT", symbols=("BTC-USDT",)) as (_, watch):
-        with pytest.raises(FeedError, match=r"binance knows none of .*BTC-USDT: .* did you mean BTC/USDT\?"):
+
+
+async def test_symbols_that_are_only_written_otherwise_end_the_feed_at_once_where_there_are_no_others() -> None:
+    async with watched("BTC/USDT", symbols=("BTC-USDT", "btcusdt")) as (server, watch):
+        with pytest.raises(SettingsError, match=r"symbols = 'BTC-USDT': .* did you mean BTC/USDT\?"):
             await watch.until_bar()
+        assert server.asked["api/v3/exchangeInfo"] == 1
+
+
+async def test_a_symbol_that_is_not_listed_yet_is_told_for_as_long_and_its_bars_come_once_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "trading")
+    async with watched("BTC/USDT", "ETH/USDT", prepare=lambda server: server.unlisted.add("ETH/USDT")) as (
+        server,
+        watch,
+    ):
+        await watch.until_bar(6)
+        assert "there is no such symbol" in watch.feed.state.unlisted["ETH/USDT"]
+        server.unlisted.clear()
+        await watch.until_bar(6, "ETH/USDT")
+        assert watch.feed.state.unlisted == {}
+        for symbol in server.market.symbols:
+            watch.require_whole(symbol)
+    assert caplog.text.count("binance: no bars of ETH/USDT") == 1
+    assert caplog.text.count("binance lists ETH/USDT now") == 1
+
+
+async def test_an_exchange_that_lists_nothing_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    """At the start, and where the markets are looked up again: the streams that run go on meanwhile."""
+    async with watched(prepare=lambda server: server.unlisted.add("BTC/USDT")) as (server, watch):
+        await watch.until(lambda: "it lists no market" in (watch.feed.state.trouble or ""))
+        server.unlisted.clear()
+        await watch.until_bar(6)
+        assert watch.feed.state.unlisted == {}
+        server.unlisted.add("BTC/USDT")
+        again = asyncio.create_task(watch.feed._connection.markets(at_most_s=0.0))
+        await watch.until(lambda: "it lists no market" in (watch.feed.state.trouble or ""))
+        await watch.until_bar(6)
+        server.unlisted.clear()
+        await again
+        watch.require_whole()
+    assert "of BTC/USDT any more" not in caplog.text
+
+
+async def test_an_exchange_that_says_for_minutes_that_there_is_none_of_the_symbols_ends_the_feed() -> None:
+    async with watched("BTC/USDT", symbols=("DOGE/USDT",)) as (server, watch):
+        began_ms = server.market.now_ms
+        with pytest.raises(SettingsError, match=r"trading\.feed\.symbols = 'DOGE/USDT': there is no such symbol"):
+            await watch.until_bar()
+        assert server.market.now_ms - began_ms >= 420_000
+
+
+async def test_an_exchange_that_lists_a_part_of_its_markets_ends_nothing_where_bars_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is an outage, or the symbol was taken off: neither is a mistake in the settings."""
+    monkeypatch.setattr(listing, "LONGEST_AGAIN_S", 60.0)
+    async with watched(
+        "BTC/USDT", "ETH/USDT", symbols=("BTC/USDT",), after=lambda server: stored(server, 30),
+        prepare=lambda server: server.unlisted.add("BTC/USDT"),
+    ) as (server, watch):  # fmt: skip
+        await watch.until(lambda: server.asked["api/v3/exchangeInfo"] > 2 * listing.SURE_ANSWERS)
+        server.unlisted.clear()
+        await watch.until_bar(6)
+        assert watch.require_whole()[0].open_ms == watch.stored_ms + server.market.step_ms
 
 
 @pytest.mark.parametrize(
@@ -215,8 +279,13 @@ async def test_check_asks_the_exchange_and_says_what_it_finds(tmp_path: Path) ->
         (tmp_path / "config.json").write_text(json.dumps({"trading": {"feed": feed}}))
         settings = Settings.load(tmp_path / "config.json")
         (found,) = [each async for each in check_market(settings)]
+        assert found.level is Level.FAIL
+        assert "binance gives 1m bars of 1 symbols; correct trading.feed.symbols: ETHUSDT: there is no" in found.detail
+        (tmp_path / "config.json").write_text(json.dumps({"trading": {"feed": feed | {"symbols": ["BTC/USDT"]}}}))
+        settings = Settings.load(tmp_path / "config.json")
+        (found,) = [each async for each in check_market(settings)]
         assert found.level is Level.OK
-        assert "binance gives 1m bars of 1 symbols, and does not know ETHUSDT; its clock is" in found.detail
+        assert "binance gives 1m bars of 1 symbols; its clock is" in found.detail
         await server.shut()
         (found,) = [each async for each in check_market(settings)]
         assert found.level is Level.FAIL

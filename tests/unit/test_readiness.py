@@ -1,7 +1,7 @@
 """Each check by itself: when it fails, and that it then says what to do."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,8 +24,11 @@ NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 class LiveFeed:
     """A feed of a real market, as far as it is looked at."""
 
-    def __init__(self, trouble: str | None, heard_s: float, offset_s: float) -> None:
-        self.state = FeedState(trouble is None, NOW - timedelta(seconds=heard_s), trouble, offset_s, {})
+    source = "binance"
+
+    def __init__(self, trouble: str | None, heard_s: float, offset_s: float, unlisted: Mapping[str, str]) -> None:
+        heard_at = NOW - timedelta(seconds=heard_s)
+        self.state = FeedState(trouble is None, heard_at, trouble, offset_s, {}, unlisted)
 
     def is_new(self, bar: Bar) -> bool:
         return True
@@ -36,7 +39,8 @@ def trading(**changes: Any) -> SimpleNamespace:
     state = {"kept_bytes": 10, "max_bytes": 1000, "memory_bytes": 0, "unsynced_s": 0.0, "full_in_s": None}
     state |= {key: changes.pop(key) for key in tuple(changes) if key in state}
     away_s, held_s = changes.pop("away_s", 0.0), changes.pop("held_s", 0.0)
-    live = LiveFeed(changes.pop("trouble", None), changes.pop("heard_s", 1e5), changes.pop("offset_s", 0.0))
+    live = LiveFeed(changes.pop("trouble", None), changes.pop("heard_s", 1e5), changes.pop("offset_s", 0.0),
+                    changes.pop("unlisted", {}))  # fmt: skip
     return SimpleNamespace(
         feed=object() if changes.pop("never_late", False) else live,
         feed_ended=SimpleNamespace(is_set=lambda: changes.get("ended", False)),
@@ -113,6 +117,12 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "feed",
         "rate lim",
     ),
+    (
+        {"trading": trading(unlisted={"ETHUSDT": "did you mean ETH/USDT?"})},
+        "feed",
+        r"binance does not list ETHUSDT \(did you mean ETH/USDT\?\): correct trading.feed.symbols. Otherwise: 1 str",
+    ),
+    ({"trading": trading(unlisted=dict.fromkeys("ABCDEFG", "?"))}, "feed", r"A \(\?\), .*E \(\?\) and 2 more: correct"),
     ({"trading": trading(kept_bytes=800, full_in_s=90.0)}, "journal", "80%.*full in 90 s.*bring PostgreSQL back"),
     (
         {"trading": trading(kept_bytes=400, held_s=11.0), "tally": SimpleNamespace(streams=streams(1e6))},

@@ -127,13 +127,15 @@ def test_postgresql_away_csv_and_exchange_trouble_and_no_model_are_said_in_red()
     models = vitals()["models"] | {"rates": None}
     away = vitals(postgresql_away=True, csv={"trouble": "the disk is full"}, models=models)
     away["recorder"]["journal_bytes"] = 1_200_000
-    away["feed"] |= {"source": "binance", "live": {"trouble": "it limits our requests: 429"}}
+    unlisted = {"ETHUSDT": "did you mean ETH/USDT?"}
+    away["feed"] |= {"source": "binance", "live": {"trouble": "it limits our requests: 429", "unlisted": unlisted}}
     lines = layout(away, (), 60, 20)
     red = [line.plain for line in lines if str(line.style) == "bold red"]
     assert red[0].startswith("! PostgreSQL AWAY")
     assert red[1] == "! CSV STOPPED: the disk is full"
     assert red[2] == "! binance: it limits our requests: 429"
-    assert red[3] == "! NO MODEL can be used: signals wait"
+    assert red[3] == "! no bars of ETHUSDT: did you mean ETH/USDT?"
+    assert red[4] == "! NO MODEL can be used: signals wait"
     assert "journal (1.2 MB)" in seen(away)
 
 

@@ -1,7 +1,7 @@
 """What the loop asks of a feed."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, Self, runtime_checkable
 
@@ -60,7 +60,8 @@ class FeedState:
 
     `connected` says whether it answers just now, `heard_at` when it last did (None: never yet), `trouble` what is
     wrong and is being waited for. `clock_offset_s` is its clock less ours, None where it is not known. `counts` holds
-    what the feed has met, by name.
+    what the feed has met, by name. `unlisted` are symbols of the settings that the source does not list, each with what
+    is to be said of it.
     """
 
     connected: bool
@@ -68,6 +69,7 @@ class FeedState:
     trouble: str | None
     clock_offset_s: float | None
     counts: Mapping[str, int]
+    unlisted: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

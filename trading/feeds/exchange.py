@@ -17,6 +17,7 @@ from trading.feeds.live.backfill import Backfill
 from trading.feeds.live.building import build_exchange, known_timeframe, load_ccxt, unknown_symbol
 from trading.feeds.live.connection import Connection
 from trading.feeds.live.line import Met
+from trading.feeds.live.listing import Listing
 from trading.feeds.live.sockets import Sockets
 from trading.feeds.live.stream import Bounds, ExchangeStream
 from trading.feeds.live.trouble import TroubleLog
@@ -130,13 +131,14 @@ class Feed:
         self._act_within_s = options.act_within_seconds or max(
             ACT_WITHIN_S, ACT_WITHIN_BARS * timeframe_seconds(options.timeframe)
         )
+        self._listing = Listing(self.source, options.symbols, self._connection, clock)
         self._backfill = Backfill(clock)
         self._bars: asyncio.Queue[Bar | Exception] = asyncio.Queue(AHEAD)
         self._streams: list[ExchangeStream] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def bars(self, after: Mapping[Stream, datetime]) -> AsyncIterator[Bar]:
-        """As they close, until cancelled. Raises FeedError where the exchange knows none of the symbols."""
+        """As they close, until cancelled. Raises SettingsError where the exchange surely lists none of the symbols."""
         try:
             beginning = asyncio.create_task(self._begin(after), name="exchange")
             self._tasks.append(beginning)
@@ -170,6 +172,7 @@ class Feed:
             trouble=self._troubles.now,
             clock_offset_s=connection.clock.offset_s,
             counts=dict(counts),
+            unlisted=dict(self._listing.unlisted),
         )
 
     @property
@@ -182,10 +185,13 @@ class Feed:
         return self._connection.clock.now_or_ours_s() - bar.close_time.timestamp() <= self._act_within_s
 
     async def look(self) -> str:
-        """Ask for the markets, the time, and the newest bars of each symbol, once. Raises FeedError."""
+        """Ask for the markets, the time, and the newest bars of each symbol, once. Raises FeedError, also where the
+        exchange does not list a symbol.
+        """
         connection, step_s = self._connection, timeframe_seconds(self._options.timeframe)
         connection.patient = False
-        symbols = self._known(await connection.markets())
+        markets = await connection.markets()
+        symbols = [name for name in self._options.symbols if name in markets]
         await connection.follow_clock()
         silent = []
         for symbol in symbols:
@@ -193,40 +199,33 @@ class Feed:
             if not (await connection.candles(symbol, since_ms, LOOKED_BACK)).candles.good:
                 silent.append(symbol)
         found = f"{self.source} gives {self._options.timeframe} bars of {len(symbols) - len(silent)} symbols"
-        if missing := [name for name in self._options.symbols if name not in symbols]:
-            found += f", and does not know {', '.join(missing)}"
         if silent:
             found += f"; no trade lately of {', '.join(silent)}"
+        if missing := [name for name in self._options.symbols if name not in markets]:
+            told = "; ".join(f"{name}: {unknown_symbol(name, markets)}" for name in missing)
+            raise FeedError(f"{found}; correct trading.feed.symbols: {told}")
         offset_s = connection.clock.offset_s
         return found if offset_s is None else f"{found}; its clock is {offset_s:+.1f} s from ours"
 
     async def _begin(self, after: Mapping[Stream, datetime]) -> None:
         """Look the symbols up and keep a stream of each; what fails is told to `bars`."""
         try:
-            symbols = self._known(await self._connection.markets())
+            symbols = await self._listing.first({stream.symbol for stream in after})
             how = "requests" if self._sockets is None else "websocket, and requests for what that leaves out"
             log.info("%s: %s bars of %s by %s", self.source, self._options.timeframe, _some(symbols), how)
             async with asyncio.TaskGroup() as group:
-                for symbol in symbols:
-                    stream = self._stream(symbol, after)
-                    self._streams.append(stream)
-                    group.create_task(stream.run(), name=f"stream-{symbol}")
+                self._follow(symbols, after, group)
+                async for listed in self._listing.others():
+                    self._follow(listed, after, group)
         except Exception as error:  # handed on to where it is raised
             await self._bars.put(error)
 
-    def _known(self, markets: Mapping[str, Any]) -> list[str]:
-        """The symbols that there are. Raises FeedError where there is none."""
-        faults = {name: unknown_symbol(name, markets) for name in self._options.symbols if name not in markets}
-        known = [name for name in self._options.symbols if name in markets]
-        if not known:
-            told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
-            raise FeedError(f"{self.source} knows none of trading.feed.symbols: {told}")
-        for name, fault in faults.items():
-            log.error("%s: no bars of %s: %s", self.source, name, fault)
-        for name in known:
-            if markets[name].get("active") is False:
-                log.warning("%s: %s is not traded just now", self.source, name)
-        return known
+    def _follow(self, symbols: Sequence[str], after: Mapping[Stream, datetime], group: asyncio.TaskGroup) -> None:
+        """Keep a stream of each."""
+        for symbol in symbols:
+            stream = self._stream(symbol, after)
+            self._streams.append(stream)
+            group.create_task(stream.run(), name=f"stream-{symbol}")
 
     def _stream(self, symbol: str, after: Mapping[Stream, datetime]) -> ExchangeStream:
         stream = Stream(self.source, symbol, self._options.timeframe)

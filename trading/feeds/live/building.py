@@ -44,6 +44,7 @@ def build_exchange(
         }
     )
     exchange.has["fetchCurrencies"] = False
+    _keep_its_markets(exchange)
     streaming = getattr(exchange, "streaming", {})
     exchange.streaming = {**streaming, "keepAlive": min(streaming.get("keepAlive", KEEP_ALIVE_MS), KEEP_ALIVE_MS)}
     if not exchange.has.get("fetchOHLCV"):
@@ -77,9 +78,19 @@ def known_timeframe(exchange: Any, timeframe: str) -> str:
 
 def unknown_symbol(symbol: str, symbols: Collection[str]) -> str:
     """What to say of a symbol that is not among an exchange's."""
-    folded = symbol.upper().replace("-", "/").replace("_", "/")
-    alike = [name for name in symbols if name.split(":")[0] == folded or name.replace("/", "") == folded]
-    return _unknown("symbol", symbol, symbols, alike[:5])
+    same = written_otherwise(symbol, symbols)
+    settled = [name for name in symbols if ":" in name and name.split(":")[0] == _folded(symbol)]
+    return _unknown("symbol", symbol, symbols, [*same, *settled][:5])
+
+
+def written_otherwise(symbol: str, symbols: Collection[str]) -> list[str]:
+    """Those of an exchange's that are the same market, as BTC/USDT is BTC-USDT and btcusdt."""
+    folded = _folded(symbol)
+    return [name for name in symbols if folded in (name, name.replace("/", ""))]
+
+
+def _folded(symbol: str) -> str:
+    return symbol.upper().replace("-", "/").replace("_", "/")
 
 
 def _unknown(what: str, name: str, known: Collection[str], meant: list[str] | None = None) -> str:
@@ -88,6 +99,18 @@ def _unknown(what: str, name: str, known: Collection[str], meant: list[str] | No
         f"did you mean {' or '.join(meant)}?" if meant else f"there are {len(known)}, such as {min(known, default='')}"
     )
     return f"there is no such {what}; {hint}"
+
+
+def _keep_its_markets(exchange: Any) -> None:
+    """Take an answer without any market for a failure: each symbol would be unknown to ccxt from then on."""
+    take = exchange.set_markets
+
+    def set_markets(markets: Any, currencies: Any = None) -> Any:
+        if not markets:
+            raise ValueError("it lists no market")
+        return take(markets, currencies)
+
+    exchange.set_markets = set_markets
 
 
 def _want_markets(exchange: Any, swaps: bool | None) -> None:

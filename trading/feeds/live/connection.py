@@ -73,6 +73,17 @@ class Connection:
             return await self._ask(_MARKETS, lambda: self.exchange.load_markets(again))
         return dict(self.exchange.markets)
 
+    async def listed(self) -> frozenset[str]:
+        """The symbols that the exchange lists now; `markets` stay as they were."""
+
+        async def ask() -> frozenset[str]:
+            found = frozenset(market["symbol"] for market in await self.exchange.fetch_markets())
+            if not found:
+                raise ValueError("it lists no market")
+            return found
+
+        return await self._ask(_MARKETS, ask)
+
     def page_of(self, symbol: str) -> int:
         """How many candles it gives in one answer."""
         try:
