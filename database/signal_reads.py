@@ -44,9 +44,9 @@ SELECT coalesce(json_agg({ITEM} ORDER BY n) FILTER (WHERE n <= {{limit}}), '[]')
        max(close_time) FILTER (WHERE n = {{limit}}) AS close_time, (array_agg(id) FILTER (WHERE n = {{limit}}))[1] AS id
 FROM numbered
 """
-FINAL = f"""
-WITH found AS MATERIALIZED (SELECT {ROW} FROM {JOINED} WHERE s.id = ANY($1::uuid[]) AND r.id IS NOT NULL)
-SELECT id, {ITEM} AS item FROM found
+STANDING = f"""
+WITH found AS MATERIALIZED (SELECT {ROW} FROM {JOINED} WHERE s.id = ANY($1::uuid[]))
+SELECT id, finished_at, {ITEM} AS item FROM found
 """
 # Found first, then sorted: with the order in sight, PostgreSQL would read all calls by their time until enough fit.
 ONE = f"""

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from llm_integration.csv_source import ExportSource
@@ -29,7 +30,7 @@ class Telling:
         self.events = EventHub()
         self.signals: Counter[str] = Counter()
         """Signals since the start, by their origin."""
-        self._told: OrderedDict[UUID, None] = OrderedDict()
+        self._told: OrderedDict[UUID, datetime] = OrderedDict()
         self._traces = traces_of(service, clock)
 
     def follow(self, side: TradingSide | RatingSide) -> None:
@@ -61,29 +62,27 @@ class Telling:
 
     def final(self, rated: Signal, result: Result) -> None:
         """A result is stored."""
-        self._remember(rated.id)
-        self.events.publish("verdict", signal_item(rated, result))
+        self.verdict(rated.id, result.finished_at, signal_item(rated, result))
         if self._traces is not None:
             self._traces.rated(rated, result)
 
-    def skipped(self, signal_id: UUID, item: Mapping[str, object]) -> None:
-        """A person ended this signal; `item` is it, with the result that says so."""
-        self._remember(signal_id)
-        self.events.publish("verdict", item)
-
-    def again(self, signal_id: UUID, item: Mapping[str, object]) -> None:
-        """A person has this signal rated once more."""
-        self._told.pop(signal_id, None)
-        self.events.publish("signal", item)
-
-    def has_told(self, signal_id: UUID) -> bool:
-        """Whether a signal's result was one of this process's last."""
-        return signal_id in self._told
-
-    def _remember(self, signal_id: UUID) -> None:
-        self._told[signal_id] = None
+    def verdict(self, signal_id: UUID, finished_at: datetime, item: Mapping[str, object]) -> None:
+        """A result was stored, by whomever; `item` is its signal with it. Told once, also where it is found again."""
+        if self._told.get(signal_id) == finished_at:
+            return
+        self._told[signal_id] = finished_at
+        self._told.move_to_end(signal_id)
         if len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
+        self.events.publish("verdict", item)
+
+    def again(self, item: Mapping[str, object]) -> None:
+        """A person has this signal rated once more; `item` is how it stands."""
+        self.events.publish("signal", {**item, "again": True})
+
+    def last_told(self, signal_id: UUID) -> datetime | None:
+        """When that result of a signal was made which was told last; None where none was lately."""
+        return self._told.get(signal_id)
 
     async def close(self) -> None:
         """Let the collector have what is left."""

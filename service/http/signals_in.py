@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from database.engine import FAILURES, worth_retrying
-from database.signal_reads import FINAL
+from database.final_reads import items_now
 from service.hooks import freqtrade, tradingview
 from service.hooks.body import FORM, parse_json
 from service.hooks.fields import NotUnderstood, SignalFields
@@ -121,12 +121,12 @@ async def _stored(daemon: Daemon, ids: list[UUID]) -> dict[UUID, Item]:
     if daemon.room is None or not ids:
         return {}
     try:
-        rows = await daemon.room.pool.fetch(FINAL, ids)
+        found = await items_now(daemon.room.pool, ids)
     except FAILURES as error:
         if not worth_retrying(error):
             raise
         return {}
-    return {row["id"]: orjson.Fragment(row["item"]) for row in rows}
+    return {each.signal_id: orjson.Fragment(each.item) for each in found if each.finished_at is not None}
 
 
 def _let_in(request: web.Request, body: bytes, key: bytes | None, now_s: float) -> str | None:

@@ -30,9 +30,10 @@ HEADERS = {"Cache-Control": "no-store", "Content-Type": "text/event-stream; char
 
 
 NOTES = (
-    "`bar`, `signal` and `verdict` are told as they happen, `health` at once, at each change and once a second. Each "
-    "has an `id`: whoever comes back with it hears what was missed, `reset` first where some of it is no longer kept. "
-    "Whoever does not read is let go."
+    "`bar`, `signal` and `verdict` are told as they happen, `health` at once, at each change and once a second. A "
+    "signal that somebody has rated again comes as `signal` once more, with `again` true. Each event has an `id`: "
+    "whoever comes back with it hears what was missed, `reset` first where some of it is no longer kept. Whoever does "
+    "not read is let go."
 )
 
 

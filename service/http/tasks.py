@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from database.by_hand import ByHand
-from database.signal_reads import whole_signal
+from service.elsewhere import tell_final, tell_retried
 from service.http.access import needs
 from service.http.answers import JSON, Refused, json_answer
 from service.http.control import WHY, asked_by, control_of
@@ -47,7 +45,8 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         signal = signal_id(request.match_info["id"])
         _, caller = await asked_by(request, Why)
         done = _done(signal, await control_of(daemon).retry(signal, caller), TO_RETRY)
-        await _tell(daemon, signal, daemon.telling.again)
+        if daemon.room is not None:
+            await tell_retried(daemon, daemon.room.pool, [signal])
         return json_answer(done)
 
     @needs("admin")
@@ -59,7 +58,8 @@ def routes(daemon: Daemon) -> list[web.RouteDef]:
         signal = signal_id(request.match_info["id"])
         _, caller = await asked_by(request, Why)
         done = _done(signal, await control_of(daemon).skip(signal, caller), TO_SKIP)
-        await _tell(daemon, signal, daemon.telling.skipped)
+        if daemon.room is not None:
+            await tell_final(daemon, daemon.room.pool, [signal])
         return json_answer(done)
 
     return [web.post("/api/v1/tasks/{id}/retry", retry), web.post("/api/v1/tasks/{id}/skip", skip)]
@@ -73,13 +73,3 @@ def _done(signal: UUID, task: ByHand | None, eligible: str) -> dict[str, Any]:
         stands = "being rated" if task.begun else task.before
         raise Refused(409, f"sig-{signal} is {stands}; {eligible}")
     return {"signal": f"sig-{signal}", "before": task.before, "status": task.after}
-
-
-async def _tell(daemon: Daemon, signal: UUID, tell: Callable[[UUID, Mapping[str, object]], None]) -> None:
-    """Say so in the stream of events."""
-    if daemon.room is None:
-        return
-    async with daemon.room.pool.acquire() as connection:
-        whole = await whole_signal(connection, signal)
-    if whole is not None:
-        tell(signal, orjson.loads(whole.item))

@@ -156,6 +156,7 @@ class Page {
       this.mark("feed");
       if (data.key === this.line?.key) this.mark("chart");
       if (kind === "verdict") this.verdict(data);
+      else if (data.again) this.detail.refresh(data);
     } else if (kind === "health") {
       const wasReady = this.head.health?.ready;
       this.head.setHealth(data);

@@ -44,7 +44,7 @@ export class Detail {
     }
   }
 
-  /** A verdict came: show it where its signal is open. */
+  /** A verdict came, or its signal is rated again: show it where that is open. */
   refresh(item) {
     if (this.dialog.open && this.id === item.signal) this.open(item.signal);
   }

@@ -61,12 +61,13 @@ export class Loading {
   }
 
   async #signals(run, cursor = null) {
+    const asked = performance.now();
     let why = null;
     let from;
     try {
       const { signals, next_cursor: older } = await this.api.get("signals", { limit: NEWEST, cursor });
       if (run !== this.run) return;
-      for (const item of signals) this.market.put(item);
+      for (const item of signals) this.market.put(item, asked);
       this.older = older;
       from = older === null ? -Infinity : Date.parse(signals.at(-1).close_time);
     } catch (error) {
@@ -117,6 +118,7 @@ export class Loading {
   async #signalsOf({ symbol, timeframe }, between) {
     let cursor = null;
     for (let page = 0; page < PAGES; page++) {
+      const asked = performance.now();
       const { signals, next_cursor } = await this.api.get("signals", {
         symbol,
         timeframe,
@@ -124,7 +126,7 @@ export class Loading {
         limit: SIGNALS,
         cursor,
       });
-      for (const item of signals) this.market.put(item);
+      for (const item of signals) this.market.put(item, asked);
       cursor = next_cursor;
       if (cursor === null) return;
     }

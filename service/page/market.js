@@ -65,6 +65,16 @@ export const barOf = (item) => ({
   v: item.volume === null || item.volume === undefined ? null : Number(item.volume),
 });
 
+/**
+ * Whether `item` is later than what was known. An answer is, where what was known had come before it was asked for. Else a
+ * final result is taken back only by an event that says it is rated again, and that by no answer.
+ */
+function follows(before, item, asked) {
+  if (asked !== null && asked > before.heardAt) return true;
+  if (isFinal(before) && !isFinal(item)) return Boolean(item.again);
+  return asked === null || !before.again;
+}
+
 export class Market {
   constructor() {
     this.series = new Map();
@@ -78,13 +88,19 @@ export class Market {
     return this.series.get(key);
   }
 
-  /** A signal or verdict; false where nothing new is in it. A final result is not taken back by an older event. */
-  put(item) {
+  /**
+   * A signal or verdict, told by an event or found by a question `asked` then (of performance.now()); false where nothing
+   * new is in it, or something older.
+   */
+  put(item, asked = null) {
     const before = this.signals.get(item.signal);
-    if (before && isFinal(before) && !isFinal(item)) return false;
     if (before && before.status === item.status && before.finished_at === item.finished_at) return false;
+    if (before && !follows(before, item, asked)) return false;
+    item.heardAt = performance.now();
     item.t = Date.parse(item.close_time);
     item.at = Date.parse(item.finished_at ?? item.close_time);
+    item.again = !isFinal(item) && Boolean(item.again || before?.again);
+    item.place = item.again && before ? before.place : item.at;
     item.key = keyOf(item);
     this.signals.set(item.signal, item);
     const line = this.ofLine.get(item.key) ?? new Map();
@@ -106,8 +122,8 @@ export class Market {
     return [...(this.ofLine.get(key)?.values() ?? [])].sort((a, b) => a.t - b.t);
   }
 
-  /** The newest first: by the time they became final, those that wait by their bar. */
+  /** The newest first: by when they became final; those that wait by their bar, or where they were before a retry. */
   newest(keep) {
-    return [...this.signals.values()].filter(keep).sort((a, b) => b.at - a.at || (a.signal < b.signal ? -1 : 1));
+    return [...this.signals.values()].filter(keep).sort((a, b) => b.place - a.place || (a.signal < b.signal ? -1 : 1));
   }
 }

@@ -12,6 +12,7 @@ import pytest
 from database.by_hand import ByHand, TasksByHand
 from database.control_acts import Caller, ControlActs
 from database.engine import create_pool
+from database.retry_reads import RetriesSeen
 from database.tables.control import RESULT_COLUMNS, llm_superseded_results
 from llm_integration.model import Claim, Result, TaskStatus
 from tests.integration.csv_world import BARS, SIGNALS, world
@@ -68,6 +69,22 @@ async def test_a_retry_makes_a_failed_task_as_new_and_keeps_what_it_ended_with(p
         ("retry", signal, "ann", "the key had run out")
     ] * 2
     assert acts[0].before == {"status": "failed", "attempts": 1, "error": "no model answered"}
+
+
+async def test_retries_of_others_are_found_once_also_those_that_commit_late(pool: asyncpg.Pool) -> None:
+    """An act has its number before it is committed: one with a higher number may be there first."""
+    first, second, third = uuid4(), uuid4(), uuid4()
+    acts = ControlActs(pool, "there:2")
+    await acts.record(None, "retry", ANN, None, None, uuid4())
+    seen = RetriesSeen(pool, but="here:1")
+    assert await seen.new() == []
+    async with pool.acquire() as late, late.transaction():
+        await acts.record(late, "retry", ANN, None, None, first)
+        await acts.record(None, "retry", ANN, None, None, second)
+        await acts.record(None, "skip", ANN, None, None, third)
+        await ControlActs(pool, "here:1").record(None, "retry", ANN, None, None, third)
+        assert await seen.new() == [second]
+    assert [await seen.new(), await seen.new()] == [[first], []]
 
 
 async def test_what_is_retried_has_all_its_time_again(pool: asyncpg.Pool) -> None:

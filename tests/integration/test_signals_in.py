@@ -326,7 +326,7 @@ async def test_a_statement_that_postgresql_does_not_take_is_a_fault_and_not_told
     assert (status, answer) == (500, {"error": "this failed within the daemon; its log says why"})
     assert "there is no such column" in caplog.text
 
-    monkeypatch.setattr("service.http.signals_in.FINAL", "SELECT nothing_of_the_kind")
+    monkeypatch.setattr("database.final_reads.STANDING", "SELECT nothing_of_the_kind")
     assert (await daemon.post("/api/v1/signals?wait=0.1", SIGNAL))[0] == 500
     assert "nothing_of_the_kind" in caplog.text
 

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from database.final_reads import Place, signals_final_after
+from database.final_reads import Final, Place, finals_after
 from service.daemon import Role
 from service.events import Event
 from service.http import health
@@ -21,6 +21,7 @@ from service.tokens import Tokens
 from tests.daemon import Daemon as Process
 from tests.events import Told, told
 from tests.running import running_daemon, url_of
+from tests.servers import Answer, LlamaServer
 from tests.unit.test_readiness import daemon as stand_in
 from tests.unit.test_readiness import rating
 from tests.waiting import until
@@ -32,6 +33,8 @@ EARLY = {
     "signal", "source", "symbol", "timeframe", "close_time", "strategy", "side", "strength", "price", "origin",
     "status",
 }  # fmt: skip
+TRADER = slice(0, 1)
+REFUSED = Answer({"error": {"code": 400, "message": "no", "type": "invalid_request_error"}}, status=400)
 LATER = {
     "rating", "confidence", "action", "rationale", "abstention", "error", "model", "fallback", "cost_usd",
     "processing_ms", "finished_at", "decision",
@@ -82,6 +85,55 @@ async def test_a_trader_tells_the_verdicts_of_workers_elsewhere(database: str, t
         assert verdict["status"] == "completed"
 
 
+async def test_what_a_person_does_to_a_signal_is_told_by_every_process(database: str, tmp_path: Path) -> None:
+    """A retry, a skip, and the verdict after another retry: each once, also by the process that did not do it."""
+    async with LlamaServer() as server, aiohttp.ClientSession() as session, asyncio.timeout(LIMIT_S):
+        rates = server.default
+        server.default = lambda body: rates(body) if "canary" in str(body) else REFUSED
+        llm = {
+            "model": "llama_cpp/local", "fallback_models": [], "max_retries": 1, "poll_interval": 0.2,
+            "backends": {"llama_cpp": {"base_url": server.base_url}},
+        }  # fmt: skip
+        process = Process(tmp_path, {"database": {"url": database}, "llm": llm})
+        async with running_daemon(database, Role.TRADER) as trader, process.start("--role", "worker") as worker:
+            await worker.said("is answered at http")
+            there = worker.log.partition("is answered at ")[2].split()[0]
+            heard = [
+                told(await session.get(f"{at}/api/v1/stream?kinds=signal,verdict"))
+                for at in (url_of(trader, ""), there)
+            ]
+
+            async def hears(kind: str, *, who: slice = slice(2), **wanted: object) -> None:
+                """Trader and worker, or one of them, as the next thing about the signal."""
+                for events in heard[who]:
+                    one = await anext_about(events, signal)
+                    assert (one.kind, {key: one.data.get(key) for key in wanted}) == (kind, wanted)
+
+            async def act(path: str, at: str = there) -> None:
+                async with session.post(f"{at}/api/v1/{path}") as answer:
+                    assert answer.status == 200, await answer.text()
+
+            failed = await anext(one async for one in heard[1] if one.kind == "verdict")
+            signal = failed.data["signal"]
+            assert failed.data["status"] == "failed"
+            assert (await anext_about(heard[0], signal, "verdict")).data["status"] == "failed"
+            await act("control/pause")
+            await act(f"tasks/{signal}/retry")
+            await hears("signal", status="pending", again=True, finished_at=None, error=None)
+            await act(f"tasks/{signal}/skip")
+            await hears("verdict", status="skipped")
+            await act(f"tasks/{signal}/retry", url_of(trader, ""))
+            await hears("signal", who=TRADER, status="pending", again=True)  # a worker tells what it does itself
+            server.default = rates
+            await act("control/resume")
+            await hears("verdict", status="completed")
+
+
+async def anext_about(events: AsyncIterator[Told], signal: str, kind: str | None = None) -> Told:
+    """The next event about a signal, of this kind."""
+    return await anext(one async for one in events if one.data["signal"] == signal and kind in {None, one.kind})
+
+
 async def test_a_daemon_that_rates_itself_tells_each_verdict_once(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,13 +141,13 @@ async def test_a_daemon_that_rates_itself_tells_each_verdict_once(
     found: set[UUID] = set()
     done: set[UUID] = set()
 
-    async def noted(pool: asyncpg.Pool, place: Place) -> tuple[list[UUID], Place]:
+    async def noted(pool: asyncpg.Pool, place: Place) -> tuple[list[Final], Place]:
         done.update(found)
-        ids, behind = await signals_final_after(pool, place)
-        found.update(ids)
-        return ids, behind
+        finals, behind = await finals_after(pool, place)
+        found.update(each.signal_id for each in finals)
+        return finals, behind
 
-    monkeypatch.setattr("service.elsewhere.signals_final_after", noted)
+    monkeypatch.setattr("service.elsewhere.finals_after", noted)
     async with running_daemon(database) as daemon:
         await until(lambda: any(signal.id in done for signal, _ in daemon.recent))
         listener = daemon.events.subscribe(daemon.events.position(0))
@@ -112,12 +164,12 @@ async def test_verdicts_of_others_that_cannot_be_read_are_said_once(
 ) -> None:
     looked = 0
 
-    async def refused(pool: asyncpg.Pool, place: Place) -> tuple[list[UUID], Place]:
+    async def refused(pool: asyncpg.Pool, place: Place) -> tuple[list[Final], Place]:
         nonlocal looked
         looked += 1
         raise asyncpg.UndefinedColumnError("there is no such column")
 
-    monkeypatch.setattr("service.elsewhere.signals_final_after", refused)
+    monkeypatch.setattr("service.elsewhere.finals_after", refused)
     monkeypatch.setattr("service.elsewhere.LOOK_EVERY_S", 0.01)
     async with running_daemon(database):
         await until(lambda: looked > 2)

@@ -70,6 +70,47 @@ async def test_a_verdict_is_not_taken_back_by_an_older_event(browser: Browser, d
         await expect(row(page, signal("SIMBTC", 230)).locator(".chip")).to_have_text("2")
 
 
+async def test_a_signal_that_is_rated_again_waits_again_also_where_it_is_open(
+    browser: Browser, daemon: StandIn
+) -> None:
+    """In list, chart and dialog, without a reload; also where the page was not told before that it had failed."""
+    failed = signal("SIMBTC", 235, None, status="failed", error="no key", finished_at="2026-11-29T03:57:00Z")
+    daemon.signals.append(failed)
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        await expect(row(page, failed)).to_contain_text("no key")
+        await row(page, failed).click()
+        await expect(page.locator("#detail")).to_contain_text("no key")
+
+        waits = signal("SIMBTC", 235, None)
+        daemon.signals = [waits]
+        daemon.publish("signal", waits | {"again": True})
+        await expect(row(page, failed)).to_contain_text("Waits for its rating.")
+        await expect(page.locator("#detail")).to_contain_text("waits for its rating")
+        await expect(page.locator("#detail")).not_to_contain_text("no key")
+
+        daemon.add_verdict(signal("SIMBTC", 235, 5))
+        await expect(row(page, failed).locator(".chip")).to_have_text("5")
+        await expect(page.locator("#detail .facts").first).to_contain_text("5 of 5")
+
+
+async def test_what_was_asked_before_an_event_does_not_take_it_back(browser: Browser, daemon: StandIn) -> None:
+    """And what was asked after it is believed, as where the event that said so is gone."""
+    failed = signal("SIMBTC", 235, None, status="failed", finished_at="2026-11-29T03:57:00Z")
+    waits, rated = signal("SIMBTC", 235, None), signal("SIMBTC", 235, 5)
+    put = "([item, asked]) => tradent.market.put(item, asked === null ? null : performance.now() + asked)"
+    async with opened(browser, daemon.url) as (page, _):
+        await live(page)
+        taken = [
+            await page.evaluate(put, [item, asked])
+            for item, asked in (
+                (failed, None), (waits | {"again": True}, None), (failed, -60_000), (rated, None),
+                (waits, -60_000), (waits, None), (waits, 1), (failed, 1),
+            )
+        ]  # fmt: skip
+    assert taken == [True, True, False, True, False, False, True, True]
+
+
 async def test_a_signal_opens_with_its_prompt_reply_cost_decision_and_snapshot(
     browser: Browser, daemon: StandIn
 ) -> None:
