@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 from aiohttp import WSMsgType, web
 
 from tests.exchange_market import Kline, Market
+from tests.ports import Port
 from trading.clock import Clock
 
 TICKS_A_BAR = 5
@@ -59,7 +60,7 @@ class ExchangeServer:
         self.sockets: dict[web.WebSocketResponse, set[str]] = {}
         self._runner: web.AppRunner | None = None
         self._ticking: asyncio.Task[None] | None = None
-        self._port = 0
+        self._port = Port()
 
     def paths(self) -> dict[str, Handler]:
         """What is answered where."""
@@ -70,7 +71,7 @@ class ExchangeServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._port.number}"
 
     @property
     def listeners(self) -> int:
@@ -96,13 +97,12 @@ class ExchangeServer:
         with contextlib.suppress(asyncio.CancelledError):
             await self._ticking
         await self._runner.cleanup()
+        self._port.release()
 
     async def open(self) -> None:
         """Listen, on the same port as before."""
         assert self._runner is not None
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        await web.TCPSite(self._runner, "127.0.0.1", self._port.number).start()
 
     async def shut(self) -> None:
         """Refuse every connection, and cut those that are."""

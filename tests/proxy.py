@@ -6,6 +6,10 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from tests.ports import Port
+
+LIMIT_S = 60.0
+
 
 class Proxy:
     """Listens on 127.0.0.1 and passes bytes to the server at `url`; `url` of the proxy is the way through it.
@@ -18,7 +22,7 @@ class Proxy:
         self._target = urlsplit(url)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._port = 0
+        self._port = Port()
         self._swallow_next = False
         self.swallowed = asyncio.Event()
         self._flows = asyncio.Event()
@@ -27,7 +31,7 @@ class Proxy:
     @property
     def url(self) -> str:
         credentials = self._target.netloc.rpartition("@")[0]
-        return urlunsplit(("postgresql", f"{credentials}@127.0.0.1:{self._port}", self._target.path, "", ""))
+        return urlunsplit(("postgresql", f"{credentials}@127.0.0.1:{self._port.number}", self._target.path, "", ""))
 
     async def __aenter__(self) -> Self:
         await self.mend()
@@ -38,14 +42,14 @@ class Proxy:
     ) -> None:
         self.thaw()
         await self.cut()
-        async with asyncio.timeout(5):
+        self._port.release()
+        async with asyncio.timeout(LIMIT_S):
             while self._writers:  # noqa: ASYNC110 - connections end by themselves, within a few turns of the loop
                 await asyncio.sleep(0.01)
 
     async def mend(self) -> None:
         """Let connections through."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port.number)
 
     async def cut(self) -> None:
         """End what is open, refuse what comes."""

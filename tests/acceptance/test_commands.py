@@ -2,25 +2,26 @@
 
 import json
 import signal
-import socket
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from database.migrate import head
 from tests.acceptance.world import FAST, require_agreement, settings
 from tests.daemon import Daemon, Look
+from tests.ports import kept_port
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    with kept_port() as number:
+        yield number
 
 
-async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path) -> None:
+async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path, port: int) -> None:
     """With its own PostgreSQL: check, status, export and sql work beside it, and leave it running."""
-    service = {"port": free_port()}
-    daemon = Daemon(own_folder, {"trading": {"feed": {**FAST, "speed": 3_000.0}}, "service": service})
+    daemon = Daemon(own_folder, {"trading": {"feed": {**FAST, "speed": 3_000.0}}, "service": {"port": port}})
     async with daemon.start() as running:
         await running.said("rated sig-")
         status, out, _ = await daemon.do("status", "--json")
@@ -50,7 +51,7 @@ async def test_everything_can_be_asked_of_a_running_daemon(own_folder: Path) -> 
     assert "Traceback" not in running.log
 
 
-async def test_everything_can_be_asked_when_none_runs(own_folder: Path) -> None:
+async def test_everything_can_be_asked_when_none_runs(own_folder: Path, port: int) -> None:
     """Its own PostgreSQL is started for as long as the answer takes; the files can be made again, byte for byte."""
     daemon = Daemon(own_folder, {"trading": {"feed": {**FAST, "bars": 120, "symbol": "SIMBTC"}}})
     status, out, _ = await daemon.do("check")
@@ -72,7 +73,7 @@ async def test_everything_can_be_asked_when_none_runs(own_folder: Path) -> None:
         1,
         True,
     )
-    status, _, log = await daemon.do("status", "--set", f"service.port={free_port()}")
+    status, _, log = await daemon.do("status", "--set", f"service.port={port}")
     assert (status, log.startswith("no daemon answers")) == (1, True)
     assert not (own_folder / "output/database/data/postmaster.pid").exists()
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import kept_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"`((?:docs|database|llm_integration|trading|tests|bench)/[\w./-]+)`|\]\(([^)#:]+)\)")
 BY_CI = {"make run", "make test", "make test-all", "make bench", "make llama-server", "make docs"}
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 def commands() -> list[str]:
@@ -29,20 +30,14 @@ def commands() -> list[str]:
     return [line for line in dict.fromkeys(found) if line and not line.startswith("#") and line not in BY_CI]
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("home")
     folder.chmod(0o755)
-    settings = {"trading": {"feed": {"type": "simulated"}}, "service": {"port": free_port()}}
-    (folder / "config.json").write_text(json.dumps(settings))
-    return folder
+    with kept_port() as port:
+        settings = {"trading": {"feed": {"type": "simulated"}}, "service": {"port": port}}
+        (folder / "config.json").write_text(json.dumps(settings))
+        yield folder
 
 
 def shell(command: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -62,12 +57,19 @@ def running(home: Path) -> Iterator[Path]:
     with subprocess.Popen(program, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as daemon:
         rows = home / "output" / "llm_enhanced" / "llm_signals.csv"
         deadline = time.monotonic() + LIMIT_S
-        while not (rows.exists() and rows.stat().st_size > 1000) and time.monotonic() < deadline:
-            assert daemon.poll() is None, "the daemon has ended"
-            time.sleep(0.1)
-        yield home
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait(LIMIT_S)
+        try:
+            while not (rows.exists() and rows.stat().st_size > 1000):
+                assert daemon.poll() is None, "the daemon has ended"
+                assert time.monotonic() < deadline, "the daemon has rated nothing"
+                time.sleep(0.1)
+            yield home
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            try:
+                daemon.wait(LIMIT_S)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                raise
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if "tradent run" not in line])

@@ -1,7 +1,6 @@
 """Starts the real llama-server on a free port, and ends it."""
 
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -11,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.llama.build import MODEL, SERVER
+from tests.ports import kept_port
 
-_START_LIMIT_S = 60.0
+_START_LIMIT_S = 180.0
 
 
 @contextmanager
@@ -46,9 +46,8 @@ def serving(command: Sequence[str], log: Path, environment: Mapping[str, str], p
 
 @contextmanager
 def _process(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    port = _free_port()
-    placed = [*command, "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as output:
+    with kept_port() as port, log.open("wb") as output:
+        placed = [*command, "--host", "127.0.0.1", "--port", str(port)]
         process = subprocess.Popen(placed, stdout=output, stderr=subprocess.STDOUT, env=dict(environment))
         try:
             yield f"http://127.0.0.1:{port}"
@@ -71,10 +70,3 @@ def _wait_until_answered(url: str, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
     raise AssertionError(f"{url} did not answer within {_START_LIMIT_S:.0f} s:\n{log.read_text()[-2000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

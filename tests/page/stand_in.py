@@ -15,6 +15,7 @@ from aiohttp import web
 from service.http.answers import Refused
 from service.http.failures import harden
 from service.http.page import page_routes
+from tests.ports import Port
 
 Json = dict[str, Any]
 SPACE = UUID("00000000-0000-0000-0000-000000000000")
@@ -89,7 +90,7 @@ class StandIn:
         self._next = 1
         self._open: set[asyncio.Queue[tuple[int, str, Json] | None]] = set()
         self._runner: web.AppRunner | None = None
-        self.port = 0
+        self._port = Port()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -97,13 +98,14 @@ class StandIn:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        self._port.release()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http://127.0.0.1:{self._port.number}/"
 
     async def start(self) -> None:
-        """Listen; on the same port as before, if there was one."""
+        """Listen; on the same port each time."""
         app = web.Application(middlewares=[self._guard])
         app.on_response_prepare.append(harden)
         app.router.add_routes(page_routes())
@@ -116,8 +118,7 @@ class StandIn:
         ])  # fmt: skip
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
+        await web.TCPSite(self._runner, "127.0.0.1", self._port.number).start()
 
     async def stop(self) -> None:
         """Be gone."""

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 from pathlib import Path
 
 import aiohttp
@@ -12,25 +11,23 @@ from playwright.async_api import expect
 from service.daemon import Role
 from tests.daemon import Daemon
 from tests.page.browser import ABSENT, CHROMIUM, chromium, evaluates, opened
+from tests.ports import kept_port
 from tests.running import running_daemon, url_of
 from tests.servers import Answer, LlamaServer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
 async def test_it_shows_what_the_daemon_does_and_comes_back_after_its_death(tmp_path: Path, database: str) -> None:
-    port = free_port()
     feed = {"type": "simulated", "symbols": ["SIMBTC", "SIMETH"], "timeframe": "1s", "history": 300}
-    program = Daemon(tmp_path, {
-        "database": {"url": database}, "service": {"port": port}, "trading": {"feed": feed},
-    })  # fmt: skip
+    with kept_port() as port:
+        program = Daemon(tmp_path, {
+            "database": {"url": database}, "service": {"port": port}, "trading": {"feed": feed},
+        })  # fmt: skip
+        await see_it_die_and_come_back(program, port)
+
+
+async def see_it_die_and_come_back(program: Daemon, port: int) -> None:
     async with chromium() as browser, program.start() as running:
         await running.said("is answered at")
         async with opened(browser, f"http://127.0.0.1:{port}/") as (page, _):
