@@ -138,13 +138,13 @@ class Process:
 
     @property
     def out(self) -> str:
-        """What it has written to stdout so far."""
-        return self._out.read_text(encoding="utf-8")
+        """What it has written to stdout so far; a letter may be there by half."""
+        return self._out.read_text(encoding="utf-8", errors="replace")
 
     @property
     def log(self) -> str:
-        """What it has written to stderr so far."""
-        return self._err.read_text(encoding="utf-8")
+        """What it has written to stderr so far; a letter may be there by half."""
+        return self._err.read_text(encoding="utf-8", errors="replace")
 
     async def ended(self, limit_s: float = LIMIT_S) -> int:
         """Wait for its end; the exit status."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 DOOR = Path(__file__).parent.parent / "main_with_database.py"
+LIMIT_S = 120.0
 ENTER, LEAVE, HIDE, SHOW = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25l", b"\x1b[?25h"
 _OURS = ("TRADENT_", "DATABASE_URL", "CREDENTIALS_DIRECTORY", "OPENROUTER_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 
@@ -38,15 +39,16 @@ class Screen:
         signal.signal(signal.SIGHUP, heard)
         self.written = b""
 
-    def read_until(self, sought: bytes, limit_s: float = 60.0) -> None:
+    def read_until(self, sought: bytes, limit_s: float = LIMIT_S) -> None:
         """Read on until the program has written this."""
         deadline = time.monotonic() + limit_s
         while sought not in self.written:
             assert time.monotonic() < deadline, self.written[-2000:]
-            assert self.process.poll() is None, self.written[-2000:]
+            ended = self.process.poll() is not None  # before what it wrote last is read
             self._read()
+            assert not ended or sought in self.written, self.written[-2000:]
 
-    def end(self, limit_s: float = 60.0) -> int:
+    def end(self, limit_s: float = LIMIT_S) -> int:
         """Read on until the program has ended; its exit status."""
         deadline = time.monotonic() + limit_s
         while self.process.poll() is None:
