@@ -10,16 +10,26 @@ from tests.acceptance.world import FAST, require_agreement, settings
 from tests.daemon import Daemon, Look
 from tests.proxy import Proxy
 from tests.servers import Hang, LlamaServer
+from tests.waiting import until
 
 GRACE_S = 3.0
-SPARE_S = 1.5
+FOR_EVER = 3600.0
 ENDLESS = {**FAST, "speed": 20_000.0}
 
 
 def asking(server: LlamaServer, **llm: Any) -> dict[str, Any]:
     """An `llm` section that asks this server and nobody else."""
     backends = {"llama_cpp": {"base_url": server.base_url}}
-    return {"model": "llama_cpp/local", "backends": backends, "max_retries": 1, "max_concurrency": 3, **llm}
+    waits = {"timeout_seconds": FOR_EVER, "deadline_seconds": FOR_EVER}
+    return {"model": "llama_cpp/local", "backends": backends, "max_retries": 1, "max_concurrency": 3, **waits, **llm}
+
+
+def by_way_of(proxy: Proxy) -> dict[str, Any]:
+    """Settings of a daemon that waits for ever for PostgreSQL but when it is told to stop."""
+    chosen = settings(proxy.url, {**FAST, "speed": 10_000.0, "bars": 700, "symbol": "SIMBTC"})
+    waits = ("connect_timeout_seconds", "acquire_timeout_seconds", "command_timeout_seconds")
+    chosen["database"] |= dict.fromkeys(waits, FOR_EVER)
+    return {**chosen, "service": {"shutdown_grace_seconds": GRACE_S, "port": 0}}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -31,7 +41,7 @@ async def test_a_stop_drains_and_exits_0(database: str, tmp_path: Path, number: 
         running.send(number)
         assert await running.ended() == 0
     look = Look(database)
-    await look.until("SELECT count(*) = 0 FROM llm_enhancement_tasks WHERE status = 'processing'", 0.5)
+    assert await look.value("SELECT count(*) FROM llm_enhancement_tasks WHERE status = 'processing'") == 0
     assert await look.value("SELECT count(*) FROM llm_analysis_results") == len(daemon.signals)
     assert "Traceback" not in running.log
     assert "ERROR" not in running.log
@@ -47,10 +57,9 @@ async def test_a_model_that_hangs_holds_the_end_up_for_the_grace_period_only(dat
         server.default = lambda body: answer(body) if "canary" in str(body) else Hang()
         async with daemon.start() as running:
             await Look(database).until("SELECT count(*) > 2 FROM llm_enhancement_tasks WHERE status = 'processing'")
-            while server.under_way < 3:
-                await Look(database).value("SELECT pg_sleep(0.02)")
+            await until(lambda: server.under_way >= 3)
             running.send(signal.SIGTERM)
-            assert await running.ended(GRACE_S + SPARE_S) == 0
+            assert await running.ended() == 0
         look = Look(database)
         tasks = await look.rows("SELECT DISTINCT status, attempts FROM llm_enhancement_tasks")
         assert [tuple(task) for task in tasks] == [("pending", 0)]
@@ -73,7 +82,7 @@ async def test_a_second_signal_ends_it_at_once(database: str, tmp_path: Path) ->
             running.send(signal.SIGTERM)
             await running.said("stopping")
             running.send(signal.SIGINT)
-            assert await running.ended(5) == 130
+            assert await running.ended() == 130
         server.default = answer
         async with daemon.start("--until-idle") as running:
             assert await running.ended() == 0
@@ -95,16 +104,15 @@ async def test_a_sigterm_that_comes_twice_at_once_is_one(database: str, tmp_path
 
 async def test_a_stop_while_postgresql_is_away_leaves_everything_in_the_journal(database: str, tmp_path: Path) -> None:
     """It ends in time all the same, with 75; the next start ships the journal, and nothing is lost or doubled."""
-    feed = {**FAST, "speed": 20_000.0, "bars": 700, "symbol": "SIMBTC"}
     async with Proxy(database) as proxy:
-        daemon = Daemon(tmp_path, settings(proxy.url, feed, service={"shutdown_grace_seconds": GRACE_S, "port": 0}))
+        daemon = Daemon(tmp_path, by_way_of(proxy))
         async with daemon.start() as running:
             await Look(database).until("SELECT count(*) > 100 FROM market_data")
             await proxy.cut()
             await running.said("PostgreSQL cannot be reached")
             await running.said("the feed has ended")
             running.send(signal.SIGTERM)
-            assert await running.ended(GRACE_S + SPARE_S) == 75
+            assert await running.ended() == 75
         assert "stay in the journal" in running.log
         await proxy.mend()
         async with daemon.start("--until-idle") as running:
@@ -115,15 +123,14 @@ async def test_a_stop_while_postgresql_is_away_leaves_everything_in_the_journal(
 
 async def test_a_stop_while_postgresql_is_frozen_ends_within_the_grace_period(database: str, tmp_path: Path) -> None:
     """Nothing is answered, nothing refused: it ends in time all the same, and the next start loses nothing."""
-    feed = {**FAST, "speed": 20_000.0, "bars": 700, "symbol": "SIMBTC"}
     async with Proxy(database) as proxy:
-        daemon = Daemon(tmp_path, settings(proxy.url, feed, service={"shutdown_grace_seconds": GRACE_S, "port": 0}))
+        daemon = Daemon(tmp_path, by_way_of(proxy))
         async with daemon.start() as running:
             await Look(database).until("SELECT count(*) > 100 FROM market_data")
             proxy.freeze()
             await running.said("the feed has ended")
             running.send(signal.SIGTERM)
-            assert await running.ended(GRACE_S + SPARE_S) == 75
+            assert await running.ended() == 75
         assert "stay in the journal" in running.log
         assert "Traceback" not in running.log
         proxy.thaw()
@@ -138,8 +145,7 @@ async def test_a_stop_during_the_start_ends_it_too(database: str, tmp_path: Path
     async with LlamaServer(default=lambda body: Hang()) as server:
         daemon.write(settings(database, llm=asking(server)))
         async with daemon.start() as running:
-            while not server.chats:
-                await Look(database).value("SELECT pg_sleep(0.02)")
+            await until(lambda: bool(server.chats))
             running.send(signal.SIGTERM)
-            assert await running.ended(10) == 0
+            assert await running.ended() == 0
     assert "Traceback" not in running.log
