@@ -41,6 +41,7 @@ class Receiver:
     def __init__(self) -> None:
         self.answers: list[int | str | tuple[int, dict[str, str]]] = []
         self.got: list[tuple[dict[str, str], bytes]] = []
+        self.at: list[float] = []
         self.elsewhere = 0
         self.url = ""
 
@@ -53,6 +54,7 @@ class Receiver:
         return [orjson.loads(body)["data"] for _, body in self.got]
 
     async def take(self, request: web.Request) -> web.StreamResponse:
+        self.at.append(asyncio.get_running_loop().time())
         self.got.append((dict(request.headers), await request.read()))
         answer = self.answers.pop(0) if self.answers else 200
         if answer == "cut off" and request.transport is not None:
@@ -87,7 +89,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 def hook(receiver: Receiver, **changes: Any) -> WebhookSettings:
-    return WebhookSettings.model_validate({"name": "theirs", "url": receiver.url, "timeout_seconds": 0.5, **changes})
+    return WebhookSettings.model_validate({"name": "theirs", "url": receiver.url, "timeout_seconds": 30, **changes})
 
 
 @asynccontextmanager
@@ -127,7 +129,7 @@ async def statuses(pool: asyncpg.Pool) -> Counter[str]:
 
 async def all_are(pool: asyncpg.Pool, **wanted: int) -> None:
     """Wait until the messages stand so."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await statuses(pool) != Counter(wanted):  # noqa: ASYNC110 - what is waited for is in PostgreSQL
             await asyncio.sleep(0.02)
 
@@ -179,7 +181,7 @@ async def test_whatever_goes_wrong_it_is_tried_again_as_the_same_message(
 ) -> None:
     receiver.answers = [answer, answer]
     with caplog.at_level(logging.INFO):
-        async with sending(pool, hook(receiver)):
+        async with sending(pool, hook(receiver, timeout_seconds=2 if answer == "silence" else 30)):
             await rated(pool, 1)
             await all_are(pool, delivered=1)
     assert len(receiver.got) == 3
@@ -194,15 +196,13 @@ async def test_whatever_goes_wrong_it_is_tried_again_as_the_same_message(
 async def test_one_that_says_how_long_to_wait_is_left_alone_for_so_long(pool: asyncpg.Pool, receiver: Receiver) -> None:
     """All its messages wait, not the refused one alone."""
     receiver.answers = [(429, {"Retry-After": "1.5"})]
-    loop = asyncio.get_running_loop()
     async with sending(pool, hook(receiver)):
         await rated(pool, 1)
         await until(lambda: len(receiver.got) == 1)
-        began = loop.time()
         await rated(pool, 2)
         await all_are(pool, delivered=2)
-    assert loop.time() - began >= 1.4
     assert len(receiver.got) == 3
+    assert receiver.at[1] - receiver.at[0] >= 1.5
 
 
 async def test_one_that_says_at_once_is_tried_again_as_if_it_had_said_nothing(
@@ -212,7 +212,7 @@ async def test_one_that_says_at_once_is_tried_again_as_if_it_had_said_nothing(
     async with sending(pool, hook(receiver), retry_s=3600.0):
         await rated(pool, 1)
         await until(lambda: len(receiver.got) > 0)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not (row := await pool.fetchrow(TRIED)):  # noqa: ASYNC110 - what is waited for is in PostgreSQL
                 await asyncio.sleep(0.02)
     assert row["status"] == "pending"
@@ -228,7 +228,7 @@ async def test_one_that_is_gone_is_sent_nothing_more(
         await all_are(pool, failed=1)
         await rated(pool, 2)
         sender.poke()
-        await asyncio.wait(sender._running, timeout=30)
+        await asyncio.wait(sender._running, timeout=120)
     assert len(receiver.got) == 1
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         "webhook theirs is gone (410): nothing more is sent to it; take it out of the settings"
@@ -267,7 +267,7 @@ async def test_one_that_fails_again_within_the_minute_and_goes_on_failing_is_tol
 ) -> None:
     monkeypatch.setattr("service.webhooks.sender.TELL_EVERY_S", 3.0)
     receiver.answers = [503, 200] + [503] * 1000
-    async with sending(pool, hook(receiver, max_attempts=100)), asyncio.timeout(60):
+    async with sending(pool, hook(receiver, max_attempts=100)), asyncio.timeout(120):
         await rated(pool, 1)
         await all_are(pool, delivered=1)
         await rated(pool, 2)
@@ -299,9 +299,10 @@ async def test_what_a_dead_process_was_sending_is_sent_by_the_next_under_the_sam
     await dead.begin()
     await rated(pool, 1)
     assert await dead.follow(lambda item: True, timedelta(days=1)) == 1
-    claimed = await dead.claim(timedelta(seconds=0.3))
+    claimed = await dead.claim(timedelta(hours=1))
     assert claimed is not None
-    assert await dead.claim(timedelta(seconds=0.3)) is None
+    assert await dead.claim(timedelta(hours=1)) is None
+    await pool.execute("UPDATE webhook_deliveries SET run_at = clock_timestamp()")
     async with sending(pool, hook(receiver)):
         await all_are(pool, delivered=1)
     assert receiver.ids == [claimed.message_id]
