@@ -30,7 +30,7 @@ from tests.fake_clock import FakeClock
 from tests.waiting import until
 
 KEY = "sk-0123456789abcdef"
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="command line assistants are run on Linux and macOS only")
 
@@ -223,8 +223,8 @@ async def test_a_key_that_a_failing_program_prints_is_not_shown(tmp_path: Path) 
 async def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     """After the time limit nothing of it is left, and no wait hangs on what its children hold open."""
     script = f"sleep 1000 & echo $! > {tmp_path}/child; trap '' TERM; sleep 1000"
-    error = await failure(backend(program(tmp_path, script)), timeout_s=0.5)
-    assert type(error) is TimedOut and "0.5 s" in str(error)
+    error = await failure(backend(program(tmp_path, script)), timeout_s=3.0)
+    assert type(error) is TimedOut and "3 s" in str(error)
     await gone(await read_pid(tmp_path / "child"))
 
 

@@ -31,6 +31,7 @@ from database.engine import (
 )
 from database.settings import DatabaseSettings
 from tests import postgres
+from tests.daemon import Look
 from trading.errors import StorageError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -116,7 +117,7 @@ async def test_waiting_for_a_free_connection_has_a_limit(database: str) -> None:
 
 
 async def test_a_statement_has_a_limit(database: str) -> None:
-    pool = await create_pool(database, DatabaseSettings(command_timeout_seconds=0.05))
+    pool = await create_pool(database, DatabaseSettings(command_timeout_seconds=1))
     with pytest.raises(TimeoutError) as caught:
         await pool.execute("SELECT pg_sleep(60)")
     assert connection_lost(caught.value)
@@ -345,7 +346,7 @@ async def test_an_error_that_sqlalchemy_wrapped_is_judged_by_what_is_inside(data
 
 
 @posix
-async def test_a_statement_given_up_on_a_frozen_server_holds_nobody_up(pool: Pool) -> None:
+async def test_a_statement_given_up_on_a_frozen_server_holds_nobody_up(database: str, pool: Pool) -> None:
     """Its cancellation ends, and that of its transaction, though the server never confirms it; the pool goes on."""
     async with pool.acquire() as connection:
         backend = await connection.fetchval("SELECT pg_backend_pid()")
@@ -355,11 +356,12 @@ async def test_a_statement_given_up_on_a_frozen_server_holds_nobody_up(pool: Poo
             await connection.execute("SELECT pg_sleep(600)")
 
     work = asyncio.create_task(sleep())
-    await asyncio.sleep(0.2)
+    sleeps = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = {backend} AND wait_event = 'PgSleep'"
+    await Look(database).until(sleeps)
     os.kill(backend, signal.SIGSTOP)
     try:
         work.cancel()
-        await asyncio.wait([work], timeout=20)
+        await asyncio.wait([work], timeout=60)
         assert work.cancelled()
         assert await pool.fetchval("SELECT 1") == 1
     finally:

@@ -284,7 +284,7 @@ async def test_the_most_urgent_tasks_are_rated_first_and_their_requests_say_so(
 
 async def test_signals_past_their_time_expire_while_every_slot_is_busy(pool: asyncpg.Pool, journal: Journal) -> None:
     await put(pool, journal, 5)
-    one = Worker(pool, max_concurrency=1, signal_ttl_seconds=3)
+    one = Worker(pool, max_concurrency=1, signal_ttl_seconds=8)
     one.rules.gate.clear()
     async with one.running():
         await until(lambda: len(one.rules.asked) == 1)

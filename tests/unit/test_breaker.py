@@ -181,7 +181,7 @@ async def test_exactly_one_call_probes() -> None:
     world.inner.free.clear()
     probe = asyncio.create_task(world.breaker.chat(REQUEST))
     await settle()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await world.ask(times=3) == ["NotUsable"] * 3
     assert (world.inner.checks, world.inner.asked) == (1, 2)
     world.inner.free.set()
@@ -389,7 +389,7 @@ async def test_a_hanging_first_choice_costs_its_timeout_a_few_times_and_a_probe_
         return Hang() if hanging else rate_all({"model": "test/model"})
 
     async with OpenRouterServer(default=step) as server:
-        backends = {"openrouter": {"base_url": server.base_url, "timeout_seconds": 0.05}}
+        backends = {"openrouter": {"base_url": server.base_url, "timeout_seconds": 0.5}}
         models = {"model": "openrouter/test/model", "fallback_models": ["rules/baseline"]}
         caller = build(LLMConfig.model_validate({**models, "backends": backends}), clock, {"openrouter": "key"})
         request = ChatRequest((), "", record=calls.append, signals=(make_signal(0),))

@@ -84,7 +84,7 @@ async def test_connections_that_are_too_many_are_turned_away_and_told_once(caplo
 
 
 async def test_a_connection_that_never_asks_is_closed_and_one_that_did_is_kept() -> None:
-    async with served(Bounds(silent_s=0.1)) as port:
+    async with served(Bounds(silent_s=1.0)) as port:
         asked = await Line.open(port)
         assert await asked.ask() == b"HTTP/1.1 200 OK"
         silent, half = await Line.open(port), await Line.open(port)

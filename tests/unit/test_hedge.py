@@ -206,7 +206,7 @@ async def test_a_second_request_to_a_real_server_answers_and_counts_in_the_quota
                 "max_retries": 1,
                 "hedge_after_seconds": 0.05,
                 "cache_ttl_seconds": 0,
-                "backends": {"openrouter": {"base_url": server.base_url, "timeout_seconds": 0.5}},
+                "backends": {"openrouter": {"base_url": server.base_url, "timeout_seconds": 3}},
             }
         )
         caller, calls = build(config, SystemClock(), {"openrouter": "key"}), list[Call]()
