@@ -12,7 +12,7 @@ from tests.chaos.market import finish, market
 from tests.chaos.model_server import KEYS, model_server
 from tests.chaos.stage import Row, Stage
 from tests.chaos.watching import Watch
-from tests.daemon import Daemon, Look, Process
+from tests.daemon import LIMIT_S, Daemon, Look, Process
 
 Trouble = Callable[[], AbstractAsyncContextManager[object]]
 HASTE = {"connect_timeout_seconds": 1, "acquire_timeout_seconds": 1, "command_timeout_seconds": 1}
@@ -89,7 +89,7 @@ async def live(
 async def stop(running: Process) -> list[str]:
     """End it; what was wrong about how it ended."""
     running.send(signal.SIGTERM)
-    status = await running.ended(30)
+    status = await running.ended()
     return [] if status in (0, LEFT_BEHIND) else [f"the daemon ended with {status}"]
 
 
@@ -100,7 +100,7 @@ def said_too_often(log: str) -> list[str]:
 
 
 async def _newest(watch: Watch) -> int:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LIMIT_S):
         while (newest := await watch.newest()) < 0:  # noqa: ASYNC110 - what is waited for is in PostgreSQL
             await asyncio.sleep(0.1)
     return newest

@@ -26,7 +26,7 @@ async def crowded(url: str) -> AsyncIterator[int]:
     shooter = await connect(url, application_name="chaos")
     taken.append(shooter)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 await shooter.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}")
                 try:

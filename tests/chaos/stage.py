@@ -17,7 +17,7 @@ from tests.chaos import scenarios
 from tests.chaos.expected import Found
 from tests.chaos.watching import Watch
 
-LIMIT_S = {False: 300.0, True: 3600.0}
+LIMIT_S = {False: 900.0, True: 3600.0}
 
 
 @dataclass(frozen=True)

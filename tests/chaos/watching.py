@@ -65,7 +65,7 @@ class Watch:
             await self._hang_up()
             return -1
 
-    async def rating(self, since: int, limit_s: float = 60.0, began: float | None = None) -> float:
+    async def rating(self, since: int, limit_s: float = 120.0, began: float | None = None) -> float:
         """Wait for a result newer than `since`; the seconds it took since `began`, which are noted. TimeoutError."""
         began = time.monotonic() if began is None else began
         async with asyncio.timeout(limit_s):

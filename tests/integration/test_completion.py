@@ -15,7 +15,7 @@ import pytest
 from service.cli import run_command
 from service.commands.completion import SHELLS
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 def script(shell: str) -> str:

@@ -377,7 +377,7 @@ async def test_run_writes_at_a_poke_and_ends_with_everything_written(market: Wor
     exporter = market.exporter(stats=lambda: {"processed": 3}, clock=clock, poll_interval_s=30.0, settle_s=0.0)
     stop = asyncio.Event()
     await market.bar()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(exporter.run(stop))
         await clock.idle.wait()
         assert len(market.read(BARS)) == 1
@@ -452,7 +452,7 @@ async def test_run_survives_trouble_and_says_it_once(
 
     monkeypatch.setattr(exporter, "export", counted)
     await market.bar()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await exporter.run(stop)
     assert len(market.read(BARS)) == 2
     said = [record.getMessage() for record in caplog.records if "is being written by" in record.getMessage()]

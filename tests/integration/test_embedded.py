@@ -114,7 +114,7 @@ def _end(folder: Path) -> None:
     postmaster = find_postmaster(folder / "data")
     if postmaster is not None:
         os.kill(postmaster.pid, signal.SIGINT if sys.platform == "win32" else signal.SIGQUIT)
-        psutil.wait_procs([psutil.Process(postmaster.pid)], timeout=10)
+        psutil.wait_procs([psutil.Process(postmaster.pid)], timeout=60)
 
 
 def _pid(folder: Path) -> int:
@@ -421,7 +421,7 @@ async def test_a_killed_server_is_brought_back_at_the_same_address(folder: Path)
     guard = asyncio.create_task(server.supervise())
     try:
         await _kill_server(folder)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not server.running:
                 await asyncio.sleep(0.02)
         assert _pid(folder) != first

@@ -134,7 +134,7 @@ async def test_until_the_model_is_loaded_it_is_not_usable(tmp_path: Path) -> Non
     with launched(tmp_path / "server.log") as url:
         asked = backend(url)
         said = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 health = await asked.check("local")
                 said.append(health)
@@ -179,7 +179,7 @@ async def test_a_stream_that_nobody_reads_on_frees_its_slot(server: str) -> None
     async for piece in stream(asked, question("Tell all.", schema=None, max_tokens=12_000)):
         assert piece.delta
         break
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(180), aiohttp.ClientSession() as session:
         while True:
             async with session.get(f"{server}/metrics") as answer:
                 if figure(await answer.text(), "requests_processing") == 0:

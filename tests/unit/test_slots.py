@@ -18,4 +18,4 @@ async def test_one_that_gives_up_just_as_a_place_is_given_back_leaves_it_to_the_
 
     with pytest.raises(asyncio.CancelledError):
         await first
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, 60)

@@ -85,7 +85,7 @@ async def _trouble(stage: Stage, made: Hosts, daemons: Sequence[Daemon], watch: 
             await asyncio.sleep(stage.scale(2, 150))
         await _outlive_the_lease(stage, look)
         workers[FROZEN].send(signal.SIGCONT)
-        await look.until(UNFINISHED, limit_s=stage.scale(90, 600))
+        await look.until(UNFINISHED, limit_s=stage.scale(240, 600))
         wrong = [what for worker in workers for what in await stop(worker)]
     return wrong + ([] if held else ["the frozen worker held no task"])
 

@@ -29,7 +29,7 @@ async def run(stage: Stage) -> Row:
                     await server.bring_back()
                     await watch.rating(await watch.newest())
                 running.send(signal.SIGTERM)
-                status = await running.ended(30)
+                status = await running.ended()
             found = await finish(daemon, Look(url))
     wrong = [] if status in (0, UNFINISHED) else [f"the daemon ended with {status}"]
     return Row.of("kill -9 of PostgreSQL under load", kills, found, watch, wrong=wrong)
