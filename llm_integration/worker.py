@@ -114,7 +114,7 @@ class LLMWorker:
         self._slots.resize(config.max_concurrency)
         self._endings.resize(ENDINGS * config.max_concurrency)
         self.poke()
-        return list(self._busy)
+        return self.under_way
 
     @property
     def paused(self) -> bool:
@@ -139,6 +139,11 @@ class LLMWorker:
     def idle(self) -> bool:
         """Whether this process holds no task."""
         return not self._busy and not self._store.waiting() and not self._store.suspects()
+
+    @property
+    def under_way(self) -> Sequence[asyncio.Task[None]]:
+        """The work that has begun and is not stored yet."""
+        return list(self._busy)
 
     @property
     def asking(self) -> bool:

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from typing import Any
 from uuid import uuid4
 
 from database.calls import calls_since
 from database.last_verdicts import LastVerdicts
 from database.listen import listen_forever
 from database.money import PostgresSpendingLedger, keep_prices
+from database.put_off import PostgresPutOff
 from database.quota import PostgresLedger, Timing
 from database.quota_line import quota_id
 from database.reply_cache import PostgresReplies
@@ -21,7 +23,8 @@ from llm_integration.batching import Batcher
 from llm_integration.calling.compose import Caller, Stores, build, key_names
 from llm_integration.calling.ledger import Limits
 from llm_integration.calling.prices import reference_model
-from llm_integration.calling_config import SelectiveSettings
+from llm_integration.calling_config import SelectiveSettings, split_model
+from llm_integration.comeback import Comeback
 from llm_integration.config import BackendSettings, LLMConfig
 from llm_integration.finishing import OnFinal
 from llm_integration.llm_processor import LLMProcessor, Rater
@@ -54,7 +57,9 @@ class RatingSide:
         self._run_id = uuid4().hex
         self._callers: list[Caller] = []
         self._retiring: set[asyncio.Task[None]] = set()
-        self.caller = self._build(config, None)
+        self._unchecked: set[str] = set()
+        self._keys = _keys(config)
+        self.caller = self._build(config, self._keys, None)
         self._callers.append(self.caller)
         writer = ResultWriter(room.pool, clock, worker=worker_name(), redact=config.audit.redact, file=self._file)
         self._steady = steady = SteadyClock(clock)
@@ -73,21 +78,31 @@ class RatingSide:
 
         The prompt, limits of time and what is kept of calls stay as they are. Raises SettingsError where it cannot be.
         """
-        caller = self._build(config, self.caller)
+        keys = _keys(config)
+        caller = self._build(config, keys, self.caller)
         processor, batcher = self._work_by(config, caller)
 
         def swap() -> None:
-            new = [model for model in caller.models if model not in self.caller.models]
+            well, changed = self.caller.usable(), {name for name, key in keys.items() if key != self._keys.get(name)}
+            new = [each for each in caller.models if each not in well or split_model(each)[0] in changed]
+            self._unchecked |= set(new)
             caller.begin()
-            self._config, self.caller = config, caller
+            self._config, self._keys, self.caller = config, keys, caller
             self._callers.append(caller)
             self.queue.limit_attempts(config.max_retries)
             under_way = self.worker.change(config, processor, batcher)
-            task = asyncio.create_task(self._take_over(under_way, new), name="change of models")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._beside(self._take_over(under_way, new), "change of models")
 
         return swap
+
+    def differs(self, config: LLMConfig) -> bool:
+        """Whether these settings, or the keys that they name, are others than those that hold. Raises SettingsError."""
+        return config != self._config or _keys(config) != self._keys
+
+    def look_again(self) -> None:
+        """See whether what is left alone can be used by now, as somebody may have seen to it."""
+        well = self.caller.usable()
+        self._beside(self._check([model for model in self.caller.models if model not in well]), "check of models")
 
     async def prepare(self) -> None:
         """Take up what a dead process left, and remember what the quota has given in the last minute."""
@@ -104,6 +119,7 @@ class RatingSide:
             group.create_task(self._rate(), name="worker"),
             group.create_task(listen_forever(self._room.url, self._clock, self.worker.poke), name="listener"),
             group.create_task(self._keep_house(), name="housekeeper"),
+            group.create_task(self._come_back(), name="comeback"),
         ]
 
     async def _rate(self) -> None:
@@ -112,6 +128,13 @@ class RatingSide:
         say_who_rates(self.checked)
         self._checked.set()
         await self.worker.run()
+
+    async def _come_back(self) -> None:
+        await self._checked.wait()
+        await Comeback(PostgresPutOff(self._room.pool), self.worker, self._usable, self._clock).run()
+
+    def _usable(self) -> Set[str]:
+        return self.caller.usable() - self._unchecked
 
     async def _keep_house(self) -> None:
         """Note what models cost, see that calls have partitions to go to, and drop those that are old enough."""
@@ -147,8 +170,7 @@ class RatingSide:
         if self._file is not None:
             self._file.close()
 
-    def _build(self, config: LLMConfig, before: Caller | None) -> Caller:
-        keys = {name: secret(variable) for name, variable in key_names(config).items()}
+    def _build(self, config: LLMConfig, keys: Mapping[str, str | None], before: Caller | None) -> Caller:
         stores = _stores(config, self._room, self._clock)
         return build(config, self._clock, keys, stores=stores, run_id=self._run_id, before=before)
 
@@ -171,18 +193,39 @@ class RatingSide:
         return processor, batcher
 
     async def _take_over(self, under_way: Sequence[asyncio.Task[None]], new: Sequence[str]) -> None:
-        """See whether the models that are new can be used; once what is under way has ended, let go of what it used."""
+        """See whether `new` models can be used; once what is under way has ended, let go of what it used."""
         caller = self.caller
         await caller.open()
-        if new:
-            found = await caller.check(new)
-            self.checked = [each for each in self.checked if each[0] not in new] + found
-            say_who_rates(_in_order(caller, self.checked))
+        await self._check(new)
         if under_way:
             await asyncio.wait(under_way)
         while any(each is caller for each in self._callers[1:]):  # a later change may have been quicker
             old = self._callers.pop(0)
             await old.retire(self._callers)
+
+    async def _check(self, models: Sequence[str]) -> None:
+        """See whether these models can be used, and say who rates; nothing where there are none."""
+        if not models:
+            return
+        caller = self.caller
+        self._unchecked |= set(models)
+        try:
+            found = await caller.check(models)
+        finally:
+            self._unchecked -= set(models)
+        self.checked = [each for each in self.checked if each[0] not in models] + found
+        say_who_rates(_in_order(caller, self.checked))
+
+    def _beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Have it done; `close` waits for nothing of it."""
+        task = asyncio.create_task(work, name=name)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+
+def _keys(config: LLMConfig) -> Mapping[str, str | None]:
+    """The keys that these settings name, by backend. Raises SettingsError where one cannot be read."""
+    return {name: secret(variable) for name, variable in key_names(config).items()}
 
 
 def _in_order(caller: Caller, checked: Sequence[tuple[str, Health]]) -> list[tuple[str, Health]]:

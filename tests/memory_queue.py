@@ -23,6 +23,7 @@ class Task:
     attempts: int = 0
     deaths: int = 0
     begun: bool = False
+    begun_at: datetime | None = None
     token: int = 0
     lease_until: float = 0.0
     error: str | None = None
@@ -85,7 +86,7 @@ class MemoryQueue:
         ours = [task for task in map(self._ours, claims) if task is not None]
         for task in ours:
             task.attempts += not task.begun
-            task.begun, task.status = True, TaskStatus.PROCESSING
+            task.begun, task.begun_at, task.status = True, self._clock.now(), TaskStatus.PROCESSING
             task.lease_until = self._clock.monotonic() + self.lease.total_seconds()
         return {task.signal.id for task in ours}
 
@@ -112,6 +113,20 @@ class MemoryQueue:
         task.run_at = self._clock.monotonic() + delay.total_seconds()
         task.token += 1
         return True
+
+    async def now(self) -> datetime:
+        await self._reach()
+        return self._clock.now()
+
+    async def bring_forward(self, limit: int, begun_before: datetime) -> int:
+        await self._reach()
+        now = self._clock.monotonic()
+        waiting = [task for task in self.tasks.values() if task.status is TaskStatus.PENDING and task.run_at > now]
+        old = [task for task in waiting if task.begun_at is not None and task.begun_at < begun_before]
+        found = sorted(old, key=lambda task: (-task.priority, task.run_at))[:limit]
+        for task in found:
+            task.run_at = now
+        return len(found)
 
     async def extend(self, claims: Sequence[Claim]) -> set[UUID]:
         await self._reach()

@@ -1,6 +1,6 @@
 """What the rating side and other programs call models through, and what tells how these do."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -62,6 +62,10 @@ class Caller:
         What was found is for the caller to show: only later changes are logged.
         """
         return await self.chain(self.models if models is None else models).check_all()
+
+    def usable(self) -> Set[str]:
+        """The models that are not left alone; quota or budget may keep calls to them back all the same."""
+        return {model for model, breaker in self._breakers.items() if breaker.open is None}
 
     def standing(self) -> list[tuple[str, str | None]]:
         """Each model string, in order, and why it is passed over at present: None where it is not. Asks nobody."""

@@ -109,6 +109,8 @@ class Control:
                 wanted = await asyncio.to_thread(self._daemon.read_settings)
                 changes = await self._compared(wanted)
                 await self._change("reload", changes, caller)
+                if self._daemon.rating is not None:
+                    self._daemon.rating.look_again()
                 return changes
 
     def reload_soon(self) -> None:
@@ -126,7 +128,7 @@ class Control:
         """Keep the act, then have its changes hold: what is under way ends as it began."""
         daemon, settings = self._daemon, changes.settings
         swap = None
-        if daemon.rating is not None and settings.llm != daemon.settings.llm:
+        if daemon.rating is not None and daemon.rating.differs(settings.llm):
             swap = daemon.rating.prepared(settings.llm)
         hide(await asyncio.to_thread(secrets_of, settings))
         async with asyncio.timeout(KEEP_S):

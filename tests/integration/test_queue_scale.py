@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from database.engine import Pool, create_pool
+from database.put_off import FORWARD
 from database.results import END, ENDED_BY_US
 from database.server_clock import NEVER
 from database.tasks import (
@@ -38,6 +39,7 @@ SELECT gen_random_uuid(), $2, $3, clock_timestamp() + $4::interval + n * interva
 FROM generate_series(1, $1::int) n
 """
 IN_TURN = "UPDATE llm_enhancement_tasks SET run_at = run_at - random() * interval '1 hour'"
+DUE = "SELECT count(*) FROM llm_enhancement_tasks WHERE run_at <= clock_timestamp()"
 FEW_PAGES = 4000
 
 
@@ -132,6 +134,17 @@ async def test_no_statement_costs_more_with_a_backlog_and_a_past(pool: Pool, bac
     assert (await queue.unfinished())["pending"] >= COUNTED
     await pool.execute("ANALYZE llm_enhancement_tasks", timeout=600)
     assert 0.9 < (await queue.unfinished())["pending"] / backlog < 1.1
+
+
+async def test_bringing_a_few_forward_costs_no_more_with_many_that_were_put_off(pool: Pool) -> None:
+    """Nor with many that are due already, which are left alone."""
+    await fill(pool, 30_000)
+    await fill(pool, 30_000, after=-MINUTE)
+    await pool.execute("UPDATE llm_enhancement_tasks SET begun_at = now() - interval '1 minute'", timeout=600)
+    now = await pool.fetchval("SELECT now()")
+    assert await pages(pool, FORWARD, 16, now) < 1000
+    assert await pool.fetchval(FORWARD, 16, now) == 16
+    assert await pool.fetchval(DUE) == 30_016
 
 
 async def test_claims_do_not_cost_more_while_somebody_keeps_a_transaction_open(database: str, pool: Pool) -> None:
