@@ -43,6 +43,8 @@ _RESULT = {
     "stability": "round(r.stability::numeric, 4)::text",
     "reused_from": "'sig-' || r.reused_from",
     "reused_age_s": "round(r.reused_age_s::numeric, 3)::text",
+    "decision": "r.decision",
+    "decision_reasons": "array_to_string(r.decision_reasons, ' | ')",
 }
 
 SIGNAL_CELLS: Mapping[str, str] = {
@@ -79,4 +81,4 @@ def selected(layout: Layout, cells: Mapping[str, str], indicators: str, first_pa
     """The select list of `layout`, all of it text; the indicators' names are the query's last parameters."""
     fixed = [cells[name] for name, _ in layout.fixed]
     named = [f"{indicators} ->> ${first_parameter + i}::text" for i in range(len(layout.indicators))]
-    return ", ".join(fixed + named)
+    return ", ".join(fixed + named + [cells[name] for name, _ in layout.added])

@@ -14,7 +14,7 @@ from database.engine import Record
 
 CATEGORIES = frozenset(
     {"symbol", "timeframe", "strategy", "side", "source", "origin", "status", "action", "regime", "model",
-     "answered_model", "abstention", "rung", "prompt_version"}
+     "answered_model", "abstention", "rung", "prompt_version", "decision"}
 )  # fmt: skip
 DTYPES = {
     "timestamptz": "datetime64[us, UTC]", "numeric": "Float64", "float8": "Float64", "int2": "Int64", "int4": "Int64",

@@ -1,4 +1,4 @@
--- The schema of Tradent, up to revision 0017. Generated from database/migrations by
+-- The schema of Tradent, up to revision 0019. Generated from database/migrations by
 -- `python -m database.schema_sql --write`; do not edit.
 --
 -- For an empty database: psql -v ON_ERROR_STOP=1 -d NAME -f llm_schema_updates.sql
@@ -2311,5 +2311,85 @@ CREATE INDEX ix_webhook_deliveries_pending ON webhook_deliveries (endpoint, run_
 CREATE INDEX ix_webhook_deliveries_finished_at ON webhook_deliveries (finished_at);
 
 UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
+
+-- Running upgrade 0017 -> 0019
+
+ALTER TABLE llm_analysis_results ADD COLUMN decision TEXT;
+
+COMMENT ON COLUMN llm_analysis_results.decision IS 'What policy made of it: allow, deny, or review; null where there was no reply.';
+
+ALTER TABLE llm_analysis_results ADD COLUMN decision_reasons TEXT[];
+
+COMMENT ON COLUMN llm_analysis_results.decision_reasons IS 'Why, in words: what decided it first, then the rest.';
+
+ALTER TABLE llm_superseded_results ADD COLUMN decision TEXT;
+
+COMMENT ON COLUMN llm_superseded_results.decision IS 'What policy made of it: allow, deny, or review; null where there was no reply.';
+
+ALTER TABLE llm_superseded_results ADD COLUMN decision_reasons TEXT[];
+
+COMMENT ON COLUMN llm_superseded_results.decision_reasons IS 'Why, in words: what decided it first, then the rest.';
+
+ALTER TABLE llm_analysis_results ADD CONSTRAINT ck_llm_analysis_results_decision CHECK (decision IN ('allow','deny','review'));
+
+CREATE OR REPLACE VIEW v_enhanced_signals AS
+SELECT
+    s.close_time AS signal_time,
+    s.symbol,
+    s.timeframe,
+    s.strategy,
+    s.side,
+    s.price,
+    s.strength,
+    COALESCE(r.status, t.status) AS status,
+    r.rating,
+    r.confidence,
+    r.action,
+    r.rationale,
+    r.risks,
+    r.regime,
+    r.abstention,
+    COALESCE(r.error, t.last_error) AS error,
+    r.model,
+    r.answered_model,
+    r.fallback,
+    r.cost_usd,
+    r.prompt_tokens,
+    r.completion_tokens,
+    r.finished_at AS rated_at,
+    EXTRACT(EPOCH FROM r.finished_at - s.close_time)::double precision AS close_to_rating_s,
+    EXTRACT(EPOCH FROM r.finished_at - s.created_at)::double precision AS signal_to_rating_s,
+    r.processing_ms,
+    COALESCE(r.attempts, t.attempts) AS attempts,
+    r.prompt_version,
+    r.rung,
+    r.repaired,
+    s.source,
+    s.snapshot -> 'indicators' AS indicators,
+    s.created_at,
+    s.stored_at,
+    s.id AS signal_id,
+    r.call_id,
+    r.route,
+    r.rating_expected,
+    r.rating_entropy,
+    r.members,
+    r.agreement,
+    r.spread,
+    r.stability,
+    r.reused_from,
+    r.reused_age_s,
+    s.origin,
+    r.decision,
+    r.decision_reasons
+FROM signals s
+LEFT JOIN llm_enhancement_tasks t ON t.signal_id = s.id
+LEFT JOIN llm_analysis_results r ON r.signal_id = s.id;
+
+COMMENT ON COLUMN v_enhanced_signals.decision IS 'What policy made of it: allow, deny, or review; null where there was no reply.';
+
+COMMENT ON COLUMN v_enhanced_signals.decision_reasons IS 'Why, in words: what decided it first, then the rest.';
+
+UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0017';
 
 COMMIT;

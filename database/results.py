@@ -35,7 +35,7 @@ WITH ended AS MATERIALIZED (
         prompt_version text, rung text, repaired boolean, call_id uuid, prompt_tokens int, completion_tokens int,
         cost_usd numeric, processing_ms float8, finished_at timestamptz, delay_s float8, route text,
         rating_expected float8, rating_entropy float8, members smallint, agreement float8, spread float8,
-        stability float8, reused_from uuid, reused_age_s float8)
+        stability float8, reused_from uuid, reused_age_s float8, decision text, decision_reasons text[])
 ), ours AS (
     UPDATE llm_enhancement_tasks task
     SET status = ended.status, finished_at = ended.finished_at, lease_expires_at = NULL, last_error = ended.error,
@@ -49,11 +49,11 @@ WITH ended AS MATERIALIZED (
         signal_id, status, rating, confidence, action, rationale, risks, regime, abstention, error, model,
         answered_model, fallback, prompt_version, rung, repaired, attempts, call_id, prompt_tokens,
         completion_tokens, cost_usd, processing_ms, finished_at, route, rating_expected, rating_entropy, members,
-        agreement, spread, stability, reused_from, reused_age_s)
+        agreement, spread, stability, reused_from, reused_age_s, decision, decision_reasons)
     SELECT signal_id, status, rating, confidence, action, rationale, risks, regime, abstention, error, model,
            answered_model, fallback, prompt_version, rung, repaired, attempts, call_id, prompt_tokens,
            completion_tokens, cost_usd, processing_ms, finished_at, route, rating_expected, rating_entropy, members,
-           agreement, spread, stability, reused_from, reused_age_s
+           agreement, spread, stability, reused_from, reused_age_s, decision, decision_reasons
     FROM ended JOIN ours USING (signal_id, token) WHERE status <> 'pending'
 ), calls AS (
     INSERT INTO llm_calls (
@@ -248,6 +248,8 @@ def _result(claim: Claim, result: Result) -> bytes:
         }  # fmt: skip
     if abstention is not None:
         row |= {"abstention": abstention.reason, "rung": abstention.rung}
+    if result.decision is not None:
+        row |= {"decision": result.decision.kind, "decision_reasons": result.decision.reasons}
     return json_line(row)
 
 

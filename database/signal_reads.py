@@ -20,7 +20,8 @@ MOST_CALLS = 200
 ROW = """
 s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side, s.strength, s.price::float8, s.origin,
 coalesce(r.status, t.status) AS status, r.rating, r.confidence, r.action, r.rationale, r.abstention,
-coalesce(r.error, t.last_error) AS error, r.model, r.fallback, r.cost_usd::float8, r.processing_ms, r.finished_at
+coalesce(r.error, t.last_error) AS error, r.model, r.fallback, r.cost_usd::float8, r.processing_ms, r.finished_at,
+r.decision, r.decision_reasons
 """
 JOINED = """
 signals s LEFT JOIN llm_enhancement_tasks t ON t.signal_id = s.id
@@ -32,7 +33,8 @@ json_build_object(
     'close_time', {iso("close_time")}, 'strategy', strategy, 'side', side, 'strength', strength, 'price', price,
     'origin', origin, 'status', status, 'rating', rating, 'confidence', confidence, 'action', action,
     'rationale', rationale, 'abstention', abstention, 'error', error, 'model', model, 'fallback', fallback,
-    'cost_usd', cost_usd, 'processing_ms', processing_ms, 'finished_at', {iso("finished_at")}, 'decision', NULL)
+    'cost_usd', cost_usd, 'processing_ms', processing_ms, 'finished_at', {iso("finished_at")},
+    'decision', decision, 'decision_reasons', decision_reasons)
 """
 PAGE = f"""
 WITH page AS MATERIALIZED (
@@ -78,6 +80,7 @@ class SignalFilter:
     status: str | None = None
     rating_min: int | None = None
     rating_max: int | None = None
+    decision: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -97,6 +100,7 @@ async def signals_page(
     where.add("t.status = {}", wanted.status)
     where.add("r.rating >= {}", wanted.rating_min)
     where.add("r.rating <= {}", wanted.rating_max)
+    where.add("r.decision = {}", wanted.decision)
     where.add("s.close_time >= {}", wanted.since)
     where.add("s.close_time < {}", wanted.until)
     if after is not None:

@@ -60,8 +60,8 @@ WITH RECURSIVE levels AS (
               task.priority, task.run_at
 )
 SELECT held.token, held.attempt, held.deaths, held.priority, held.run_at, clock_timestamp() AS shown,
-       held.created_at AS task_created_at, s.id, s.source, s.symbol, s.timeframe, s.close_time, s.strategy, s.side,
-       s.strength, s.price::float8 AS price, s.origin, s.snapshot::text AS snapshot
+       held.created_at AS task_created_at, s.created_at AS found_at, s.id, s.source, s.symbol, s.timeframe,
+       s.close_time, s.strategy, s.side, s.strength, s.price::float8 AS price, s.origin, s.snapshot::text AS snapshot
 FROM held JOIN signals s ON s.id = held.signal_id
 ORDER BY held.priority DESC, held.run_at, held.signal_id
 """
@@ -240,6 +240,7 @@ class PostgresTaskQueue:
                         now - self._server_clock.age(row["task_created_at"], row["shown"]),
                         row["priority"],
                         suspect,
+                        now - self._server_clock.age(row["found_at"], row["shown"]),
                     )
                 )
         return claims

@@ -1,4 +1,4 @@
-"""Settings of how models are called: prices, budgets, routes, ensembles, when to ask at all, what is audited."""
+"""Settings of how models are called, and what is made of it: prices, budgets, routes, ensembles, policy, audit."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -143,6 +143,39 @@ class SelectiveSettings(BaseModel):
     max_age_bars: int = Field(
         20, ge=1, le=100_000, description="A verdict older than so many bars is never taken over."
     )
+
+
+class PolicySettings(BaseModel):
+    """What a verdict is good for: allow, deny, or review by a person."""
+
+    model_config = FROZEN
+
+    allow_rating: int = Field(4, ge=2, le=5, description="From this rating on a signal is allowed.")
+    deny_rating: int = Field(
+        2, ge=0, le=4, description="Up to this rating it is denied, 0: none is; between the two it is for review."
+    )
+    min_confidence: float = Field(
+        0.5, ge=0, le=1, description="Allowed only with at least this confidence, else review; 0: any, or none."
+    )
+    max_age_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="Denied when decided longer after it was found. Unset: two bars, and at least five minutes; 0: "
+        "never.",
+    )
+    min_agreement: float = Field(
+        0.5, ge=0, le=1, description="Of several answers at least this share has to say the same, else review."
+    )
+    allow_fallback: bool = Field(False, description="Whether a rating of a fallback can allow; else review.")
+
+    @model_validator(mode="after")
+    def _apart(self) -> "PolicySettings":
+        if self.deny_rating >= self.allow_rating:
+            raise ValueError(
+                f"deny_rating = {self.deny_rating} is not below allow_rating = {self.allow_rating}; expected a rating "
+                "that denies to be less than one that allows"
+            )
+        return self
 
 
 class AuditSettings(BaseModel):

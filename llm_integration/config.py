@@ -12,6 +12,7 @@ from llm_integration.calling_config import (
     BudgetSettings,
     EnsembleSettings,
     ModelString,
+    PolicySettings,
     PriceSettings,
     RouteSettings,
     SelectiveSettings,
@@ -119,6 +120,9 @@ class LLMConfig(BaseModel):
     samples: int = Field(1, ge=1, le=20, description="How often each signal is asked about, to see how stable it is.")
     selective: SelectiveSettings = Field(
         default_factory=SelectiveSettings, description="When a signal is worth a call."
+    )
+    policy: PolicySettings = Field(
+        default_factory=PolicySettings, description="What a verdict is good for: allow, deny or review."
     )
     prompt: str = Field("rate_signal.v1", description="Name of the prompt signals are rated with.")
     prompts_directory: Path | None = Field(None, description="Directory of prompts of your own, over those built in.")

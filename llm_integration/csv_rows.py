@@ -52,6 +52,9 @@ BAR_COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("cost_usd", N), ("processing_ms", N), ("other_signals", P),
 )  # fmt: skip
 
+SIGNAL_ADDED: tuple[tuple[str, Kind], ...] = (("decision", W), ("decision_reasons", X))
+BAR_ADDED: tuple[tuple[str, Kind], ...] = (("decision", W),)
+
 _CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)), "\ufffd")
 _BIDI = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
 _BREAKS = dict.fromkeys((0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029), " ")
@@ -105,7 +108,7 @@ def head_of(header: str) -> bytes:
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of one file: the fixed ones, then the indicators, which are numbers.
+    """The columns of one file: the fixed ones, the indicators, which are numbers, and those added since.
 
     Rows hold the cells in that order: None is an empty cell, numbers are plain decimals, times
     `YYYY-MM-DD HH:MM:SS` in UTC.
@@ -114,12 +117,19 @@ class Layout:
     file: str
     fixed: tuple[tuple[str, Kind], ...]
     indicators: tuple[str, ...]
+    added: tuple[tuple[str, Kind], ...] = ()
+
+    @cached_property
+    def columns(self) -> tuple[tuple[str, Kind], ...]:
+        """All columns; an indicator that is called like one of the others is named `indicator_…`."""
+        taken = {name for name, _ in (*self.fixed, *self.added)}
+        named = (f"indicator_{name}" if name in taken else name for name in self.indicators)
+        return (*self.fixed, *((name, Kind.NUMBER) for name in named), *self.added)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The columns' names; an indicator that is called like a fixed column is named `indicator_…`."""
-        fixed = tuple(name for name, _ in self.fixed)
-        return fixed + tuple(f"indicator_{name}" if name in fixed else name for name in self.indicators)
+        """The columns' names."""
+        return tuple(name for name, _ in self.columns)
 
     @cached_property
     def header(self) -> str:
@@ -131,16 +141,10 @@ class Layout:
         """The file's first bytes."""
         return head_of(self.header)
 
-    @cached_property
-    def _numbers(self) -> tuple[int, ...]:
-        fixed = (i for i, (_, kind) in enumerate(self.fixed) if kind is Kind.NUMBER)
-        return (*fixed, *range(len(self.fixed), len(self.fixed) + len(self.indicators)))
-
     def render(self, rows: Iterable[Row]) -> bytes:
         """`rows` as lines of RFC 4180. The same rows always give the same bytes."""
-        texts = [i for i, (_, kind) in enumerate(self.fixed) if kind is Kind.TEXT]
-        names = [i for i, (_, kind) in enumerate(self.fixed) if kind is Kind.NAME]
-        numbers = itemgetter(*self._numbers)
+        texts, names, numbered = self._of(Kind.TEXT), self._of(Kind.NAME), self._of(Kind.NUMBER)
+        numbers = itemgetter(*numbered)
         lines = []
         for row in rows:
             cells = ["" if cell is None else cell for cell in row]
@@ -151,30 +155,36 @@ class Layout:
                 if cells[i]:
                     cells[i] = text_cell(cells[i])
             if not _NUMBERS.fullmatch(",".join(numbers(cells)) + ","):
-                for i in self._numbers:
+                for i in numbered:
                     cells[i] = cells[i] and number_cell(cells[i])
             lines.append(",".join(cells))
         lines.append("")
         return LINE_END.join(lines).encode()
 
+    def _of(self, kind: Kind) -> tuple[int, ...]:
+        return tuple(i for i, (_, of) in enumerate(self.columns) if of is kind)
+
 
 def signals_layout(indicators: Iterable[str]) -> Layout:
     """`llm_signals.csv`: one row per signal."""
-    return Layout(SIGNALS_FILE, SIGNAL_COLUMNS, tuple(dict.fromkeys(indicators)))
+    return Layout(SIGNALS_FILE, SIGNAL_COLUMNS, tuple(dict.fromkeys(indicators)), SIGNAL_ADDED)
 
 
 def bars_layout(indicators: Iterable[str]) -> Layout:
     """`llm_strategy_results.csv`: one row per bar."""
-    return Layout(BARS_FILE, BAR_COLUMNS, tuple(dict.fromkeys(indicators)))
+    return Layout(BARS_FILE, BAR_COLUMNS, tuple(dict.fromkeys(indicators)), BAR_ADDED)
 
 
 def layout_of(file: str, header: str) -> Layout | None:
     """The layout of a file that was written under `header`; None where this version cannot know it."""
-    columns = SIGNAL_COLUMNS if file == SIGNALS_FILE else BAR_COLUMNS
+    columns, added = (SIGNAL_COLUMNS, SIGNAL_ADDED) if file == SIGNALS_FILE else (BAR_COLUMNS, BAR_ADDED)
     (names,) = csv.reader([header])
     known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1][0], zip(names, columns, strict=False)))
-    fixed = names[:known]
-    plain = [name.removeprefix("indicator_") for name in names]
-    indicators = [short if short in fixed else name for name, short in zip(names, plain, strict=True)][known:]
-    layout = Layout(file, columns[:known], tuple(indicators))
-    return layout if layout.header == header else None
+    for count in range(len(added), -1, -1):
+        fixed, last = columns[:known], added[:count]
+        taken = {name for name, _ in (*fixed, *last)}
+        plain = ((name, name.removeprefix("indicator_")) for name in names[known : len(names) - count])
+        layout = Layout(file, fixed, tuple(short if short in taken else name for name, short in plain), last)
+        if layout.header == header:
+            return layout
+    return None

@@ -1,4 +1,4 @@
-"""LLMProcessor: one batch of claims, all its steps: expire, judge, rate, result."""
+"""LLMProcessor: one batch of claims, all its steps: expire, judge, rate, decide, result."""
 
 import logging
 import random
@@ -14,6 +14,7 @@ from llm_integration.config import LLMConfig
 from llm_integration.errors import BackendError, BudgetExceeded, DeadlinePassed
 from llm_integration.model import Abstention, Call, Claim, Result, TaskStatus, Verdict
 from llm_integration.outcomes import completed, ended
+from llm_integration.policy import decided
 from llm_integration.ports import Backend
 from llm_integration.response_parser import LLMResponseParser
 from llm_integration.signal_formatter import SignalFormatter
@@ -101,7 +102,7 @@ class LLMProcessor:
                 due.append(claim)
         if self._gate is not None and due:
             due, settled = await self._gate.judge(due)
-            attempt.outcomes |= {claim.signal.id: result for claim, result in settled}
+            attempt.outcomes |= {claim.signal.id: self._decided(claim, result) for claim, result in settled}
         self._set_deadlines(attempt, due)
         while due:
             due = await self._rate(due, attempt)
@@ -153,7 +154,10 @@ class LLMProcessor:
 
     def _completed(self, claim: Claim, answer: Answer, attempt: "_Attempt") -> Result:
         result = completed(claim, answer, self._config.model, self._prompt_version, self._clock.now())
-        return replace(result, processing_ms=self._ms_since(attempt.started))
+        return self._decided(claim, replace(result, processing_ms=self._ms_since(attempt.started)))
+
+    def _decided(self, claim: Claim, result: Result) -> Result:
+        return decided(claim, result, self._config.policy)
 
     def _end(
         self, claim: Claim, status: TaskStatus, error: str, attempt: "_Attempt", answer: Answer | None = None

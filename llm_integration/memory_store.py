@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from llm_integration.histogram import Histogram
-from llm_integration.model import Claim, Result, TaskStatus
+from llm_integration.model import Claim, DecisionKind, Result, TaskStatus
 from llm_integration.urgency import strength_step
 from trading.clock import Clock
 from trading.model import Bar, Signal
@@ -71,6 +71,7 @@ class SignalMemoryStore:
         self._bytes = 0
         self._ended: Counter[str] = Counter()
         self._ratings: Counter[int] = Counter()
+        self._decisions: Counter[DecisionKind] = Counter()
         self._abstained = 0
         self._processing_ms = 0.0
         self._timed = 0
@@ -158,6 +159,8 @@ class SignalMemoryStore:
                 self._timed += 1
             if result.verdict is not None and result.verdict.rating is not None:
                 self._ratings[result.verdict.rating] += 1
+            if result.decision is not None:
+                self._decisions[result.decision.kind] += 1
             self._abstained += result.abstention is not None
             entry = self._signals.get(signal_id)
             if entry is None:
@@ -231,6 +234,7 @@ class SignalMemoryStore:
                 "abstained": self._abstained,
                 "average_processing_ms": round(self._processing_ms / self._timed, 3) if self._timed else None,
                 "rating_distribution": {rating: self._ratings[rating] for rating in range(1, 6)},
+                "decisions": {kind.value: self._decisions[kind] for kind in DecisionKind},
                 "refused_for_room": self._refused,
                 "memory_bytes": self._bytes,
             }  # fmt: skip

@@ -67,6 +67,22 @@ class Abstention:
     misplaced: bool = field(default=False, compare=False)
 
 
+class DecisionKind(StrEnum):
+    """What policy makes of a signal; `review` is for a person."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REVIEW = "review"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What policy made of a signal and its verdict; every reason in words, those that decided it first."""
+
+    kind: DecisionKind
+    reasons: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message; `role` is system, user or assistant."""
@@ -123,7 +139,8 @@ class Claim:
     """A task this process holds: the signal, its fence token, which attempt it would be, and its priority.
 
     Attempts over which the process died are not among those. A `suspect` was under way at so many deaths of a process
-    that it is to be worked on with nothing beside it. `created_at` is told on the worker's clock, by the task's age.
+    that it is to be worked on with nothing beside it. `created_at` is told on the worker's clock, by the task's age;
+    so is `found_at`, when the signal was made: earlier, where somebody asked for another verdict on it.
     """
 
     signal: Signal
@@ -132,6 +149,7 @@ class Claim:
     created_at: datetime
     priority: int = 0
     suspect: bool = False
+    found_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +164,7 @@ class Result:
     Where several were asked: `members` how many answered, `agreement` the share of weight that said the verdict's
     action, `spread` the weighted standard deviation of their ratings; where one was asked several times, `stability` is
     the share of its answers that said the same. A verdict taken over from an earlier signal names it as `reused_from`
-    and says how old it was.
+    and says how old it was. `decision` is None where there is neither verdict nor abstention to decide on.
     """
 
     signal_id: UUID
@@ -173,3 +191,4 @@ class Result:
     stability: float | None = None
     reused_from: UUID | None = None
     reused_age_s: float | None = None
+    decision: Decision | None = None

@@ -30,6 +30,7 @@ def signal_item(signal: Signal, result: Result | None = None, *, status: str | N
     verdict = result.verdict if result else None
     abstention = result.abstention if result else None
     cost_usd = result.cost_usd if result else None
+    decision = result.decision if result else None
     return {
         "signal": f"sig-{signal.id}",
         "source": signal.source,
@@ -53,5 +54,6 @@ def signal_item(signal: Signal, result: Result | None = None, *, status: str | N
         "cost_usd": None if cost_usd is None else float(cost_usd),
         "processing_ms": result.processing_ms if result else None,
         "finished_at": result.finished_at if result else None,
-        "decision": None,
+        "decision": decision.kind.value if decision else None,
+        "decision_reasons": list(decision.reasons) if decision else None,
     }

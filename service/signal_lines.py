@@ -18,8 +18,9 @@ WORDS = ("rationale", "abstention", "error")
 
 
 def tabbed(item: Mapping[str, Any]) -> str:
-    """One signal, its fields as in FIELDS, then the reason, whichever there is; what is not known is empty."""
-    return "\t".join([*(_field(item, name) for name in FIELDS), next(filter(None, (said(item, n) for n in WORDS)), "")])
+    """One signal, its fields as in FIELDS, the reason, whichever there is, the decision; what is not known is empty."""
+    reason = next(filter(None, (said(item, name) for name in WORDS)), "")
+    return "\t".join([*(_field(item, name) for name in FIELDS), reason, said(item, "decision")])
 
 
 def _field(item: Mapping[str, Any], name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from service.view_parts import BAD, DIM, LABEL, RATING_STYLE, WARN
+from service.view_parts import BAD, DECISION_STYLE, DIM, LABEL, RATING_STYLE, WARN
 from service.view_words import number, part, price, rows, said, usd
 
 INDENT = "  "
@@ -27,6 +27,7 @@ def lines_of(whole: dict[str, Any], width: int | None, *, prompts: bool) -> Iter
     yield _verdict(whole)
     for name, style in (("rationale", ""), ("abstention", WARN), ("error", BAD)):
         yield from _broken("" if name == "rationale" else f"{name}: ", said(whole, name), width, style)
+    yield from _decision(whole, width)
     yield from _broken("", _cost(whole), width, DIM)
     calls = rows(whole, "calls")
     if not calls:
@@ -45,6 +46,13 @@ def _verdict(whole: dict[str, Any]) -> Text:
         line.append(f"  confidence {number(whole, 'confidence'):.0%}")
     line.append(f"  {said(whole, 'action')}" if said(whole, "action") else "")
     return line
+
+
+def _decision(whole: dict[str, Any], width: int | None) -> Iterator[Text]:
+    decision = said(whole, "decision")
+    if decision:
+        reasons = "; ".join(said({"": reason}, "") for reason in whole.get("decision_reasons") or ())
+        yield from _broken(f"{decision}: ", reasons, width, DECISION_STYLE.get(decision, ""))
 
 
 def _cost(whole: dict[str, Any]) -> str:

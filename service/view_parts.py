@@ -30,6 +30,7 @@ BUDGET_LOW = 0.9
 PROGRESS_CELLS = 20
 _BARS = "▁▂▃▄▅▆▇█"
 _GUARD_FINE = frozenset({"good", "already_stored"})
+DECISION_STYLE = {"allow": "green", "deny": "red", "review": "yellow"}
 RATING_STYLE = {1: "bold red", 2: "red", 3: "", 4: "green", 5: "bold green"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from service.view_parts import BAD, DIM, RATING_STYLE, WARN
+from service.view_parts import BAD, DECISION_STYLE, DIM, RATING_STYLE, WARN
 from service.view_words import fitted, moment, rows, said
 
 _SIDE_STYLE = {"long": "green", "short": "red"}
@@ -14,7 +14,8 @@ _REST = 24
 _TIME = 11
 _WIDEST = {
     "id": 8,
-    "time": 16, "symbol": 10, "strategy": 18, "side": 5, "rating": 9, "conf": 4, "action": 17, "": 1, "model": 26,
+    "time": 16, "symbol": 10, "strategy": 18, "side": 5, "rating": 9, "conf": 4, "action": 17, "decision": 8, "": 1,
+    "model": 26,
 }  # fmt: skip
 WHY = "rationale"
 _ALL = tuple(name for name in _WIDEST if name != "id")
@@ -82,6 +83,7 @@ def _cells(result: dict[str, Any], now: Any) -> dict[str, str]:
         "rating": shown,
         "conf": f"{confidence:.0%}" if isinstance(confidence, int | float) else "",
         "action": said(result, "action"),
+        "decision": said(result, "decision"),
         "": "↳" if result.get("fallback") else "",
         "model": said(result, "model"),
         WHY: said(result, "rationale") or said(result, "abstention") or said(result, "error"),
@@ -125,6 +127,8 @@ def _style(column: str, result: dict[str, Any]) -> str:
         return BAD if result.get("status") == "failed" else WARN
     if column == "side":
         return _SIDE_STYLE.get(str(result.get("side")), "")
+    if column == "decision":
+        return DECISION_STYLE.get(str(result.get("decision")), "")
     if column == "":
         return WARN
     return DIM if column in ("id", "time", "strategy", "conf", WHY) else ""

@@ -208,6 +208,8 @@ def _rating(signal: Signal, result: Result) -> dict[str, Any]:
         "cost_usd": None if result.cost_usd is None else float(result.cost_usd),
         "processing_ms": result.processing_ms,
         "finished_at": result.finished_at,
+        "decision": result.decision.kind.value if result.decision else None,
+        "decision_reasons": [visible(said) for said in result.decision.reasons] if result.decision else None,
     }
 
 

@@ -1,5 +1,7 @@
 """What was done to running daemons, and the results that retries took the place of."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -37,15 +39,26 @@ control_acts = Table(
 )  # fmt: skip
 
 RESULT_COLUMNS = tuple(column.name for column in llm_analysis_results.columns)
+_ADDED = ("decision", "decision_reasons")
+
+
+def _result_columns(*, added: bool) -> list[Column[Any]]:
+    """Columns of llm_analysis_results as they are here: those that came `added` stand behind this table's own."""
+    return [
+        Column(each.name, each.type, nullable=each.nullable, comment=each.comment)
+        for each in llm_analysis_results.columns
+        if each.name not in ("id", "signal_id") and (each.name in _ADDED) is added
+    ]
+
 
 llm_superseded_results = Table(
     "llm_superseded_results", metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False, comment="Row number, in order of writing."),
     Column("signal_id", UUID, ForeignKey("signals.id", ondelete="CASCADE"), nullable=False, comment="The signal."),
-    *(Column(each.name, each.type, nullable=each.nullable, comment=each.comment)
-      for each in llm_analysis_results.columns if each.name not in ("id", "signal_id")),
+    *_result_columns(added=False),
     Column("round", SmallInteger, nullable=False, comment="1: the signal's first result, and so on."),
     Column("superseded_at", TIME, nullable=False, server_default=NOW, comment="When the retry was asked for."),
+    *_result_columns(added=True),
     UniqueConstraint("signal_id", "round"),
     Index(None, "xid", "id"),
     comment="Results of signals that were retried: what stood in llm_analysis_results before. The CSV files keep their "

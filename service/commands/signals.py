@@ -25,6 +25,7 @@ from trading.errors import TradentError
 MOST = 10_000
 SIDES = ("long", "short", "exit")
 STATUSES = ("pending", "processing", "completed", "failed", "expired", "skipped")
+DECISIONS = ("allow", "deny", "review")
 _ID = re.compile(r"(?:sig-)?([0-9a-f]{4,8}|[0-9a-f]{8}-[0-9a-f-]{0,27})")
 
 
@@ -37,6 +38,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", choices=SIDES, help="only of this side")
     parser.add_argument("--status", choices=STATUSES, help="only where the work stands so")
     rating_options(parser)
+    parser.add_argument("--decision", choices=DECISIONS, help="only where policy decided so")
     parser.add_argument("--since", type=moment, metavar="TIME", help="closed from then on: a time, or 90m, 24h, 7d ago")
     parser.add_argument("--until", type=moment, metavar="TIME", help="closed before then")
     parser.add_argument("--prompts", action="store_true", help="with ID: what was sent to the models, too")
@@ -54,7 +56,7 @@ async def _many(settings: Settings, given: Given) -> list[dict[str, Any]]:
     async with looking(settings) as connection:
         wanted = SignalFilter(
             given.symbol, given.timeframe, given.strategy, given.side, given.status,
-            given.rating_min, given.rating_max, given.since, given.until,
+            given.rating_min, given.rating_max, given.decision, given.since, given.until,
         )  # fmt: skip
         found = await signals_page(connection, wanted, None, given.limit)
     items: list[dict[str, Any]] = orjson.loads(found.items)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LIVE = (
     "llm.model", "llm.fallback_models", "llm.local_model", "llm.local_below_budget", "llm.routes", "llm.ensemble",
-    "llm.samples", "llm.selective", "llm.requests_per_minute", "llm.tokens_per_minute", "llm.backends",
+    "llm.samples", "llm.selective", "llm.policy", "llm.requests_per_minute", "llm.tokens_per_minute", "llm.backends",
     "llm.max_concurrency", "llm.batch_size", "llm.max_batch_signals", "llm.max_batch_tokens", "llm.max_retries",
     "llm.deadline_seconds", "llm.hedge_after_seconds", "llm.hedge_urgency", "llm.ask_again", "llm.max_tokens",
     "llm.temperature", "llm.logprobs", "llm.cache_ttl_seconds", "llm.prices", "llm.budget", "llm.poll_interval",

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Side = Literal["long", "short", "exit"]
 Status = Literal["pending", "processing", "completed", "failed", "expired", "skipped"]
+Decision = Literal["allow", "deny", "review"]
 
 
 class Form(BaseModel):
@@ -42,7 +43,10 @@ class SignalItem(Form):
     cost_usd: float | None = Field(description="Cost over all its calls.")
     processing_ms: float | None = Field(description="From claim to result.")
     finished_at: datetime | None = Field(description="When the result was made.")
-    decision: dict[str, Any] | None = Field(description="What policy made of it; null where there is none.")
+    decision: Decision | None = Field(
+        description="What policy made of the verdict, or of a reply that was not trusted; null where there is neither."
+    )
+    decision_reasons: list[str] | None = Field(description="Why, in words: the reasons of the decision first.")
 
 
 class SignalPage(Form):

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from service.http.answers import Refused
-from service.http.forms import Side, Status
+from service.http.forms import Decision, Side, Status
 from service.http.patterns import BAR_CURSOR, SIGNAL_CURSOR
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?", re.IGNORECASE)
@@ -61,6 +61,7 @@ class SignalQuery(_Query):
     status: Status | None = Field(None, description="Only where the work stands so.")
     rating_min: int | None = Field(None, ge=1, le=5, description="Only rated so or higher.")
     rating_max: int | None = Field(None, ge=1, le=5, description="Only rated so or lower.")
+    decision: Decision | None = Field(None, description="Only where policy decided so.")
     since: Since = None
     until: Until = None
     limit: int = Field(100, ge=1, le=500, description="How many at most.")

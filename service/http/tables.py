@@ -17,7 +17,8 @@ SIGNALS = Layout(
         ("signal", P), ("source", W), ("symbol", W), ("timeframe", W), ("close_time", P), ("strategy", W), ("side", W),
         ("strength", N), ("price", N), ("origin", W), ("status", W), ("rating", N), ("confidence", N), ("action", W),
         ("rationale", X), ("abstention", X), ("error", X), ("model", W), ("fallback", P), ("cost_usd", N),
-        ("processing_ms", N), ("finished_at", P), ("decision", X),
+        ("processing_ms", N), ("finished_at", P), ("decision", W),
+        ("decision_reasons", X),
     ),
     (),
 )  # fmt: skip
@@ -54,6 +55,8 @@ def _cell(value: object, *, is_time: bool) -> str | None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return " | ".join(value)
     if is_time:
         return str(value)[:19].replace("T", " ")
     if isinstance(value, float):

@@ -91,6 +91,12 @@ def results(daemon: Daemon) -> Iterator[Sample]:
         yield (status,), stats[status]
 
 
+def decisions(daemon: Daemon) -> Iterator[Sample]:
+    """What policy made of verdicts."""
+    for decision, count in daemon.store.get_stats()["decisions"].items():
+        yield (decision,), count
+
+
 def ratings(daemon: Daemon) -> Iterator[Sample]:
     """Verdicts by rating."""
     for rating, count in daemon.store.get_stats()["rating_distribution"].items():

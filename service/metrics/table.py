@@ -7,6 +7,7 @@ from service.metrics.readers import (
     call_durations,
     call_tokens,
     checks,
+    decisions,
     feed_age,
     feed_connected,
     judged_bars,
@@ -118,6 +119,7 @@ def all_metrics() -> tuple[Metric, ...]:
         ),
         counter("tradent_results_total", "Final results of this process.", results, ["status"]),
         counter("tradent_ratings_total", "Verdicts of this process by their rating.", ratings, ["rating"]),
+        counter("tradent_decisions_total", "What policy made of this process's results.", decisions, ["decision"]),
         counter(
             "tradent_abstentions_total",
             "Replies of which no verdict could be made.",

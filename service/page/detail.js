@@ -126,8 +126,11 @@ function sections(item) {
     section(
       "Decision",
       item.decision
-        ? tree(item.decision)
-        : h("p", { class: "quiet" }, "No decision was made: no policy has judged this signal."),
+        ? [
+            h("p", {}, h("b", {}, item.decision)),
+            h("ul", { class: "tree" }, item.decision_reasons.map((reason) => h("li", { dir: "auto" }, reason))),
+          ]
+        : h("p", { class: "quiet" }, "None: there is no reply to decide on."),
     ),
     section(
       `Calls (${calls.length})`,

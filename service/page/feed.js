@@ -146,8 +146,6 @@ export function reasonOf(item) {
 function rowOf(item, onOpen, now) {
   const state = stateOf(item);
   const sure = state === "rated" && item.confidence !== null ? `${percent(item.confidence)} sure` : null;
-  const decided =
-    typeof item.decision === "object" ? (item.decision?.decision ?? item.decision?.verdict) : item.decision;
   return h(
     "li",
     {},
@@ -177,7 +175,7 @@ function rowOf(item, onOpen, now) {
         { class: "row-foot quiet" },
         listed([
           item.action,
-          decided,
+          item.decision,
           sure,
           item.price === null ? null : price(item.price),
           item.model && `${item.model}${item.fallback ? " (fallback)" : ""}`,

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from llm_integration.model import DecisionKind
 from service.webhooks.templates import event_of, template, template_names
 from trading.model import Side
 
@@ -34,6 +35,7 @@ class WebhookSettings(BaseModel):
         ("verdict",), min_length=1, description="Ratings, replies that were not trusted, signals without a reply."
     )
     min_rating: int | None = Field(None, ge=1, le=5, description="The least rating that is told.")
+    decisions: tuple[DecisionKind, ...] = Field((), description="Only what policy decided so; none named: all.")
     sides: tuple[Side, ...] = Field((), description="Only these sides; none named: all.")
     symbols: tuple[str, ...] = Field((), description="Only these symbols; none named: all.")
     max_attempts: int = Field(12, ge=1, le=100, description="How often one is sent before it is given up.")
@@ -73,9 +75,12 @@ class WebhookSettings(BaseModel):
             self.min_rating is not None and rating is not None and rating < self.min_rating
         ):
             return False
-        can_tell = getattr(template(self.template), "SIDES", None)
+        told_by = template(self.template)
+        can_tell, decisions = getattr(told_by, "SIDES", None), getattr(told_by, "DECISIONS", None)
         return (
-            (not self.sides or item["side"] in self.sides)
+            (not self.decisions or item.get("decision") in self.decisions)
+            and (decisions is None or item.get("decision") in decisions)
+            and (not self.sides or item["side"] in self.sides)
             and (can_tell is None or item["side"] in can_tell)
             and (not self.symbols or item["symbol"] in self.symbols)
         )

@@ -24,7 +24,18 @@ from database.reads import reading
 from database.recorder import Recorder
 from database.results import ResultWriter
 from database.tasks import PostgresTaskQueue
-from llm_integration.model import Abstention, Action, Call, Claim, Message, Result, TaskStatus, Verdict
+from llm_integration.model import (
+    Abstention,
+    Action,
+    Call,
+    Claim,
+    Decision,
+    DecisionKind,
+    Message,
+    Result,
+    TaskStatus,
+    Verdict,
+)
 from service.daemon import Daemon
 from service.http import forms, reads, tables
 from service.http.access import Access
@@ -41,6 +52,7 @@ from trading.clock import SystemClock
 from trading.model import Bar, Side, Signal, Stream
 
 CLOCK = SystemClock()
+ALLOWED = Decision(DecisionKind.ALLOW, ("rating 4, at least 4",))
 HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a;=1", 'say "x", y', "two\r\nlines", "\u202e=x"]
 
 
@@ -69,8 +81,9 @@ class World:
             self.claims |= {claim.signal.id: claim for claim in await self.queue.claim(1000)}
         verdict = Verdict(4, 0.75, Action.ENTER_LONG, "the bars rise", (), "ranging", "strict_json", False)
         result = Result(
-            signal.id, TaskStatus.COMPLETED, verdict, None, None, "x/y", "y", False, "v1", None, 12.5, CLOCK.now()
-        )
+            signal.id, TaskStatus.COMPLETED, verdict, None, None, "x/y", "y", False, "v1", None, 12.5, CLOCK.now(),
+            decision=ALLOWED,
+        )  # fmt: skip
         result = replace(result, **{name: value for name, value in changes.items() if name != "rating"})
         if "rating" in changes:
             result = replace(result, verdict=replace(verdict, rating=changes["rating"]))
@@ -148,7 +161,8 @@ async def test_a_signal_is_told_before_and_after_it_is_rated(world: World) -> No
         "close_time": "2026-01-05T09:04:00Z", "strategy": "ma_cross", "side": "long", "strength": 0.5, "price": 100.25,
         "origin": "loop", "status": "completed", "rating": 4, "confidence": 0.75, "action": "enter_long",
         "rationale": "the bars rise", "abstention": None, "error": None, "model": "x/y", "fallback": False,
-        "cost_usd": 0.0021, "processing_ms": 12.5, "finished_at": None, "decision": None,
+        "cost_usd": 0.0021, "processing_ms": 12.5, "finished_at": None, "decision": "allow",
+        "decision_reasons": ["rating 4, at least 4"],
     }  # fmt: skip
 
 
@@ -169,8 +183,10 @@ async def test_each_filter_keeps_what_it_names(world: World) -> None:
     third = make_signal(3, "BTC/USDT", "rsi", Side.EXIT)
     await world.store(first, second, third)
     await world.rate(first, rating=2)
-    await world.rate(second, rating=5)
+    await world.rate(second, rating=5, decision=Decision(DecisionKind.REVIEW, ("rated by a fallback, x/y",)))
     for query, kept in (
+        ({"decision": "allow"}, (first,)),
+        ({"decision": "deny"}, ()),
         ({}, (third, second, first)),
         ({"symbol": "BTC/USDT"}, (third, first)),
         ({"timeframe": "1m"}, (third, second, first)),
@@ -201,6 +217,7 @@ async def test_a_plus_that_came_as_a_blank_is_one(world: World) -> None:
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("signals", {"side": "up"}, "side = 'up': "),
     ("signals", {"status": "done"}, "status = 'done': "),
+    ("signals", {"decision": "maybe"}, "decision = 'maybe': "),
     ("signals", {"rating_min": 6}, "rating_min = '6': "),
     ("signals", {"limit": 501}, "limit = '501': "),
     ("signals", {"since": "yesterday"}, "since = 'yesterday': expected a time such as"),

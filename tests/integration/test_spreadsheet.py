@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 def row(layout: Layout, text: str) -> list[str]:
     """A row whose texts are this one, whose numbers and times are known."""
     cells = []
-    for name, kind in layout.fixed:
+    for name, kind in layout.columns:
         if kind is Kind.NUMBER:
             cells.append(NUMBER)
         elif kind is Kind.PLAIN:
@@ -54,7 +54,7 @@ def row(layout: Layout, text: str) -> list[str]:
             cells.append(known.get(name, TIME if name.endswith(("_time", "_at")) else "sig-0b92be3f"))
         else:
             cells.append(text)
-    return [*cells, *[NUMBER] * len(layout.indicators)]
+    return cells
 
 
 def cells_of(file: Path) -> list[list[Cell]]:
@@ -101,7 +101,7 @@ def test_dates_are_dates_numbers_numbers_and_truths_booleans(
     layout, (heading, *rows) = sheets[file]
     assert [cell.value for cell in heading] == list(layout.names)
     assert len(rows) == len(HOSTILE)
-    kinds = dict(layout.fixed) | dict.fromkeys(layout.names[len(layout.fixed) :], Kind.NUMBER)
+    kinds = dict(layout.columns)
     for cells in rows:
         assert len(cells) == len(layout.names)
         for name, cell in zip(layout.names, cells, strict=True):

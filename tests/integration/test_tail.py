@@ -40,7 +40,7 @@ def verdict(number: int, **changes: Any) -> dict[str, Any]:
         "price": 50_522.9, "origin": "loop", "status": "completed", "rating": 4, "confidence": 0.66,
         "action": "enter_long", "rationale": "trend and volume agree", "abstention": None, "error": None,
         "model": "rules/baseline", "fallback": False, "cost_usd": 0.0, "processing_ms": 0.3,
-        "finished_at": f"2026-11-20T16:09:{number:02}Z", "decision": None,
+        "finished_at": f"2026-11-20T16:09:{number:02}Z", "decision": None, "decision_reasons": None,
     } | changes  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def test_on_a_terminal_a_verdict_is_one_line_that_fits(width: int) -> None:
 
 def test_elsewhere_a_verdict_is_fields_between_tabs() -> None:
     fields = tabbed(verdict(1, rationale=HOSTILE)).split("\t")
-    assert len(fields) == len(FIELDS) + 1
+    assert len(fields) == len(FIELDS) + 2
     assert fields[:4] == ["2026-11-20T16:09:05Z", "sig-1", "SIMBTC", "5s"]
     assert all(field.isprintable() for field in fields)
 

@@ -37,7 +37,7 @@ TRADER = slice(0, 1)
 REFUSED = Answer({"error": {"code": 400, "message": "no", "type": "invalid_request_error"}}, status=400)
 LATER = {
     "rating", "confidence", "action", "rationale", "abstention", "error", "model", "fallback", "cost_usd",
-    "processing_ms", "finished_at", "decision",
+    "processing_ms", "finished_at", "decision", "decision_reasons",
 }  # fmt: skip
 
 

@@ -61,6 +61,7 @@ def signal(symbol: str, index: int, rating: int | None = 4, **more: Any) -> Json
         "confidence": None, "action": None, "rationale": None, "abstention": None, "error": None, "model": None,
         "fallback": False,
         "cost_usd": None, "processing_ms": None, "finished_at": None, "decision": None,
+        "decision_reasons": None,
     }  # fmt: skip
     if rating is not None:
         item |= {

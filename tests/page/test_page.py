@@ -122,7 +122,7 @@ async def test_a_signal_opens_with_its_prompt_reply_cost_decision_and_snapshot(
         "reply": '{"rating": 4}', "cost_usd": 0.00021, "latency_ms": 812, "error": None,
     }  # fmt: skip
     daemon.details[item["signal"]] = {
-        "calls": [call], "decision": {"decision": "allow", "reasons": ["rating 4 is enough"]},
+        "calls": [call], "decision": "allow", "decision_reasons": ["rating 4 is enough"],
         "snapshot": {"indicators": {"ema_200": 101.5, "atr": None}, "bars": [bar("SIMBTC", 235)]},
     }  # fmt: skip
     async with opened(browser, daemon.url) as (page, _):
@@ -147,7 +147,7 @@ async def test_whatever_a_model_writes_stays_text(browser: Browser, daemon: Stan
             daemon.add_verdict(item)
             await expect(row(page, item)).to_have_count(1)
             assert await row(page, item).locator(".row-text").text_content() == text
-        item = signal("SIMBTC", 100, 1, rationale=worst, error=worst, decision={text: text for text in texts})
+        item = signal("SIMBTC", 100, 1, rationale=worst, error=worst, decision="deny", decision_reasons=texts)
         call = {"model": worst, "prompt": [{"role": worst, "content": worst}], "reply": worst, "error": worst}
         daemon.details[item["signal"]] = {
             "calls": [call], "outcome": {"text": texts},

@@ -110,7 +110,7 @@ def test_what_is_no_number_is_not_trusted_in_a_column_of_numbers(stored: str, ex
 def test_a_file_begins_with_a_byte_order_mark_and_its_columns() -> None:
     head = signals_layout(["rsi", "price", "rsi"]).head
     assert head.startswith(BOM + b"signal_id,close_time,source,symbol,timeframe,strategy,side,")
-    assert head.endswith(b",reused_age_s,origin,rsi,indicator_price\r\n")
+    assert head.endswith(b",reused_age_s,origin,rsi,indicator_price,decision,decision_reasons\r\n")
 
 
 @pytest.mark.parametrize("layout", [signals_layout([]), bars_layout(["a", "b"])])
@@ -171,7 +171,10 @@ def test_a_header_tells_the_layout_it_was_written_under(
 
 def test_a_header_of_fewer_columns_is_an_older_versions() -> None:
     layout = signals_layout(())
-    older = ",".join(layout.names[:-2]) + ",rsi"
-    found = layout_of(layout.file, older)
-    assert found is not None
-    assert (len(found.fixed), found.indicators) == (len(layout.fixed) - 2, ("rsi",))
+    before = [name for name, _ in layout.fixed]
+    for fixed, added in ((before, []), (before[:-1], []), (before, ["decision"])):
+        older = ",".join([*fixed, "rsi", "indicator_price", *added])
+        found = layout_of(layout.file, older)
+        assert found is not None
+        assert (found.fixed, found.indicators) == (layout.fixed[: len(fixed)], ("rsi", "price"))
+        assert [name for name, _ in found.added] == added

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from database.records import decode_signal, encode_record
 from llm_integration.memory_store import SignalMemoryStore
-from llm_integration.model import Abstention, Action, Claim, Result, TaskStatus, Verdict
+from llm_integration.model import (
+    Abstention,
+    Action,
+    Claim,
+    Decision,
+    DecisionKind,
+    Result,
+    TaskStatus,
+    Verdict,
+)
 from tests.fake_clock import FakeClock
 from tests.marketdata import START, make_signal
 from trading.model import Signal
@@ -30,9 +39,10 @@ def result_of(
 ) -> Result:
     verdict = Verdict(rating, None, Action.HOLD, "because", (), None, "json", False) if rating else None
     abstention = Abstention("unclear") if status is TaskStatus.COMPLETED and rating is None else None
+    decision = Decision(DecisionKind.REVIEW, ("no verdict: unclear",)) if abstention else None
     return Result(
-        signal.id, status, verdict, abstention, None, None, None, False, None, None, ms, START
-    )  # fmt: skip
+        signal.id, status, verdict, abstention, None, None, None, False, None, None, ms, START, decision=decision
+    )
 
 
 def test_a_signal_goes_from_pending_over_ready_and_processing_to_final() -> None:
@@ -243,7 +253,7 @@ def test_the_statistics_are_those_of_what_happened() -> None:
         "in_memory": {"total": 9, "pending": 2, "processing": 1, "finished": 6},
         "pending": 2, "processing": 1, "processed": 6, "completed": 3, "failed": 1, "expired": 1, "skipped": 1,
         "abstained": 1, "average_processing_ms": 25.0, "rating_distribution": {1: 0, 2: 0, 3: 0, 4: 0, 5: 2},
-        "refused_for_room": 0,
+        "decisions": {"allow": 0, "deny": 0, "review": 1}, "refused_for_room": 0,
     }  # fmt: skip
     assert SignalMemoryStore(1, FakeClock()).get_stats()["average_processing_ms"] is None
 

@@ -19,9 +19,9 @@ ITEM: dict[str, Any] = {
     "origin": "loop", "status": "completed", "rating": 5, "confidence": 0.7, "action": "enter_long",
     "rationale": "<!channel> @everyone <https://evil|click> *bold* & more", "abstention": None, "error": None,
     "model": "a/b", "fallback": False, "cost_usd": 0.001, "processing_ms": 12.0, "finished_at": "2026-11-30T12:00:01Z",
-    "decision": None,
+    "decision": "allow", "decision_reasons": ["rating 5, at least 4"],
 }  # fmt: skip
-LINE = "5 strong confirm: long BTC/USDT 5m at 61234.5 (ma_cross)"
+LINE = "5 strong confirm, allow: long BTC/USDT 5m at 61234.5 (ma_cross)"
 
 
 def hook(**changes: Any) -> WebhookSettings:
@@ -85,6 +85,20 @@ def test_an_abstention_and_a_failure_can_be_told(name: str) -> None:
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         hook(**changes)
+
+
+def test_only_what_is_allowed_is_told_to_freqtrade() -> None:
+    theirs = hook(template="freqtrade", min_rating=4)
+    assert theirs.wants(ITEM)
+    assert not theirs.wants({**ITEM, "decision": "review"})
+    assert not theirs.wants({**ITEM, "decision": None})
+    assert not theirs.wants({name: value for name, value in ITEM.items() if name != "decision"})
+
+
+def test_decisions_can_be_chosen() -> None:
+    assert hook(decisions=["deny", "review"]).wants({**ITEM, "decision": "review"})
+    assert not hook(decisions=["deny", "review"]).wants(ITEM)
+    assert hook().wants({**ITEM, "decision": None})
 
 
 def test_exits_are_not_told_to_freqtrade() -> None:

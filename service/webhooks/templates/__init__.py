@@ -1,8 +1,8 @@
 """One file per template; the file's name is what the settings call it.
 
 A template's file has `message(item, hook)`: the JSON that is posted, of a signal with its verdict as the API tells it.
-`SIDES`, where it has them, are the only sides it can tell. A model's words are untrusted: a template lets none of them
-call anybody, and keeps within what the service takes.
+`SIDES` and `DECISIONS`, where it has them, are the only ones it tells. A model's words are untrusted: a template lets
+none of them call anybody, and keeps within what the service takes.
 """
 
 import importlib
@@ -31,9 +31,11 @@ def event_of(item: Mapping[str, Any]) -> str:
 
 
 def headline(item: Mapping[str, Any]) -> str:
-    """The verdict in a line: `4 confirm: long BTC/USDT 5m at 61234.5 (ma_cross)`."""
+    """The verdict in a line: `4 confirm, allow: long BTC/USDT 5m at 61234.5 (ma_cross)`."""
     said = f"{item['rating']} {WORDS[item['rating']]}" if item.get("rating") else item["status"]
-    return f"{said}: {item['side']} {item['symbol']} {item['timeframe']} at {item['price']:.12g} ({item['strategy']})"
+    decided = f", {item['decision']}" if item.get("decision") else ""
+    market = f"{item['symbol']} {item['timeframe']} at {item['price']:.12g}"
+    return f"{said}{decided}: {item['side']} {market} ({item['strategy']})"
 
 
 def reason(item: Mapping[str, Any], most: int) -> str:

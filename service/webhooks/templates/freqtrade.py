@@ -1,9 +1,10 @@
-"""freqtrade's `POST /api/v1/forceenter`: entries that a rating confirms; exits are not told, as they name a trade."""
+"""freqtrade's `POST /api/v1/forceenter`: entries that policy allows; exits are not told, as they name a trade."""
 
 from collections.abc import Mapping
 from typing import Any
 
 SIDES = ("long", "short")
+DECISIONS = ("allow",)
 
 
 def message(item: Mapping[str, Any], hook: Any) -> dict[str, Any]:
