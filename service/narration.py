@@ -48,6 +48,7 @@ class RatingLog:
         facts |= {
             "action": verdict.action.value,
             "confidence": verdict.confidence,
+            "decision": result.decision.kind.value if result.decision else None,
             "ms": None if result.processing_ms is None else round(result.processing_ms, 1),
         }
         if result.cost_usd is None or result.cost_usd:

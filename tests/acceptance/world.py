@@ -15,7 +15,9 @@ _FIGURES = (
     "strength", "price", "rating", "confidence", "attempts", "prompt_tokens", "completion_tokens", "cost_usd",
     "rating_expected", "members", "agreement", "spread", "stability", "reused_age_s",
 )  # fmt: skip
-_WORDS = ("status", "action", "regime", "rationale", "abstention", "error", "model", "route", "reused_from")
+_WORDS = (
+    "status", "action", "regime", "rationale", "abstention", "error", "model", "route", "reused_from", "decision",
+)  # fmt: skip
 
 
 def settings(database: str, feed: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
