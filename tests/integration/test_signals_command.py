@@ -81,9 +81,9 @@ async def test_elsewhere_than_on_a_terminal_a_signal_is_fields_between_tabs(worl
     lines = [line.split("\t") for line in out.splitlines()]
     assert status == 0
     assert [line[1] for line in lines][::2] == [newest, oldest]
-    assert {len(line) for line in lines} == {len(FIELDS) + 1}
+    assert {len(line) for line in lines} == {len(FIELDS) + 2}
     assert lines[2][FIELDS.index("rating")] == "2"
-    assert lines[2][-1] == "the bars rise"
+    assert lines[2][-2:] == ["the bars rise", "allow"]
 
 
 async def test_one_signal_is_shown_with_its_calls(world: World, ask: Ask) -> None:
