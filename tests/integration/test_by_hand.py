@@ -174,4 +174,5 @@ async def test_the_csv_files_have_a_row_for_each_time_a_signal_ended(database: s
 
 
 def test_what_was_superseded_has_every_column_of_a_result() -> None:
-    assert {column.name for column in llm_superseded_results.columns} - {"round", "superseded_at"} == set(RESULT_COLUMNS)
+    own = {"round", "superseded_at"}
+    assert {column.name for column in llm_superseded_results.columns} - own == set(RESULT_COLUMNS)
