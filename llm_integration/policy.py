@@ -61,9 +61,9 @@ def _reasons(claim: Claim, result: Result, verdict: Verdict, policy: PolicySetti
 
 def _by_rating(rating: int, policy: PolicySettings) -> Reason:
     if rating >= policy.allow_rating:
-        return ALLOW, f"rating {rating}, at least {policy.allow_rating}"
+        return ALLOW, f"rating {rating}, allowed from {policy.allow_rating} on"
     if rating <= policy.deny_rating:
-        return DENY, f"rating {rating}, at most {policy.deny_rating}"
+        return DENY, f"rating {rating}, denied up to {policy.deny_rating}"
     return REVIEW, f"rating {rating}, between {policy.deny_rating} and {policy.allow_rating}"
 
 

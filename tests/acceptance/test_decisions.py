@@ -44,7 +44,7 @@ async def test_every_reply_is_decided_on_and_told_alike_everywhere(database: str
     in_file = {row["signal_id"]: row["decision_reasons"] for row in daemon.signals}
     assert in_file == {f"sig-{row['signal_id']}": " | ".join(row["decision_reasons"]) for row in rows}
     named = await look.rows("SELECT DISTINCT decision_reasons[1] AS said FROM llm_analysis_results WHERE rating = 1")
-    assert [row["said"] for row in named] == ["rating 1, at most 2"]
+    assert [row["said"] for row in named] == ["rating 1, denied up to 2"]
 
 
 async def test_what_nobody_answered_has_no_decision_and_a_fallback_allows_nothing(

@@ -52,7 +52,7 @@ from trading.clock import SystemClock
 from trading.model import Bar, Side, Signal, Stream
 
 CLOCK = SystemClock()
-ALLOWED = Decision(DecisionKind.ALLOW, ("rating 4, at least 4",))
+ALLOWED = Decision(DecisionKind.ALLOW, ("rating 4, allowed from 4 on",))
 HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a;=1", 'say "x", y', "two\r\nlines", "\u202e=x"]
 
 
@@ -162,7 +162,7 @@ async def test_a_signal_is_told_before_and_after_it_is_rated(world: World) -> No
         "origin": "loop", "status": "completed", "rating": 4, "confidence": 0.75, "action": "enter_long",
         "rationale": "the bars rise", "abstention": None, "error": None, "model": "x/y", "fallback": False,
         "cost_usd": 0.0021, "processing_ms": 12.5, "finished_at": None, "decision": "allow",
-        "decision_reasons": ["rating 4, at least 4"],
+        "decision_reasons": ["rating 4, allowed from 4 on"],
     }  # fmt: skip
 
 

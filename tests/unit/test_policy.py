@@ -40,10 +40,10 @@ def made(one: Result, of: Claim | None = None, **policy: Any) -> Decision:
 
 
 CASES: list[tuple[dict[str, Any], dict[str, Any], DecisionKind, str]] = [
-    ({}, {}, ALLOW, "rating 4, at least 4"),
-    ({"rating": 5}, {}, ALLOW, "rating 5, at least 4"),
+    ({}, {}, ALLOW, "rating 4, allowed from 4 on"),
+    ({"rating": 5}, {}, ALLOW, "rating 5, allowed from 4 on"),
     ({"rating": 3}, {}, REVIEW, "rating 3, between 2 and 4"),
-    ({"rating": 2}, {}, DENY, "rating 2, at most 2"),
+    ({"rating": 2}, {}, DENY, "rating 2, denied up to 2"),
     ({"rating": 4}, {"allow_rating": 5}, REVIEW, "rating 4, between 2 and 5"),
     ({"rating": 2}, {"deny_rating": 1}, REVIEW, "rating 2, between 1 and 4"),
     ({"rating": 1}, {"deny_rating": 0}, REVIEW, "rating 1, between 0 and 4"),
@@ -52,7 +52,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], DecisionKind, str]] = [
     ({"action": Action.HOLD}, {}, REVIEW, "the action is hold, not enter_long"),
     ({"confidence": 0.49}, {}, REVIEW, "confidence 0.49, less than 0.5"),
     ({"confidence": None}, {}, REVIEW, "no confidence was stated"),
-    ({"confidence": None}, {"min_confidence": 0}, ALLOW, "rating 4, at least 4"),
+    ({"confidence": None}, {"min_confidence": 0}, ALLOW, "rating 4, allowed from 4 on"),
     ({"rating": None}, {}, ALLOW, "no rating, but the action is enter_long"),
     ({"rating": None, "action": Action.HOLD}, {}, DENY, "no rating, and the action is hold, not enter_long"),
 ]
@@ -70,10 +70,10 @@ def test_what_a_verdict_says_decides(
     ("changes", "policy", "kind", "reason"),
     [
         ({"fallback": True}, {}, REVIEW, "rated by a fallback, x/y"),
-        ({"fallback": True}, {"allow_fallback": True}, ALLOW, "rating 4, at least 4"),
+        ({"fallback": True}, {"allow_fallback": True}, ALLOW, "rating 4, allowed from 4 on"),
         ({"agreement": 0.4}, {}, REVIEW, "agreement 0.40, less than 0.5"),
         ({"stability": 0.4}, {}, REVIEW, "stability 0.40, less than 0.5"),
-        ({"agreement": 0.5, "stability": 1.0}, {}, ALLOW, "rating 4, at least 4"),
+        ({"agreement": 0.5, "stability": 1.0}, {}, ALLOW, "rating 4, allowed from 4 on"),
         ({"verdict": None, "abstention": Abstention("two actions")}, {}, REVIEW, "no verdict: two actions"),
     ],
 )
@@ -116,7 +116,7 @@ def test_the_most_careful_wins_and_every_reason_is_named_its_own_first() -> None
     assert decision == Decision(
         DENY,
         (
-            "the action is exit, against a signal to go long", "rating 5, at least 4",
+            "the action is exit, against a signal to go long", "rating 5, allowed from 4 on",
             "confidence 0.10, less than 0.5", "rated by a fallback, x/y",
         ),
     )  # fmt: skip

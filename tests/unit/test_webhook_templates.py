@@ -19,7 +19,7 @@ ITEM: dict[str, Any] = {
     "origin": "loop", "status": "completed", "rating": 5, "confidence": 0.7, "action": "enter_long",
     "rationale": "<!channel> @everyone <https://evil|click> *bold* & more", "abstention": None, "error": None,
     "model": "a/b", "fallback": False, "cost_usd": 0.001, "processing_ms": 12.0, "finished_at": "2026-11-30T12:00:01Z",
-    "decision": "allow", "decision_reasons": ["rating 5, at least 4"],
+    "decision": "allow", "decision_reasons": ["rating 5, allowed from 4 on"],
 }  # fmt: skip
 LINE = "5 strong confirm, allow: long BTC/USDT 5m at 61234.5 (ma_cross)"
 
