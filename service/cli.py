@@ -2,54 +2,47 @@
 
 import argparse
 import errno
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from service import exit_codes
-from service.commands import (
-    audit,
-    backup,
-    check,
-    completion,
-    control,
-    costs,
-    doctor,
-    export,
-    install_service,
-    restore,
-    run,
-    signals,
-    sql,
-    status,
-    tail,
-    version,
-)
-from service.commands.command import Command, Given, takes_file
+from service.commands.command import Command, Given
 from service.logs import error_mark
 from service.safe_text import escaped
 from service.streams import silence
 from service.version import VERSION
 from trading.errors import BackupFileError, FeedError, SettingsError, StorageError, TradentError
 
-COMMANDS: dict[str, Command] = {
-    "run": run.COMMAND,
-    "check": check.COMMAND,
-    "doctor": doctor.COMMAND,
-    "status": status.COMMAND,
-    "tail": tail.COMMAND,
-    "signals": signals.COMMAND,
-    "costs": costs.COMMAND,
-    "export": export.COMMAND,
-    "sql": sql.COMMAND,
-    **control.COMMANDS,
-    "audit": audit.COMMAND,
-    "backup": backup.COMMAND,
-    "restore": restore.COMMAND,
-    "install-service": install_service.COMMAND,
-    "completion": completion.COMMAND,
-    "version": version.COMMAND,
+COMMANDS = {
+    "run": "watch the market and rate its signals (the default)",
+    "check": "look at settings, database, migrations and models, and say what was found",
+    "doctor": "say what is wrong and what to do, whether the daemon runs or not",
+    "status": "ask the running daemon how it does",
+    "tail": "show verdicts as they come",
+    "signals": "list the last signals with their verdicts, or show one with its calls",
+    "costs": "show what models cost, by day and model, against the budget",
+    "export": "bring the CSV files up to date, compare them with the database, or make them again",
+    "sql": "open psql on the database, or print its URL",
+    "pause": "stop rating, in every process on the database, until resume",
+    "resume": "rate again",
+    "limits": "show or change how many requests and tokens a minute are allowed",
+    "model": "show or change which model is asked first",
+    "reload": "have the daemon read its settings anew, as SIGHUP does",
+    "retry": "rate signals again that failed, expired or were skipped",
+    "skip": "end signals as skipped that still wait to be rated",
+    "acts": "show what was changed by hand: pauses, limits, models, retries, by whom and why",
+    "audit": "see whether the calls that were kept are those that were made",
+    "backup": "write everything in PostgreSQL to a file, beside a running daemon too",
+    "restore": "bring what `backup` wrote into an empty database",
+    "install-service": "write a systemd unit for this installation, and say what stands in it",
+    "completion": "print what makes a shell complete commands and options",
+    "version": "print the version",
 }
+"""What each does. A command's file is loaded when it is asked for: all of them are a second of imports."""
+
+_CONTROL = ("pause", "resume", "limits", "model", "reload", "retry", "skip", "acts")
 STATUSES: dict[type[TradentError], int] = {  # the first that fits
     BackupFileError: exit_codes.FAILED,
     SettingsError: exit_codes.SETTINGS,
@@ -60,13 +53,13 @@ STATUSES: dict[type[TradentError], int] = {  # the first that fits
 
 def run_command(arguments: Sequence[str]) -> int:
     """Do what the command line says, and return the exit status: those of `service.exit_codes`, 2 for wrong usage."""
-    parser = command_line()
+    words = _with_default(arguments)
     try:
         try:
-            given = parser.parse_args(_with_default(arguments), namespace=Given(parser=parser))
+            given = command_line([words[0]]).parse_args(words, namespace=Given(whole_parser=command_line))
         finally:
             sys.stdout.flush()  # of --help, after which argparse ends the process
-        status = COMMANDS[given.command].do(given)
+        status = _command(given.command).do(given)
         sys.stdout.flush()
     except TradentError as error:
         sys.stderr.write("".join(f"{error_mark()}{escaped(line)}\n" for line in str(error).split("\n")))
@@ -85,17 +78,15 @@ def run_command(arguments: Sequence[str]) -> int:
     return status
 
 
-def command_line() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def command_line(whole: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of all commands, with the options of the `whole` ones alone."""
     shared = argparse.ArgumentParser(add_help=False)
-    takes_file(
-        shared.add_argument(
-            "--config",
-            type=Path,
-            default=Path("config.json"),
-            metavar="FILE",
-            help="the settings file; config.json unless given",
-        )
+    shared.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config.json"),
+        metavar="FILE",
+        help="the settings file; config.json unless given",
     )
     shared.add_argument(
         "--set",
@@ -109,11 +100,21 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tradent {VERSION}")
     all_commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, command in COMMANDS.items():
-        about = f"{command.about[:1].upper()}{command.about[1:]}."
-        parents = [shared] if command.has_settings else []
-        command.options(all_commands.add_parser(name, parents=parents, help=command.about, description=about))
+    for name, about in COMMANDS.items():
+        command = _command(name) if name in whole else None
+        parents = [shared] if command is not None and command.has_settings else []
+        described = f"{about[:1].upper()}{about[1:]}."
+        options = all_commands.add_parser(name, parents=parents, help=about, description=described)
+        if command is not None:
+            command.options(options)
     return parser
+
+
+def _command(name: str) -> Command:
+    """The command of that name, loaded with all that it needs."""
+    file = importlib.import_module(f"service.commands.{'control' if name in _CONTROL else name.replace('-', '_')}")
+    command: Command = file.COMMANDS[name] if name in _CONTROL else file.COMMAND
+    return command
 
 
 def _with_default(arguments: Sequence[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """When a process ends: told by a signal, done with everything, or by a crash."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import math
@@ -7,14 +9,16 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llm_integration.csv_exporter import LLMCSVExporter
 from service import exit_codes
-from service.rating_side import RatingSide
-from service.trading_side import TradingSide
 from trading.clock import Clock
 from trading.errors import TradentError
+
+if TYPE_CHECKING:
+    from llm_integration.csv_exporter import LLMCSVExporter
+    from service.rating_side import RatingSide
+    from service.trading_side import TradingSide
 
 IDLE_POLL_S = 0.2
 TOLD_TWICE_S = 0.5

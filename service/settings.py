@@ -8,20 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from database.settings import DatabaseSettings
-from llm_integration.calling.router import routes_of
 from llm_integration.config import LLMConfig
 from llm_integration.settings_file import odd_things, parse_json
 from llm_integration.settings_mistakes import at_most
 from llm_integration.settings_sources import ENV_PREFIX, LayeredSettings, given_credentials, load_settings
 from service.hooks.signature import SECRET_NAME
-from service.prompts import signal_formatter
 from service.tokens import TOKEN_NAMES
-from service.webhooks.endpoint import Endpoint
 from service.webhooks.settings import WebhookSettings
-from trading.errors import IndicatorError, SettingsError, StrategyError
-from trading.indicators import IndicatorSet
+from trading.errors import SettingsError
 from trading.settings import TradingSettings
-from trading.strategies import build_strategies, build_strategy
 
 
 class ServiceSettings(BaseModel):
@@ -130,43 +125,6 @@ def _meant(name: str, sections: set[str]) -> str:
     if section.lower() in sections and key.strip("_"):
         return f"{ENV_PREFIX}{section}__{key.strip('_')}"
     return f"{ENV_PREFIX}<section>__<key>"
-
-
-def require_rules(settings: Settings) -> None:
-    """Make every strategy, indicator, prompt and route once. Raises SettingsError with a line for each mistake."""
-    mistakes: list[str] = []
-    strategies = []
-    for hook in settings.service.webhooks:
-        try:
-            Endpoint.of(hook)
-        except SettingsError as error:
-            mistakes += error.mistakes
-    names = [hook.name for hook in settings.service.webhooks]
-    mistakes += [f"service.webhooks: two are named {name}" for name in sorted(set(names)) if names.count(name) > 1]
-    for look in (signal_formatter, routes_of):
-        try:
-            look(settings.llm)
-        except SettingsError as error:
-            mistakes += error.mistakes
-    for number, options in enumerate(settings.trading.strategies):
-        try:
-            strategies.append(build_strategy(options))
-        except StrategyError as error:
-            mistakes.append(f"trading.strategies.{number}: {error}")
-    wanted = {f"llm.indicators_to_include.{n}": name for n, name in enumerate(settings.llm.indicators_to_include)}
-    wanted |= {f"strategy {strategy.name}: {name}": name for strategy in strategies for name in strategy.indicators}
-    for place, name in wanted.items():
-        try:
-            IndicatorSet([name])
-        except IndicatorError as error:
-            mistakes.append(f"{place} = {name!r}: {error}")
-    if not mistakes:
-        try:
-            build_strategies(settings.trading.strategies)
-        except StrategyError as error:
-            mistakes.append(f"trading.strategies: {error}")
-    if mistakes:
-        raise SettingsError(mistakes)
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

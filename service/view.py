@@ -1,5 +1,7 @@
 """The live view: bars, signals, ratings, quota and cost on one screen of a terminal; and `status`, once."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import logging
@@ -7,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import orjson
 from rich.console import Group
@@ -14,9 +17,11 @@ from rich.live import Live
 from rich.text import Text
 
 from service.console import Console
-from service.daemon import Daemon
 from service.logs import RecentLines, off_the_screen
 from service.view_layout import layout
+
+if TYPE_CHECKING:
+    from service.daemon import Daemon
 
 log = logging.getLogger(__name__)
 

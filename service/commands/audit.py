@@ -12,7 +12,7 @@ from database.engine import create_pool
 from database.migrate import require_current
 from llm_integration.audit_file import verify_file
 from service import exit_codes
-from service.commands.command import Command, Given, add_json, takes_file
+from service.commands.command import Command, Given, add_json
 from service.progress import progress
 from service.settings import Settings
 from service.store_room import reach_database
@@ -20,7 +20,7 @@ from service.store_room import reach_database
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["verify"], help="follow the chains of hashes over all calls")
-    takes_file(parser.add_argument("--file", type=Path, metavar="FILE", help="an audit file, not the database"))
+    parser.add_argument("--file", type=Path, metavar="FILE", help="an audit file, not the database")
     add_json(parser)
 
 
@@ -57,4 +57,4 @@ async def _verify(settings: Settings, file: Path | None, *, as_json: bool) -> in
     return exit_codes.FAILED if faults else exit_codes.OK
 
 
-COMMAND = Command("see whether the calls that were kept are those that were made", _do, _options)
+COMMAND = Command(_do, _options)

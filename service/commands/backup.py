@@ -9,7 +9,7 @@ import orjson
 
 from database.backup import Address, Content, back_up
 from service import exit_codes
-from service.commands.command import Command, Given, add_json, takes_file
+from service.commands.command import Command, Given, add_json
 from service.progress import progress
 from service.settings import Settings
 from service.store_room import reach_database, without_password
@@ -18,7 +18,7 @@ NAMES = {"market_data": "bars", "signals": "signals", "llm_analysis_results": "r
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    takes_file(parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; not there yet"))
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; not there yet")
     add_json(parser, "what is in it as JSON")
 
 
@@ -57,4 +57,4 @@ def said(content: Content) -> str:
     return f"{rows}; at migration {content.revision}"
 
 
-COMMAND = Command("write everything in PostgreSQL to a file, beside a running daemon too", _do, _options)
+COMMAND = Command(_do, _options)

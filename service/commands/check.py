@@ -27,4 +27,4 @@ def _do(given: Given) -> int:
     return asyncio.run(told(check_everything(settings), as_json=given.json))
 
 
-COMMAND = Command("look at settings, database, migrations and models, and say what was found", _do, _options)
+COMMAND = Command(_do, _options)

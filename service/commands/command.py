@@ -1,30 +1,36 @@
 """What a command is made of."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import shtab
+from typing import TYPE_CHECKING
 
 from service.logs import set_up_logging
-from service.secrets import secrets_of
-from service.settings import Settings
 from trading.errors import SettingsError
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 class Given(argparse.Namespace):
-    """What stands on the command line, and `parser`, which has read it."""
+    """What stands on the command line; `whole_parser()` makes the parser of all commands."""
 
     def settings(self, log_level: str | None = None) -> Settings:
         """The settings it names; with a level, warnings of what the command uses are logged from then on."""
+        from service.settings import Settings  # noqa: PLC0415 - takes ten times as long as a --help
+
         try:
             sys.path.append(str(Path.cwd()))  # where a user's own strategies lie
         except FileNotFoundError:
             raise SettingsError(["the working directory has been deleted; change into one that is there"]) from None
         settings = Settings.load(self.config, self.set)
         if log_level is not None:
+            from service.secrets import secrets_of  # noqa: PLC0415 - loads what reaches models and the database
+
             set_up_logging(log_level, secrets_of(settings))
         return settings
 
@@ -40,15 +46,9 @@ class Command:
     `has_settings` is False for what needs no settings file: it knows no --config and no --set.
     """
 
-    about: str
     do: Callable[[Given], int]
     options: Callable[[argparse.ArgumentParser], None] = no_options
     has_settings: bool = True
-
-
-def takes_file(argument: argparse.Action) -> None:
-    """A shell completes the names of files here."""
-    argument.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 def add_json(parser: argparse.ArgumentParser, about: str = "the same as JSON, for programs") -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import shtab
 
@@ -18,8 +19,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _do(given: Given) -> int:
-    sys.stdout.write(shtab.complete(given.parser, shell=given.shell).rstrip() + "\n")
+    parser = given.whole_parser()
+    _say_where_files_go(parser)
+    sys.stdout.write(shtab.complete(parser, shell=given.shell).rstrip() + "\n")
     return exit_codes.OK
 
 
-COMMAND = Command("print what makes a shell complete commands and options", _do, _options, has_settings=False)
+def _say_where_files_go(parser: argparse.ArgumentParser) -> None:
+    """A shell completes the names of files where an argument is one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _say_where_files_go(command)
+        elif action.type is Path:
+            action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
+
+
+COMMAND = Command(_do, _options, has_settings=False)

@@ -179,14 +179,12 @@ def _acts(given: Given) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    "pause": Command("stop rating, in every process on the database, until resume", _pause, act_options),
-    "resume": Command("rate again", _resume, act_options),
-    "limits": Command("show or change how many requests and tokens a minute are allowed", _limits, _limits_options),
-    "model": Command("show or change which model is asked first", _model, _model_options),
-    "reload": Command("have the daemon read its settings anew, as SIGHUP does", _reload, act_options),
-    "retry": Command("rate signals again that failed, expired or were skipped", _retry, _ids_options),
-    "skip": Command("end signals as skipped that still wait to be rated", _skip, _ids_options),
-    "acts": Command(
-        "show what was changed by hand: pauses, limits, models, retries, by whom and why", _acts, _acts_options
-    ),
+    "pause": Command(_pause, act_options),
+    "resume": Command(_resume, act_options),
+    "limits": Command(_limits, _limits_options),
+    "model": Command(_model, _model_options),
+    "reload": Command(_reload, act_options),
+    "retry": Command(_retry, _ids_options),
+    "skip": Command(_skip, _ids_options),
+    "acts": Command(_acts, _acts_options),
 }

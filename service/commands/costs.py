@@ -50,4 +50,4 @@ async def _costs(settings: Settings, days: int) -> dict[str, Any]:
     return plain(costs_of(rows, today.date(), limits.daily_usd) | {"budgets": budgets})
 
 
-COMMAND = Command("show what models cost, by day and model, against the budget", _do, _options)
+COMMAND = Command(_do, _options)

@@ -21,4 +21,4 @@ def _do(given: Given) -> int:
     return asyncio.run(told(findings, as_json=given.json, short=True))
 
 
-COMMAND = Command("say what is wrong and what to do, whether the daemon runs or not", _do, _options)
+COMMAND = Command(_do, _options)

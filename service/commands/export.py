@@ -104,4 +104,4 @@ def _write(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-COMMAND = Command("bring the CSV files up to date, compare them with the database, or make them again", _do, _options)
+COMMAND = Command(_do, _options)

@@ -137,4 +137,4 @@ def _start(about: Installation) -> int:
     return exit_codes.OK
 
 
-COMMAND = Command("write a systemd unit for this installation, and say what stands in it", _do, _options)
+COMMAND = Command(_do, _options)

@@ -13,7 +13,7 @@ from database.journal_files import SUFFIX
 from database.upgrading import Upgrade
 from service import exit_codes
 from service.commands.backup import address, as_plain, said
-from service.commands.command import Command, Given, add_json, takes_file
+from service.commands.command import Command, Given, add_json
 from service.progress import progress
 from service.settings import Settings
 from service.store_room import reach_database
@@ -21,7 +21,7 @@ from service.upgrade_words import upgrade_words
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    takes_file(parser.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` or pg_dump wrote"))
+    parser.add_argument("file", type=Path, metavar="FILE", help="a file that `backup` or pg_dump wrote")
     add_json(parser, "what was in it, and what is left to do, as JSON")
 
 
@@ -64,4 +64,4 @@ def _holds_records(journal: Path) -> bool:
     return any(segment.stat().st_size for segment in journal.glob(f"*{SUFFIX}"))
 
 
-COMMAND = Command("bring what `backup` wrote into an empty database", _do, _options)
+COMMAND = Command(_do, _options)

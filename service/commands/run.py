@@ -13,8 +13,9 @@ from service import exit_codes, view
 from service.commands.command import Command, Given
 from service.daemon import Daemon, Role
 from service.logs import RecentLines, set_up_logging
+from service.rules import require_rules
 from service.secrets import secrets_of
-from service.settings import Settings, require_rules
+from service.settings import Settings
 from trading.errors import TradentError
 
 log = logging.getLogger(__name__)
@@ -71,4 +72,4 @@ def _do(given: Given) -> int:
     return exit_codes.UNFINISHED if daemon.left_behind else exit_codes.OK
 
 
-COMMAND = Command("watch the market and rate its signals (the default)", _do, _options)
+COMMAND = Command(_do, _options)

@@ -105,4 +105,4 @@ def _id(text: str) -> str:
     return found[1]
 
 
-COMMAND = Command("list the last signals with their verdicts, or show one with its calls", _do, _options)
+COMMAND = Command(_do, _options)

@@ -61,4 +61,4 @@ def _leave_to_psql() -> None:
     """Ctrl-C ends a query, not psql."""
 
 
-COMMAND = Command("open psql on the database, or print its URL", _do, _options)
+COMMAND = Command(_do, _options)

@@ -47,4 +47,4 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-COMMAND = Command("ask the running daemon how it does", _do, _options)
+COMMAND = Command(_do, _options)

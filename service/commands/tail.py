@@ -27,4 +27,4 @@ def _do(given: Given) -> int:
     return asyncio.run(until_stopped(tail(service, wanted, given.last, printer)))
 
 
-COMMAND = Command("show verdicts as they come", _do, _options)
+COMMAND = Command(_do, _options)

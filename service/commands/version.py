@@ -17,4 +17,4 @@ def _do(given: Given) -> int:
     return exit_codes.OK
 
 
-COMMAND = Command("print the version", _do, add_json, has_settings=False)
+COMMAND = Command(_do, add_json, has_settings=False)

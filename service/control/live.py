@@ -13,7 +13,8 @@ from llm_integration.backends.wire.secrets import without_password
 from llm_integration.config import BackendSettings, LLMConfig
 from llm_integration.settings_mistakes import mistakes_of
 from service.logs import HIDDEN
-from service.settings import Settings, require_rules
+from service.rules import require_rules
+from service.settings import Settings
 from trading.errors import SettingsError
 
 log = logging.getLogger(__name__)

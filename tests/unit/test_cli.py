@@ -171,21 +171,63 @@ def test_a_reader_that_has_had_enough_is_no_fault() -> None:
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
-def test_an_interrupt_while_the_program_is_still_loaded_is_no_fault() -> None:
+HERE = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("module", ["service.cli", "service.commands.run", "service.daemon"])
+def test_an_interrupt_while_the_program_is_still_loaded_is_no_fault(module: str) -> None:
     """Which takes a second: Ctrl-C ends it as it does later, without a trace of the imports."""
     code = (
         "import sys\n"
         "class Interrupted:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'service.cli': raise KeyboardInterrupt\n"
+        f"        if name == '{module}': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupted())\n"
         "import main_with_database\n"
+        "sys.argv[1:] = ['run']\n"
+        "main_with_database.main()\n"
     )
-    here = Path(__file__).parents[2]
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=here
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=HERE
     )
     assert (ran.returncode, ran.stderr) == (130, "")
+
+
+ASKING = "status tail pause resume limits model reload retry+1 skip+1 acts"
+SLOW_TO_LOAD = {"alembic", "asyncpg", "ccxt", "numpy", "pandas", "prometheus_client", "sqlalchemy", "talib"}
+
+
+@pytest.mark.parametrize(
+    ("commands", "unloaded"),
+    [
+        ([["--help"], ["version"]], SLOW_TO_LOAD | {"aiohttp", "asyncio", "pydantic", "rich", "shtab"}),
+        (
+            [["tail", "--help"], *([*each.split("+"), "--set", "service.port=1"] for each in ASKING.split()
+                                   if each != "tail")],
+            SLOW_TO_LOAD | {"shtab"},
+        ),
+    ],
+)  # fmt: skip
+def test_what_only_helps_or_asks_the_daemon_loads_little(
+    folder: Path, commands: list[list[str]], unloaded: set[str]
+) -> None:
+    """All that the daemon needs is a second of imports."""
+    code = (
+        "import contextlib, sys\n"
+        "from service.cli import run_command\n"
+        f"for words in {commands}:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        assert run_command(words) in (0, 1), words\n"
+        "sys.stderr.write(' '.join(['loaded', *sys.modules]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert ran.returncode == 0
+    loaded = set(ran.stderr.partition("loaded ")[2].split())
+    assert "service.cli" in loaded
+    assert loaded.isdisjoint(unloaded)
 
 
 @pytest.mark.parametrize(

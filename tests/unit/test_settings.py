@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, parse_assignments, require_rules
+from service.rules import require_rules
+from service.settings import Settings, parse_assignments
 from trading.errors import SettingsError
 
 

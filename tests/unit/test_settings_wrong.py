@@ -14,7 +14,8 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from llm_integration.settings_file import odd_things, read_settings_file
-from service.settings import Settings, require_rules
+from service.rules import require_rules
+from service.settings import Settings
 from trading.errors import SettingsError
 
 HIDDEN = "hidden-word"

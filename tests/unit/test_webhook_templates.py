@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, require_rules
+from service.rules import require_rules
+from service.settings import Settings
 from service.webhooks.endpoint import Endpoint, answer_of, secrets_of_webhook
 from service.webhooks.settings import WebhookSettings
 from service.webhooks.templates import template, template_names

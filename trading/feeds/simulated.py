@@ -1,15 +1,19 @@
 """The simulated feed: a market of plainly fictional symbols, the same for the same seed."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from trading.clock import Clock
-from trading.feeds.simulation.market import SimulatedMarket
 from trading.model import Bar, Stream, timeframe_seconds
+
+if TYPE_CHECKING:
+    from trading.feeds.simulation.market import SimulatedMarket
 
 SOURCE = "simulated"
 ACCELERATED_START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -75,6 +79,8 @@ class Feed:
     waits = True
 
     def __init__(self, options: Options, clock: Clock) -> None:
+        from trading.feeds.simulation.market import SimulatedMarket  # noqa: PLC0415 - loads NumPy, settings do without
+
         self._options = options
         self._clock = clock
         self._step_s = timeframe_seconds(options.timeframe)
