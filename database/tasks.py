@@ -10,6 +10,7 @@ that it died alone: a `suspect` is worked on with nothing beside it.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -148,14 +149,25 @@ WITH late AS MATERIALIZED (
 SELECT count(*) FROM gone
 """
 
-# Nothing waits longer for a clock that was set back: what is due then is due now, and a lease is a lease from now on.
+# Nothing waits longer for a clock that was set back: a lease is a lease from now on, and what has a time that cannot be
+# is due now. That is what was made after now, however short the clock was ahead; after more, what waits so long.
 SET_BACK = """
-WITH due AS (
-    UPDATE llm_enhancement_tasks SET run_at = clock_timestamp()
-    WHERE status = 'pending' AND run_at > clock_timestamp() + interval '30 minutes'
+WITH RECURSIVE levels(priority) AS (
+    (SELECT priority FROM llm_enhancement_tasks WHERE status = 'pending' ORDER BY priority DESC LIMIT 1)
+    UNION ALL
+    SELECT (SELECT task.priority FROM llm_enhancement_tasks task
+            WHERE task.status = 'pending' AND task.priority < levels.priority
+            ORDER BY task.priority DESC LIMIT 1)
+    FROM levels WHERE levels.priority IS NOT NULL
+), due AS (
+    UPDATE llm_enhancement_tasks task SET run_at = statement_timestamp() FROM levels
+    WHERE task.status = 'pending' AND task.priority = levels.priority
+      AND task.run_at > statement_timestamp() + interval '10 seconds'
+      AND (task.created_at > statement_timestamp() + interval '10 seconds'
+           OR $2 AND task.run_at > statement_timestamp() + interval '30 minutes')
 )
-UPDATE llm_enhancement_tasks SET lease_expires_at = clock_timestamp() + $1::interval
-WHERE status = 'processing' AND lease_expires_at > clock_timestamp() + $1::interval
+UPDATE llm_enhancement_tasks SET lease_expires_at = statement_timestamp() + $1::interval
+WHERE status = 'processing' AND lease_expires_at > statement_timestamp() + $1::interval + interval '10 seconds'
 """
 
 COUNTS = """
@@ -167,6 +179,7 @@ UNION ALL
 SELECT 'processing', count(*)
 FROM (SELECT FROM llm_enhancement_tasks WHERE status = 'processing' ORDER BY signal_id LIMIT $1) held
 """
+SET_BACK_EVERY_S = 60.0
 COUNTED = 1000
 LOOKS = 16
 EVER = datetime(1, 1, 2, tzinfo=UTC)
@@ -203,6 +216,7 @@ class PostgresTaskQueue:
         self._beginnings = Grouped(self._begin)
         self._since: tuple[datetime, int] | None = None
         self._looks = 0
+        self._set_back_from = -math.inf
 
     def limit_attempts(self, most: int) -> None:
         """How often a task may die from now on: `llm.max_retries`, at least twice."""
@@ -310,9 +324,9 @@ class PostgresTaskQueue:
         await clock.recall(self._pool)
         asked_at = self._clock.monotonic()
         clock.noticed(await self._pool.fetchval("SELECT clock_timestamp()"), asked_at)
-        if clock.gone_back:
-            await self._pool.execute(SET_BACK, self.lease)
-            clock.gone_back = False
+        if clock.gone_back or self._clock.monotonic() >= self._set_back_from:
+            await self._pool.execute(SET_BACK, self.lease, clock.gone_back)
+            clock.gone_back, self._set_back_from = False, self._clock.monotonic() + SET_BACK_EVERY_S
         await clock.keep(self._pool)
         return self._clock.monotonic() - clock.set_at >= self.lease.total_seconds() / 2
 

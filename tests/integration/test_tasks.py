@@ -594,6 +594,23 @@ async def test_a_clock_that_was_set_back_while_nobody_ran_lets_nothing_wait_for_
     assert len(await later.claim(1)) == 1
 
 
+async def test_what_was_made_while_the_clock_was_ahead_does_not_wait_for_it_though_nobody_saw_it(
+    pool: asyncpg.Pool,
+) -> None:
+    """Of each priority; and a lease that was given then is none for an hour. A retry that is far off stays so."""
+    ids = await put(pool, 4)
+    queue = make_queue(pool)
+    await pool.execute("UPDATE llm_enhancement_tasks SET priority = 5 WHERE signal_id = $1", ids[0])
+    ahead = "UPDATE llm_enhancement_tasks SET {} WHERE signal_id = ANY($1)"
+    hour = "interval '1 hour'"
+    await pool.execute(ahead.format(f"created_at = created_at + {hour}, run_at = run_at + {hour}"), ids[:2])
+    await pool.execute(ahead.format(f"run_at = run_at + {hour}"), ids[2:3])
+    await pool.execute(ahead.format(f"status = 'processing', lease_expires_at = now() + {hour}"), ids[3:])
+    await queue.sweep()
+    assert {claim.signal.id for claim in await queue.claim(4)} == set(ids[:2])
+    assert (await task(pool, ids[3]))["lease_expires_at"] <= CLOCK.now() + 2 * MINUTE
+
+
 async def test_a_clock_of_postgresql_that_is_set_back_lets_nothing_wait_for_it(pool: asyncpg.Pool) -> None:
     """What was due is due, and a lease is as long as any other."""
     await put(pool, 2)
