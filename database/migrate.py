@@ -1,8 +1,10 @@
 """Bringing a database to the schema this program knows, and saying where it stands.
 
-Several processes may start at once: one migrates under an advisory lock, in one transaction, the others wait for it.
+Several processes may start at once: one migrates under an advisory lock, in one transaction, the others wait for it,
+however long it takes.
 """
 
+import asyncio
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,14 @@ from trading.fault_points import passing
 T = TypeVar("T")
 LOCK_KEY = 0x7472_6164_656E_74
 LOCK_TIMEOUT = "120s"
+"""For the tables that are changed."""
+LOOK_S = 0.5
+HOLDER = f"""
+SELECT held.pid, host(at.client_addr) AS client
+FROM pg_locks held JOIN pg_database base ON base.oid = held.database LEFT JOIN pg_stat_activity at ON at.pid = held.pid
+WHERE base.datname = current_database() AND held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+  AND held.classid = {LOCK_KEY >> 32} AND held.objid = {LOCK_KEY & 0xFFFF_FFFF}
+"""
 UNHURRIED = DatabaseSettings(command_timeout_seconds=3600)
 
 
@@ -69,15 +79,22 @@ async def unheard(upgrade: Upgrade) -> None:
 async def migrate(url: str, revision: str = "head", heard: Heard = unheard) -> list[str]:
     """Bring the database to `revision`; the revisions applied, oldest first, none when it was there.
 
-    Where that takes long, `heard` is told now and then how far it has come.
-    Raises StorageError when the database is newer than this program, or another process migrates for too long.
+    Where that takes long, `heard` is told now and then how far it has come, also where another process does it: that is
+    waited for as long as its session lasts.
+    Raises StorageError when the database is newer than this program, or a table is in use for too long.
     """
     watch = Watch(url, heard)
 
-    def upgrade(connection: Connection) -> list[str]:
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_KEY})"))
+    def upgrade(connection: Connection) -> list[str] | None:
+        """None where another process is at it."""
+        ours: bool = connection.execute(text(f"SELECT pg_try_advisory_xact_lock({LOCK_KEY})")).scalar_one()
         missing = _missing(_current(connection), revision)
+        if not ours:
+            holder = connection.execute(text(HOLDER)).first()
+            if holder is not None:
+                watch.waits(holder.pid, holder.client, missing or [head()])
+            return None
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         if missing:
             watch.begun(connection.execute(text("SELECT pg_backend_pid()")).scalar_one(), missing)
             config = _config()
@@ -86,7 +103,12 @@ async def migrate(url: str, revision: str = "head", heard: Heard = unheard) -> l
             passing("migrated")
         return missing
 
-    return await watch.over(_run(url, upgrade))
+    async def in_turn() -> list[str]:
+        while (applied := await _run(url, upgrade)) is None:  # noqa: ASYNC110 - nobody tells of a lock that is free
+            await asyncio.sleep(LOOK_S)
+        return applied
+
+    return await watch.over(in_turn())
 
 
 async def downgrade(url: str, revision: str = "base") -> None:
@@ -125,8 +147,8 @@ async def _run(url: str, work: Callable[[Connection], T]) -> T:
             raise cause from error
         if isinstance(cause, asyncpg.LockNotAvailableError):
             raise StorageError(
-                f"another process has been migrating the database at {redacted(url)} for over {LOCK_TIMEOUT}; "
-                "wait for it, or end it"
+                f"another session has kept a table of {redacted(url)} from being changed for over {LOCK_TIMEOUT}; "
+                "end it: pg_stat_activity shows who it is"
             ) from error
         lacking = isinstance(cause, asyncpg.InsufficientPrivilegeError)
         what_to_do = "; let this account own the database, or GRANT it what is missing" if lacking else ""

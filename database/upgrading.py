@@ -32,6 +32,7 @@ class Upgrade:
 
     `work` names what takes long in that one, and `share` how much of this work is done, 0 to 1; `left_s` is how long
     the rest of it will take at the pace so far. None where PostgreSQL does not tell.
+    `by` is who does it where it is another process: then `done` and `revision` are as it began.
     """
 
     done: int
@@ -41,13 +42,17 @@ class Upgrade:
     work: str | None = None
     share: float | None = None
     left_s: float | None = None
+    by: str | None = None
 
 
 Heard = Callable[[Upgrade], Awaitable[None]]
 
 
 class Watch:
-    """Looks, now and then, how far a migration has come. Those who migrate call `begun` and `applied`."""
+    """Looks, now and then, how far a migration has come.
+
+    Those who migrate call `begun` and `applied`, those who find another process at it `waits`.
+    """
 
     def __init__(self, url: str, heard: Heard, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
@@ -56,14 +61,20 @@ class Watch:
         self._began_s = clock()
         self._missing: Sequence[str] = ()
         self._process = 0
+        self._by: str | None = None
         self._done = 0
         self._pace = Pace(clock)
         self._connection: Connection | None = None
 
     def begun(self, process: int, missing: Sequence[str]) -> None:
         """The server's process with this number applies these revisions, none of them yet."""
-        self._process = process
+        self._process, self._by = process, None
         self._missing = missing
+
+    def waits(self, process: int, client: str | None, missing: Sequence[str]) -> None:
+        """Another process does it, by this process of the server; its `client` is None on the server's own machine."""
+        self._process, self._missing = process, missing
+        self._by = f"another process, PostgreSQL's {process} for {client or 'this machine'}"
 
     def applied(self, **_: Any) -> None:
         """One more is applied."""
@@ -89,10 +100,10 @@ class Watch:
         told = done, len(self._missing), self._missing[done], self._clock() - self._began_s
         row = await self._building()
         if row is None:
-            return Upgrade(*told)
+            return Upgrade(*told, by=self._by)
         work, share = words(row), share_of(row)
         key = (row["index_relid"], row["phase"], row["partitions_done"])
-        return Upgrade(*told, work, share, self._pace.left_s(key, share))
+        return Upgrade(*told, work, share, self._pace.left_s(key, share), self._by)
 
     async def _building(self) -> Record | None:
         """What PostgreSQL tells of the index that is built; None where there is none, or it does not answer now."""

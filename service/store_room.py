@@ -145,7 +145,10 @@ async def _migrate(url: str, on_upgrade: Heard) -> list[str]:
         while not (await asyncio.wait([task], timeout=TELL_S))[0]:
             facts = {"so_far_s": round(time.monotonic() - began)} if newest is None else upgrade_facts(newest)
             log.info("the database is still being brought up to date", extra=facts)
-        return task.result()
+        applied = task.result()
+        if newest is not None and newest.by is not None and not applied:
+            log.info("another process has brought the database up to date")
+        return applied
     finally:
         if not task.done():
             task.cancel()

@@ -96,7 +96,7 @@ class Supervised:
         wrong: tuple[str, ...] = ()
         with contextlib.suppress(Exception):  # as in _say_how, which says it
             wrong = tuple(check.check for check in readiness(self._daemon) if not check.ok)
-        return (self._daemon.phase, self._daemon.awaits_database, *wrong)
+        return (self._daemon.phase, self._daemon.awaits_database, self._daemon.upgrade is not None, *wrong)
 
     def _say_how(self) -> None:
         try:

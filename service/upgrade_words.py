@@ -13,6 +13,8 @@ def upgrade_facts(upgrade: Upgrade) -> dict[str, object]:
         "done": f"{upgrade.done}/{upgrade.total}",
         "revision": upgrade.revision,
     }
+    if upgrade.by is not None:
+        facts = {"so_far_s": facts["so_far_s"], "by": upgrade.by}
     if upgrade.work is not None:
         facts["work"] = upgrade.work
     if upgrade.share is not None:
@@ -32,10 +34,13 @@ def upgrade_plain(upgrade: Upgrade) -> dict[str, Any]:
         "work": None if upgrade.work is None else visible(upgrade.work),
         "share": None if upgrade.share is None else round(upgrade.share, 3),
         "left_s": None if upgrade.left_s is None else round(upgrade.left_s, 1),
+        "by": None if upgrade.by is None else visible(upgrade.by),
     }
 
 
 def upgrade_words(upgrade: Upgrade) -> str:
-    """In a few words: `migration 0015 (7 of 9), index on signals, scanning table`."""
+    """In a few words: `migration 0015 (7 of 9), index on signals, scanning table`; or which other process does it."""
     work = f", {visible(upgrade.work)}" if upgrade.work is not None else ""
+    if upgrade.by is not None:
+        return f"done by {visible(upgrade.by)}{work}"
     return f"migration {upgrade.revision} ({upgrade.done + 1} of {upgrade.total}){work}"

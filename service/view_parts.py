@@ -95,6 +95,8 @@ def upgrade(vitals: dict[str, Any], width: int) -> list[Text]:
         Fact(f"{number(told, 'done'):.0f} of {number(told, 'total'):.0f} done"),
         Fact(f"{span(number(told, 'so_far_s'))} so far", "", 1),
     ]
+    if told.get("by"):
+        whole[:2] = [Fact("waits for its migration", "bold"), Fact(f"by {said(told, 'by')}")]
     lines = [facts_line(whole, width - GUTTER)]
     if told.get("work"):
         now = [

@@ -12,14 +12,11 @@ from database.engine import connect, create_pool
 from tests.acceptance.world import FAST, finished, require_agreement, settings
 from tests.daemon import LIMIT_S, POLL_S, Daemon, Look
 from tests.integration.test_retention import plain
+from tests.systemd import Systemd
 
 BEFORE = "0008"
 FEED = {**FAST, "symbols": ["SIMBTC", "SIMETH"]}
 ROWS = "SELECT count(*), md5(string_agg(m::text, '' ORDER BY id)) FROM market_data m WHERE open_time < '{}'"
-WAITING = (
-    "SELECT count(*) > 0 FROM pg_locks JOIN pg_database d ON d.oid = database "
-    "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
-)
 
 
 async def test_a_daemon_does_as_well_with_an_ordinary_table_of_bars(database: str, tmp_path: Path) -> None:
@@ -54,7 +51,7 @@ async def test_files_and_bars_go_on_after_an_upgrade_that_was_killed_in_the_midd
     async with dying.start() as frozen:
         await frozen.said("fault point migrated")
         async with daemon.start("--until-idle") as running:
-            await look.until(WAITING)
+            await running.said("is answered at")  # as it waits
             frozen.send(signal.SIGKILL)
             assert await running.ended() == 0
 
@@ -90,6 +87,28 @@ async def test_a_daemon_that_migrates_for_long_says_how_far_it_is(database: str,
         await running.said("the feed has ended")
         assert (await answer(f"{url}/status"))["upgrade"] is None
     await connection.close()
+
+
+async def test_a_daemon_that_waits_for_anothers_migration_says_so_until_its_session_ends(
+    database: str, tmp_path: Path
+) -> None:
+    """To systemd, too, which gives it the time; and it ends at once when it is told to."""
+    connection = await connect(database)
+    await connection.execute(f"SELECT pg_advisory_lock({migrate.LOCK_KEY})")
+    with Systemd(tmp_path / "notify") as systemd:
+        daemon = Daemon(tmp_path, settings(database, {**FEED, "bars": None, "speed": 60}), systemd.environment)
+        async with daemon.start() as running:
+            await systemd.heard("STATUS=starting; brings the database up to date: done by another process")
+            assert await systemd.heard("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=60000000"
+            url = f"http://127.0.0.1:{running.log.partition('answered at http://127.0.0.1:')[2].split()[0]}"
+            checks = {each["check"]: each["detail"] for each in (await answer(f"{url}/readyz"))["checks"]}
+            assert "being brought up to date: done by another process, PostgreSQL's" in checks["database"]
+            running.send(signal.SIGTERM)
+            assert await running.ended() == 0
+        async with daemon.start() as running:
+            await running.said("is answered at")
+            await connection.close()
+            await systemd.heard("READY=1")
 
 
 async def answer(url: str) -> Any:

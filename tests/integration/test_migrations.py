@@ -74,14 +74,16 @@ async def _all_revisions(url: str) -> list[str]:
     return await migrate.pending(url)
 
 
-async def test_a_migrator_that_holds_the_lock_too_long_is_named_as_the_cause(
-    empty_database: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_table_that_another_session_keeps_too_long_is_named_as_the_cause(
+    database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "50ms")
-    other = await connect(empty_database)
-    await other.execute(f"SELECT pg_advisory_lock({migrate.LOCK_KEY})")
-    with pytest.raises(StorageError, match="another process has been migrating"):
-        await migrate.migrate(empty_database)
+    await migrate.downgrade(database, "0014")
+    other = await connect(database)
+    async with other.transaction():
+        await other.execute("LOCK TABLE llm_calls IN ROW EXCLUSIVE MODE")
+        with pytest.raises(StorageError, match="another session has kept a table"):
+            await migrate.migrate(database)
     await other.close()
 
 

@@ -18,6 +18,7 @@ from database.settings import DatabaseSettings
 from database.upgrading import Pace, Upgrade, Watch, share_of
 from service import store_room
 from service.store_room import open_store_room
+from service.upgrade_words import upgrade_words
 from tests.integration.test_backup import address
 from tests.waiting import until
 
@@ -134,6 +135,53 @@ async def test_revisions_are_counted_and_the_log_the_vitals_and_who_waits_are_to
     assert (told.done, told.total) == (1, len(["0014", "0015", "0016", "0017"]))
     assert told.left_s is None
     assert await migrate.current(database) == migrate.head()
+
+
+async def test_another_process_that_migrates_is_waited_for_however_long_and_named(
+    database: str, holder: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No limit counts here, and what it builds is told; when its session ends, what it left is done."""
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "1ms")
+    monkeypatch.setattr(migrate, "LOOK_S", 0.01)
+    monkeypatch.setattr(store_room, "TELL_S", 0.01)
+    caplog.set_level("INFO", "service.store_room")
+    await migrate.downgrade(database, "0016")
+    other = await connect(database)
+    process = await other.fetchval("SELECT pg_backend_pid()")
+    await other.execute(f"SELECT pg_advisory_lock({migrate.LOCK_KEY})")
+    heard = Heard()
+
+    async def start() -> None:
+        async with open_store_room(DatabaseSettings(url=database), may_migrate=True, on_upgrade=heard):
+            pass
+
+    waiting = asyncio.create_task(start())
+    told = await heard.saw(lambda each: each.by is not None)
+    assert (told.done, told.revision) == (0, "0017")
+    assert f"PostgreSQL's {process} for " in (told.by or "")
+    assert "done by another process" in upgrade_words(told)
+    await holder.execute(TABLE)
+    await holder.execute(f"SELECT pg_advisory_lock({HELD})")
+    building = asyncio.create_task(other.execute("CREATE INDEX ON many (slowly(id))"))
+    await heard.saw(lambda each: each.work == "index on many, reading" and each.by is not None)
+    await holder.execute(f"SELECT pg_advisory_unlock({HELD})")
+    await building
+    said = {getattr(record, "by", None) for record in caplog.records}
+    assert not waiting.done()
+    await other.close()
+    await waiting
+    assert told.by in said
+    assert await migrate.current(database) == migrate.head()
+
+
+async def test_who_waits_for_another_process_is_stopped_at_once(database: str, holder: Connection) -> None:
+    await holder.execute(f"SELECT pg_advisory_lock({migrate.LOCK_KEY})")
+    heard = Heard()
+    waiting = asyncio.create_task(migrate.migrate(database, heard=heard))
+    await heard.saw(lambda each: each.by is not None)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_a_migration_goes_on_where_nobody_can_look(

@@ -117,6 +117,9 @@ def test_a_migration_shows_how_far_it_is_and_how_long_what_is_under_way_takes(wi
     assert "index on signals" in unknown
     assert "%" not in unknown
     assert "left" not in unknown
+    waits = seen(vitals(upgrade=told | {"by": "another process, PostgreSQL's 4711 for ::1"}, **starting), width)
+    assert "waits for its migration" in waits
+    assert "0015" not in waits
 
 
 def test_the_bars_are_as_long_as_the_ratings_are_many() -> None:
