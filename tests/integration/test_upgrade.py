@@ -9,9 +9,6 @@ from database import migrate
 from database.engine import Connection, connect
 
 BEFORE = "0008"
-NOW = datetime.now(UTC)
-MONTH = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-NEXT_MONTH = (MONTH + timedelta(days=32)).replace(day=1)
 
 # Four streams of bars over three years and on into a future that only a simulated market knows; ids and transactions
 # of several commits.
@@ -78,12 +75,16 @@ SELECT count(*), md5(string_agg(md5(to_jsonb(t)::text), '' ORDER BY md5(to_jsonb
 Content = dict[tuple[str, str], tuple[int, str]]
 
 
+def this_month() -> datetime:
+    return datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
 @pytest.fixture
 async def old(empty_database: str) -> AsyncIterator[tuple[str, Connection]]:
     """A database at the revision before, with rows in every table; its URL and a connection."""
     await migrate.migrate(empty_database, BEFORE)
     connection = await connect(empty_database)
-    await connection.execute(BARS.replace("$1::timestamptz", f"'{MONTH.isoformat()}'::timestamptz"))
+    await connection.execute(BARS.replace("$1::timestamptz", f"'{this_month().isoformat()}'::timestamptz"))
     for statement in (SIGNALS, TASKS, RESULTS, CALLS, REST):
         await connection.execute(statement)
     yield empty_database, connection
@@ -116,14 +117,15 @@ async def test_rows_up_to_this_month_stay_where_they_are_and_later_ones_find_the
 ) -> None:
     url, connection = old
     file = await connection.fetchval("SELECT pg_relation_filenode('market_data')")
+    next_month = (this_month() + timedelta(days=32)).replace(day=1)
 
     await migrate.migrate(url)
 
     assert await connection.fetchval("SELECT pg_relation_filenode('market_data_earlier')") == file
-    assert await connection.fetchval("SELECT max(open_time) < $1 FROM market_data_earlier", NEXT_MONTH)
+    assert await connection.fetchval("SELECT max(open_time) < $1 FROM market_data_earlier", next_month)
     assert await connection.fetchval("SELECT count(*) FROM market_data_later") > 0
-    month = f"market_data_{NEXT_MONTH:%Y_%m}"
-    assert await connection.fetchval(f"SELECT count(*) FROM {month}") > 4 * 27
+    later = f"market_data_{next_month:%Y_%m}"
+    assert await connection.fetchval(f"SELECT count(*) FROM {later}") > 4 * 27
 
 
 async def test_numbers_of_rows_go_on_after_an_upgrade_and_after_the_way_back(old: tuple[str, Connection]) -> None:
