@@ -249,7 +249,7 @@ async def test_a_host_whose_clock_is_wrong_closes_bars_by_the_exchanges(
         watch.require_whole()
         await watch.until(lambda: watch.feed.state.clock_offset_s == pytest.approx(ahead_s, abs=60))
         await watch.until(lambda: watch.feed.is_new(watch.bars[-1]))
-    assert caplog.text.count("this host's clock is 3") == 1
+    assert caplog.text.count("this host's clock is ") == 1
     assert ("behind" if ahead_s > 0 else "ahead of") in caplog.text
 
 
