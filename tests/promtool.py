@@ -13,7 +13,7 @@ def promtool(*arguments: str, cwd: Path | None = None, text: str | None = None) 
     if program is None:
         pytest.skip("promtool is not installed; Debian's package prometheus has it")
     done = subprocess.run(
-        [program, *arguments], cwd=cwd, input=text, text=True, capture_output=True, timeout=60, check=False
+        [program, *arguments], cwd=cwd, input=text, text=True, capture_output=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

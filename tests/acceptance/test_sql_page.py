@@ -140,7 +140,7 @@ def test_the_python_of_the_page_runs(filled: str, tmp_path: Path, monkeypatch: p
     code = PYTHON[0].replace("2026-11-01", DAY.isoformat())
     ran = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"ma_cross +long +2 +4\.5", ran.stdout), ran.stdout

@@ -160,7 +160,7 @@ async def test_work_cancelled_at_any_moment_leaves_nothing_reserved_in_the_datab
             for work in works:
                 await asyncio.sleep(chance.expovariate(1 / mean_s))
                 work.cancel()
-            await asyncio.wait(works, timeout=60)
+            await asyncio.wait(works, timeout=180)
             assert all(work.done() for work in works)
         await world.processor.process(world.claims([last]))
     await pool.close()

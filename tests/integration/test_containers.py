@@ -68,7 +68,7 @@ def lines(command: str) -> list[list[str]]:
 )
 def test_hadolint_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or "hadolint"
-    ran = subprocess.run([hadolint, DEPLOY / "Containerfile"], capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run([hadolint, DEPLOY / "Containerfile"], capture_output=True, text=True, check=False, timeout=180)
 
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
@@ -186,7 +186,7 @@ def test_services_are_waited_for_checked_and_bounded(compose: dict[str, Any]) ->
 def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
     ran = subprocess.run(
         ["docker", "compose", "-f", DEPLOY / "compose.yaml", "config", "--quiet"],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=180,
     )  # fmt: skip
 
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -114,7 +114,7 @@ def _end(folder: Path) -> None:
     postmaster = find_postmaster(folder / "data")
     if postmaster is not None:
         os.kill(postmaster.pid, signal.SIGINT if sys.platform == "win32" else signal.SIGQUIT)
-        psutil.wait_procs([psutil.Process(postmaster.pid)], timeout=60)
+        psutil.wait_procs([psutil.Process(postmaster.pid)], timeout=180)
 
 
 def _pid(folder: Path) -> int:

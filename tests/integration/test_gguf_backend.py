@@ -341,7 +341,7 @@ def test_nothing_of_a_load_is_printed() -> None:
     )
     command = [sys.executable, "-c", script, str(MODEL)]
     ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False
+        command, capture_output=True, text=True, timeout=180, cwd=Path(__file__).parents[2], check=False
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
 
@@ -355,7 +355,7 @@ def test_a_program_that_never_closed_its_client_ends_without_complaint() -> None
     )
     ended = subprocess.run(
         [sys.executable, "-c", script, str(MODEL)],
-        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False,
+        capture_output=True, text=True, timeout=180, cwd=Path(__file__).parents[2], check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert (ended.stdout, ended.stderr, ended.returncode) == ("True\n", "", 0)

@@ -489,7 +489,7 @@ async def test_reading_leaves_half_of_the_connections_to_the_daemon(world: World
             await watcher.execute("LOCK TABLE signals")
             asked = [asyncio.create_task(world.get("signals")) for _ in range(6)]
             await Look(world.database).until(waiting.replace("count(*)", "count(*) >= 2"))
-            async with world.pool.acquire(timeout=60), world.pool.acquire(timeout=60):
+            async with world.pool.acquire(timeout=180), world.pool.acquire(timeout=60):
                 assert await watcher.fetchval(waiting) == 2
         assert [answer["signals"] for answer in await asyncio.gather(*asked)] == [[]] * 6
     finally:

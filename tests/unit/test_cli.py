@@ -164,7 +164,7 @@ def test_a_reader_that_has_had_enough_is_no_fault() -> None:
     os.close(outlet)
     try:
         ran = subprocess.run(
-            [sys.executable, door, "version"], stdout=inlet, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            [sys.executable, door, "version"], stdout=inlet, stderr=subprocess.PIPE, text=True, timeout=180, check=False
         )
     finally:
         os.close(inlet)
@@ -188,7 +188,7 @@ def test_an_interrupt_while_the_program_is_still_loaded_is_no_fault(module: str)
         "main_with_database.main()\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=HERE
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=False, cwd=HERE
     )
     assert (ran.returncode, ran.stderr) == (130, "")
 

@@ -192,7 +192,7 @@ async def test_the_whole_chain_retries_counts_and_records() -> None:
             server.arrived.clear()
             await clock.advance(5)
             await asyncio.wait(
-                [task, asyncio.ensure_future(server.arrived.wait())], timeout=60, return_when="FIRST_COMPLETED"
+                [task, asyncio.ensure_future(server.arrived.wait())], timeout=180, return_when="FIRST_COMPLETED"
             )
         reply = await task
         assert server.chats[0].headers["Authorization"] == "Bearer key-with-newline"

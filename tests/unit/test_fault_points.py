@@ -11,7 +11,7 @@ PROGRAM = "from trading.fault_points import passing\nfor _ in range(3): passing(
 def run(armed: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "FAULT_AT": armed}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, timeout=180
     )
 
 
