@@ -2312,7 +2312,67 @@ CREATE INDEX ix_webhook_deliveries_finished_at ON webhook_deliveries (finished_a
 
 UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
 
--- Running upgrade 0017 -> 0019
+-- Running upgrade 0017 -> 0018
+
+CREATE VIEW v_signal_outcomes AS
+SELECT
+    s.id AS signal_id,
+    h.bars,
+    span.until,
+    span.close,
+    span.close / s.price - 1 AS forward_return,
+    CASE s.side
+        WHEN 'long' THEN greatest(span.high / s.price - 1, 0)
+        WHEN 'short' THEN greatest(1 - span.low / s.price, 0)
+    END AS mfe,
+    CASE s.side
+        WHEN 'long' THEN least(span.low / s.price - 1, 0)
+        WHEN 'short' THEN least(1 - span.high / s.price, 0)
+    END AS mae
+FROM signals s
+CROSS JOIN (VALUES (1), (5), (10), (20), (60)) h (bars)
+CROSS JOIN LATERAL (
+    SELECT m.open_time FROM market_data m
+    WHERE m.source = s.source AND m.symbol = s.symbol AND m.timeframe = s.timeframe
+    ORDER BY m.open_time
+    LIMIT 1
+) first
+CROSS JOIN LATERAL (
+    SELECT count(*) AS bars, max(bar.close_time) AS until, max(bar.high) AS high, min(bar.low) AS low,
+           (array_agg(bar.close ORDER BY bar.open_time))[h.bars] AS close
+    FROM (
+        SELECT * FROM (
+            SELECT m.open_time, m.close_time, m.high, m.low, m.close FROM market_data m
+            WHERE m.source = s.source AND m.symbol = s.symbol AND m.timeframe = s.timeframe
+              AND m.open_time >= s.close_time AND first.open_time < s.close_time
+            ORDER BY m.open_time
+            LIMIT 60
+        ) next
+        ORDER BY next.open_time
+        LIMIT h.bars
+    ) bar
+) span
+WHERE s.price > 0 AND span.bars = h.bars;
+
+COMMENT ON VIEW v_signal_outcomes IS 'What the market did after each signal, rated or not: one row per signal and horizon that has all of its bars. Computed from the bars as it is read. Where the bars around a signal are no longer kept it has none.';
+
+COMMENT ON COLUMN v_signal_outcomes.signal_id IS 'The signal, in signals.';
+
+COMMENT ON COLUMN v_signal_outcomes.bars IS 'The horizon: so many stored bars after the signal, of its source, symbol and timeframe; 1, 5, 10, 20, 60.';
+
+COMMENT ON COLUMN v_signal_outcomes.until IS 'When the last of them closed, UTC; later than so many bars take where some are missing.';
+
+COMMENT ON COLUMN v_signal_outcomes.close IS 'The last one''s close.';
+
+COMMENT ON COLUMN v_signal_outcomes.forward_return IS 'close / price - 1: the market''s own, above 0 where it rose, whatever the side.';
+
+COMMENT ON COLUMN v_signal_outcomes.mfe IS 'Maximum favourable excursion: how far the best of the bars went the signal''s way, as a fraction of its price, never below 0. Null for exits, which state no direction.';
+
+COMMENT ON COLUMN v_signal_outcomes.mae IS 'Maximum adverse excursion: how far the worst of them went against it, as a fraction that is never above 0. Null for exits.';
+
+UPDATE alembic_version SET version_num='0018' WHERE alembic_version.version_num = '0017';
+
+-- Running upgrade 0018 -> 0019
 
 ALTER TABLE llm_analysis_results ADD COLUMN decision TEXT;
 
@@ -2390,6 +2450,6 @@ COMMENT ON COLUMN v_enhanced_signals.decision IS 'What policy made of it: allow,
 
 COMMENT ON COLUMN v_enhanced_signals.decision_reasons IS 'Why, in words: what decided it first, then the rest.';
 
-UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0017';
+UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0018';
 
 COMMIT;

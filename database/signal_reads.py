@@ -64,7 +64,11 @@ SELECT {ITEM} AS item, snapshot, (
         'model', first.backend || '/' || first.model, 'requested_at', {iso("first.started_at")},
         'prompt', first.messages, 'reply', first.reply, 'tokens_in', first.prompt_tokens,
         'tokens_out', first.completion_tokens, 'cost_usd', first.cost_usd::float8, 'latency_ms', first.latency_ms,
-        'error', first.error) ORDER BY first.started_at, first.id), '[]') FROM first) AS calls
+        'error', first.error) ORDER BY first.started_at, first.id), '[]') FROM first) AS calls, (
+    SELECT json_agg(json_build_object(
+        'bars', o.bars, 'until', {iso("o.until")}, 'close', o.close::float8,
+        'forward_return', o.forward_return::float8, 'mfe', o.mfe::float8, 'mae', o.mae::float8) ORDER BY o.bars)
+    FROM v_signal_outcomes o WHERE o.signal_id = $1) AS horizons
 FROM one
 """
 
@@ -119,14 +123,17 @@ async def signals_named(connection: PoolConnectionProxy, beginning: str, most: i
 
 @dataclass(frozen=True, slots=True)
 class WholeSignal:
-    """One signal as JSON: itself, its snapshot, and its calls, the earliest first."""
+    """One signal as JSON: itself, its snapshot, its calls, the earliest first, and the horizons of its outcome, the
+    shortest first; None where there is none.
+    """
 
     item: str
     snapshot: str
     calls: str
+    horizons: str | None
 
 
 async def whole_signal(connection: PoolConnectionProxy, signal: UUID) -> WholeSignal | None:
     """A signal with all that belongs to it; None where there is none."""
     row = await connection.fetchrow(ONE, signal)
-    return None if row is None else WholeSignal(row["item"], row["snapshot"], row["calls"])
+    return None if row is None else WholeSignal(*row)

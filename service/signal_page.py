@@ -1,7 +1,7 @@
-"""One signal with all that belongs to it, as text: what it is, its verdict, and each call about it."""
+"""One signal with all that belongs to it, as text: what it is, its verdict, what the market did, each call about it."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -29,6 +29,7 @@ def lines_of(whole: dict[str, Any], width: int | None, *, prompts: bool) -> Iter
         yield from _broken("" if name == "rationale" else f"{name}: ", said(whole, name), width, style)
     yield from _decision(whole, width)
     yield from _broken("", _cost(whole), width, DIM)
+    yield from _outcome(rows(part(whole, "outcome"), "horizons"))
     calls = rows(whole, "calls")
     if not calls:
         yield Text("no call was made about it, or calls of its age are deleted", DIM)
@@ -62,6 +63,30 @@ def _cost(whole: dict[str, Any]) -> str:
     by = f"by {model}{', not the first choice' if whole.get('fallback') else ''}, " if model else ""
     took = f"{number(whole, 'processing_ms'):,.0f} ms"
     return f"{by}{_time(whole, 'finished_at')}, took {took}, cost {usd(whole.get('cost_usd'), 0)}"
+
+
+def _outcome(horizons: Sequence[dict[str, Any]]) -> Iterator[Text]:
+    """What the market did in the bars after it: to the last one's close, and the best and worst in its direction."""
+    yield Text()
+    if not horizons:
+        yield Text("no bar of its market has been stored since", DIM)
+        return
+    heads = ("bars", "market", "best", "worst", "close", "until (UTC)")
+    cells = [heads, *(_horizon(each) for each in horizons)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for place, row in enumerate(cells):
+        line = "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        yield Text(line, LABEL if place == 0 else "")
+
+
+def _horizon(each: dict[str, Any]) -> tuple[str, ...]:
+    fractions = (each.get(name) for name in ("forward_return", "mfe", "mae"))
+    until = _time(each, "until").removesuffix(" UTC")
+    return (said(each, "bars"), *map(_percent, fractions), price(each.get("close")), until)
+
+
+def _percent(fraction: Any) -> str:
+    return f"{fraction:+.2%}" if isinstance(fraction, int | float) else "-"
 
 
 def _indicators(whole: dict[str, Any]) -> str:

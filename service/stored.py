@@ -14,7 +14,8 @@ from database.signal_reads import WholeSignal
 def whole_of(whole: WholeSignal) -> dict[str, Any]:
     """A signal with its snapshot, calls and outcome, as a SignalDetail; for orjson, which takes JSON as it is."""
     item: dict[str, Any] = orjson.loads(whole.item)
-    more = {"snapshot": orjson.Fragment(whole.snapshot), "calls": orjson.Fragment(whole.calls), "outcome": None}
+    outcome = None if whole.horizons is None else {"horizons": orjson.Fragment(whole.horizons)}
+    more = {"snapshot": orjson.Fragment(whole.snapshot), "calls": orjson.Fragment(whole.calls), "outcome": outcome}
     return item | more
 
 

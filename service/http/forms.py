@@ -77,12 +77,33 @@ class CallItem(Form):
     error: str | None
 
 
+class Horizon(Form):
+    """What the market did in so many bars after a signal; fractions are of the signal's price."""
+
+    bars: int = Field(description="So many stored bars after the signal: 1, 5, 10, 20 or 60.")
+    until: datetime = Field(description="When the last of them closed.")
+    close: float = Field(description="The last one's close.")
+    forward_return: float = Field(description="close / price - 1: above 0 where the market rose, whatever the side.")
+    mfe: float | None = Field(
+        description="How far the best of the bars went the signal's way; 0 where none did, null for exits.", ge=0
+    )
+    mae: float | None = Field(
+        description="How far the worst of them went against it, below 0; 0 where none did, null for exits.", le=0
+    )
+
+
+class Outcome(Form):
+    """What the market did after a signal, computed from the stored bars when it is asked for."""
+
+    horizons: list[Horizon] = Field(description="Those that have all of their bars, the shortest first.")
+
+
 class SignalDetail(SignalItem):
     """A signal with all that belongs to it."""
 
     snapshot: dict[str, Any] = Field(description="Indicators and recent bars as they stood at the close.")
     calls: list[CallItem] = Field(description="The earliest first, 200 at most.")
-    outcome: dict[str, Any] | None = Field(description="What the market did next; null until it is known.")
+    outcome: Outcome | None = Field(description="What the market did next; null until a first bar has closed.")
 
 
 class BarItem(Form):

@@ -1,8 +1,21 @@
 // One signal, whole: verdict, decision, calls with prompt and raw reply, snapshot, outcome. Everything goes in as text.
 
-import { $, badge, fill, h, listed, note, stateOf } from "./dom.js";
+import { $, badge, fill, h, listed, note, stateOf, table } from "./dom.js";
 import { ratingInWords, reasonOf } from "./feed.js";
-import { amount, clock, count, day, duration, NONE, percent, price, usd } from "./format.js";
+import {
+  amount,
+  clock,
+  count,
+  day,
+  duration,
+  moment,
+  NONE,
+  percent,
+  price,
+  signed,
+  timeframeMs,
+  usd,
+} from "./format.js";
 
 const SNAPSHOT_BARS = 12;
 
@@ -137,10 +150,7 @@ function sections(item) {
       calls.length ? calls.map(call) : h("p", { class: "quiet" }, "No model was called about it."),
     ),
     section("Snapshot", item.snapshot ? snapshot(item.snapshot) : h("p", { class: "quiet" }, "None was kept.")),
-    section(
-      "Outcome",
-      item.outcome ? tree(item.outcome) : h("p", { class: "quiet" }, "Not known yet: the market has to go on first."),
-    ),
+    section("Outcome", outcome(item)),
   ];
 }
 
@@ -211,55 +221,52 @@ function snapshot(kept) {
           facts(indicators, false, (name) => name),
         )
       : null,
-    bars.length
-      ? h(
-          "div",
-          { class: "scroll", tabindex: "0", role: "region", "aria-label": "Bars of the snapshot" },
-          barTable(bars),
-        )
-      : null,
+    bars.length ? barTable(bars) : null,
   ];
 }
 
 function barTable(bars) {
   const names = ["open_time", "open", "high", "low", "close", "volume"];
   const cell = (bar, name, at) => (Array.isArray(bar) ? bar[at] : bar[name]);
-  return h(
-    "table",
-    {},
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        names.map((name) => h("th", { scope: "col" }, name.replace("_", " "))),
-      ),
-    ),
-    h(
-      "tbody",
-      {},
-      bars.map((bar) =>
-        h(
-          "tr",
-          {},
-          names.map((name, at) =>
-            h(
-              "td",
-              {},
-              name === "open_time"
-                ? String(cell(bar, name, at) ?? "")
-                    .replace("T", " ")
-                    .replace(/(\.\d+)?(Z|\+00:00)$/, "")
-                : name === "volume"
-                  ? amount(cell(bar, name, at))
-                  : price(cell(bar, name, at)),
-            ),
-          ),
-        ),
-      ),
-    ),
+  const shown = (name, value) =>
+    name === "open_time"
+      ? String(value ?? "")
+          .replace("T", " ")
+          .replace(/(\.\d+)?(Z|\+00:00)$/, "")
+      : name === "volume"
+        ? amount(value)
+        : price(value);
+  return table(
+    "Bars of the snapshot",
+    names.map((name) => name.replace("_", " ")),
+    bars.map((bar) => names.map((name, at) => shown(name, cell(bar, name, at)))),
   );
+}
+
+/** What the market did in the bars after the signal. */
+function outcome(item) {
+  const horizons = item.outcome?.horizons ?? [];
+  if (!horizons.length) return h("p", { class: "quiet" }, "None yet: no bar of its market has been stored since.");
+  const seconds = timeframeMs(item.timeframe) < 60000;
+  return [
+    h(
+      "p",
+      { class: "quiet" },
+      "Of the signal's price. Best and worst are in its direction, which an exit does not state.",
+    ),
+    table(
+      "What the market did after the signal",
+      ["after", "market", "best", "worst", "close", "until"],
+      horizons.map((one) => [
+        one.bars === 1 ? "1 bar" : `${count(one.bars)} bars`,
+        signed(one.forward_return),
+        signed(one.mfe),
+        signed(one.mae),
+        price(one.close),
+        moment(Date.parse(one.until), seconds),
+      ]),
+    ),
+  ];
 }
 
 /** Name and value, unknown ones left out (or shown as unknown). */

@@ -84,3 +84,27 @@ export function stateOf(item) {
 export function note(title, text, ...more) {
   return [h("b", {}, title), text ? h("span", {}, text) : null, ...more].filter(Boolean);
 }
+
+/** Rows of text under their names, to be scrolled where they are wider than the window. */
+export function table(label, names, rows) {
+  const row = (cell, texts) =>
+    h(
+      "tr",
+      {},
+      texts.map((text) => h(cell, cell === "th" ? { scope: "col" } : {}, text)),
+    );
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h(
+      "table",
+      {},
+      h("thead", {}, row("th", names)),
+      h(
+        "tbody",
+        {},
+        rows.map((texts) => row("td", texts)),
+      ),
+    ),
+  );
+}

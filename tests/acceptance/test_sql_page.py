@@ -56,9 +56,9 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("rsi_reversal", "short", 1, 0.0, 0, None),
     ],
     "How far does the market go after each rating, for and against?": [
-        (2, 1, -0.25, 5.25),
-        (4, 3, 3.42, 1.58),
-        (5, 1, 5.25, -0.25),
+        (2, 1, 0.0, 5.25),
+        (4, 3, 3.5, 1.75),
+        (5, 1, 5.25, 0.0),
     ],
     "Is the model as sure as it should be?": [(0.7, 3, 66.7), (0.9, 1, 100.0)],
     "What does a useful rating cost?": [

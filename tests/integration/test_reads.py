@@ -355,6 +355,25 @@ async def test_a_signal_is_told_whole_by_either_form_of_its_id(world: World) -> 
     }  # fmt: skip
 
 
+async def test_a_signal_is_told_with_what_the_market_did_next(world: World) -> None:
+    """Once a bar has closed after its own; an exit has no best and no worst."""
+    long, leaving = make_signal(0), make_signal(0, side=Side.EXIT)
+    await world.store(long, leaving, bars=[make_bar(0)])
+    assert (await world.get(f"signals/{long.id}"))["outcome"] is None
+    await world.store(bars=[make_bar(n, close=100.25 + n) for n in range(1, 6)])
+    whole = await world.get(f"signals/{long.id}")
+    forms.SignalDetail.model_validate(whole)
+    first, fifth = whole["outcome"]["horizons"]
+    assert (first["bars"], first["until"], first["close"]) == (1, "2026-01-05T09:02:00Z", 101.25)
+    assert fifth == {
+        "bars": 5, "until": "2026-01-05T09:06:00Z", "close": 105.25, "forward_return": pytest.approx(5 / 100.25),
+        "mfe": pytest.approx(6 / 100.25), "mae": 0.0,
+    }  # fmt: skip
+    told = await world.get(f"signals/{leaving.id}")
+    forms.SignalDetail.model_validate(told)
+    assert told["outcome"]["horizons"][1] == fifth | {"mfe": None, "mae": None}
+
+
 async def test_a_signal_that_is_not_there_is_404(world: World) -> None:
     assert "there is no signal sig-" in (await world.get(f"signals/sig-{uuid4()}", 404))["error"]
     assert "an id is sig- and a UUID" in (await world.get("signals/x", 404))["error"]

@@ -21,8 +21,9 @@ from service.signal_lines import FIELDS
 from service.signal_page import lines_of as page_lines
 from service.view_table import table
 from tests.integration.test_reads import CLOCK, World, a_call, named, world
-from tests.marketdata import START, make_signal
+from tests.marketdata import START, make_bar, make_signal
 from tests.unit.test_view import HOSTILE
+from trading.model import Side
 
 __all__ = ["world"]  # the fixture
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -98,6 +99,21 @@ async def test_one_signal_is_shown_with_its_calls(world: World, ask: Ask) -> Non
     whole = json.loads((await ask("signals", oldest, "--json"))[1])
     assert whole["calls"][0]["prompt"] == [{"role": "user", "content": "rate <b>this</b>"}]
     assert "indicators" in whole["snapshot"]
+
+
+async def test_one_signal_is_shown_with_what_the_market_did_next(world: World, ask: Ask) -> None:
+    signal = make_signal(0, "BTCUSD", side=Side.SHORT)
+    await world.store(signal, bars=[make_bar(0, "BTCUSD")])
+    shown = signal.id.hex[:8]
+    assert "no bar of its market has been stored since" in (await ask("signals", shown))[1]
+    await world.store(bars=[make_bar(n, "BTCUSD", 100.25 + n) for n in range(1, 6)])
+    lines = (await ask("signals", shown))[1].splitlines()
+    at = next(place for place, line in enumerate(lines) if "until (UTC)" in line)
+    assert lines[at : at + 3] == [
+        "bars  market    best   worst     close          until (UTC)",
+        "   1  +1.00%  +0.00%  -2.00%  101.2500  2026-01-05 09:02:00",
+        "   5  +4.99%  +0.00%  -5.99%  105.2500  2026-01-05 09:06:00",
+    ]
 
 
 def test_a_prompt_keeps_its_paragraphs() -> None:

@@ -120,6 +120,7 @@ async def test_revisions_are_counted_and_the_log_the_vitals_and_who_waits_are_to
     monkeypatch.setattr(store_room, "TELL_S", 0.01)
     caplog.set_level("INFO", "service.store_room")
     await migrate.downgrade(database, "0013")
+    total = len(await migrate.pending(database))
     heard = Heard()
 
     async def start() -> None:
@@ -132,7 +133,7 @@ async def test_revisions_are_counted_and_the_log_the_vitals_and_who_waits_are_to
         told = await heard.saw(lambda each: each.revision == "0015")
         await until(lambda: any(getattr(record, "revision", "") == "0015" for record in caplog.records))
     await starting
-    assert (told.done, told.total) == (1, len(["0014", "0015", "0016", "0017"]))
+    assert (told.done, told.total) == (1, total)
     assert told.left_s is None
     assert await migrate.current(database) == migrate.head()
 

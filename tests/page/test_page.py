@@ -25,6 +25,10 @@ MARKUP = [
     "{{constructor.constructor('alert(1)')()}}",
     "\u202egnp.exe \x1b[31m\x00 ]]>",
 ]
+HORIZONS = [
+    {"bars": 1, "until": "2026-03-02T09:06:00Z", "close": 101.25, "forward_return": 0.01, "mfe": 0.015, "mae": 0.0},
+    {"bars": 5, "until": "2026-03-02T09:26:00Z", "close": 99.125, "forward_return": -0.0112, "mfe": None, "mae": None},
+]
 
 
 def hostile() -> Iterator[str]:
@@ -136,6 +140,26 @@ async def test_a_signal_opens_with_its_prompt_reply_cost_decision_and_snapshot(
         await expect(row(page, item)).to_be_focused()
 
 
+async def test_a_signal_tells_what_the_market_did_next(browser: Browser, daemon: StandIn) -> None:
+    item = signal("SIMBTC", 200, 4)
+    daemon.signals.append(item)
+    async with opened(browser, daemon.url) as (page, _):
+        await row(page, item).click()
+        await expect(page.locator("#detail")).to_contain_text("no bar of its market has been stored since")
+        await page.keyboard.press("Escape")
+        daemon.details[item["signal"]] = {"outcome": {"horizons": HORIZONS}}
+        await row(page, item).click()
+
+        table = page.get_by_role("region", name="What the market did after the signal")
+        await expect(table.locator("thead th")).to_have_text(["after", "market", "best", "worst", "close", "until"])
+        await expect(table.locator("tbody tr").nth(0).locator("td")).to_have_text(
+            ["1 bar", "+1.00 %", "+1.50 %", "0.00 %", "101.25", "2026-03-02 09:06"]
+        )
+        await expect(table.locator("tbody tr").nth(1).locator("td")).to_have_text(
+            ["5 bars", "−1.12 %", "–", "–", "99.125", "2026-03-02 09:26"]
+        )
+
+
 async def test_whatever_a_model_writes_stays_text(browser: Browser, daemon: StandIn) -> None:
     texts = list(hostile())
     worst = "\n".join(texts)
@@ -150,7 +174,7 @@ async def test_whatever_a_model_writes_stays_text(browser: Browser, daemon: Stan
         item = signal("SIMBTC", 100, 1, rationale=worst, error=worst, decision="deny", decision_reasons=texts)
         call = {"model": worst, "prompt": [{"role": worst, "content": worst}], "reply": worst, "error": worst}
         daemon.details[item["signal"]] = {
-            "calls": [call], "outcome": {"text": texts},
+            "calls": [call], "outcome": {"horizons": [{"bars": worst, "until": worst, "close": worst}]},
             "snapshot": {"indicators": {text: text for text in texts}, "bars": []},
         }  # fmt: skip
         daemon.add_verdict(item)

@@ -8,7 +8,7 @@ from sqlalchemy import Column, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 revision = "0019"
-down_revision = "0017"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 
