@@ -12,7 +12,7 @@ MOST_ROWS = 50
 
 STATS = f"""
 WITH recent AS MATERIALIZED (
-    SELECT r.status, r.rating, r.abstention, r.model, r.cost_usd, r.call_id, s.symbol,
+    SELECT r.status, r.rating, r.abstention, r.decision, r.model, r.cost_usd, r.call_id, s.symbol,
            1000 * EXTRACT(EPOCH FROM r.finished_at - s.created_at)::float8 AS latency_ms
     FROM llm_analysis_results r JOIN signals s ON s.id = r.signal_id WHERE r.finished_at >= $1
 ), abstained AS (
@@ -33,6 +33,8 @@ SELECT (SELECT json_object_agg(rating, n) FROM (SELECT rating, count(*) AS n FRO
         WHERE rating IS NOT NULL GROUP BY rating) each) AS ratings,
        (SELECT json_object_agg(status, n) FROM (SELECT status, count(*) AS n FROM recent GROUP BY status) each)
            AS statuses,
+       (SELECT json_object_agg(decision, n) FROM (SELECT decision, count(*) AS n FROM recent
+        WHERE decision IS NOT NULL GROUP BY decision) each) AS decisions,
        (SELECT json_object_agg(abstention, n) FROM abstained) AS abstentions,
        (SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY latency_ms) FROM recent) AS latency_ms,
        (SELECT json_agg(models) FROM models) AS by_model,
@@ -64,7 +66,7 @@ async def budgets_now(connection: PoolConnectionProxy) -> dict[str, float]:
 
 
 async def stats_since(connection: PoolConnectionProxy, since: datetime) -> asyncpg.Record:
-    """Results since then by rating, status, abstention, model and symbol; each as JSON text, None where there are none.
+    """Results since then by rating, status, decision, abstention, model and symbol, as JSON text; None where none is.
 
     `latency_ms` is a list of the median, the 95th and the 99th percentile.
     """

@@ -178,6 +178,7 @@ class Stats(Form):
     since: datetime
     ratings: dict[str, int] = Field(description="How many of each rating, 1 to 5.")
     statuses: dict[str, int] = Field(description="How many results of each status.")
+    decisions: dict[Decision, int] = Field(description="How many of each decision.")
     abstentions: dict[str, int] = Field(description="How many of each reason, the 50 most frequent.")
     queue: dict[str, int] = Field(description="Tasks that are not final, now, by status.")
     latency_ms: Latency

@@ -141,7 +141,8 @@ class Reads:
         async with self._connection() as connection:
             row = await stats_since(connection, since)
             queue = await queue_now(connection)
-        counted = {name: orjson.loads(row[name] or "{}") for name in ("ratings", "statuses", "abstentions")}
+        names = ("ratings", "statuses", "decisions", "abstentions")
+        counted = {name: orjson.loads(row[name] or "{}") for name in names}
         latency = row["latency_ms"] or (None, None, None)
         return json_answer(
             {

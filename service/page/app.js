@@ -172,8 +172,12 @@ class Page {
     this.feed.say(item);
     this.detail.refresh(item);
     if (!this.stats || item.rating === null) return;
-    this.stats.ratings[item.rating] = (this.stats.ratings[item.rating] ?? 0) + 1;
-    this.stats.statuses[item.status] = (this.stats.statuses[item.status] ?? 0) + 1;
+    const more = (counts, name) => {
+      if (counts && name !== null) counts[name] = (counts[name] ?? 0) + 1;
+    };
+    more(this.stats.ratings, item.rating);
+    more(this.stats.statuses, item.status);
+    more(this.stats.decisions, item.decision);
     this.mark("ratings");
   }
 

@@ -53,11 +53,13 @@ export class Feed {
   }
 
   #keeps(item) {
-    const least = Number($("least").value);
+    const wanted = $("least").value;
+    const least = Number(wanted);
     if ($("only").value === "this") {
       if (item.key !== this.current()?.key) return false;
     } else if (item.t < this.from && !item.told) return false;
     if (least === 0) return true;
+    if (wanted === "allow") return item.decision === "allow";
     if (stateOf(item) !== "rated") return false;
     return least > 0 ? item.rating >= least : item.rating <= -least;
   }

@@ -20,6 +20,8 @@ export function drawRatings(stats) {
   const total = ratings.reduce((sum, [, number]) => sum + number, 0);
   const most = Math.max(1, ...ratings.map(([, number]) => number));
   const { completed = 0, failed = 0, expired = 0, skipped = 0 } = stats.statuses ?? {};
+  const { allow = 0, deny = 0, review = 0 } = stats.decisions ?? {};
+  const decided = { allowed: allow, "to review": review, denied: deny };
   const rest = { "without a rating": Math.max(0, completed - total), failed, expired, skipped };
   fill(
     $("p-ratings"),
@@ -37,16 +39,16 @@ export function drawRatings(stats) {
         ),
       ),
     ),
-    h(
-      "p",
-      { class: "quiet" },
-      Object.entries(rest)
-        .filter(([, number]) => number > 0)
-        .map(([name, number]) => `${count(number)} ${name}`)
-        .join(" · ") || (total ? "every signal rated" : "no signal rated yet"),
-    ),
+    h("p", { class: "quiet" }, counted(decided)),
+    h("p", { class: "quiet" }, counted(rest) || (total ? "every signal rated" : "no signal rated yet")),
   );
 }
+
+const counted = (numbers) =>
+  Object.entries(numbers)
+    .filter(([, number]) => number > 0)
+    .map(([name, number]) => `${count(number)} ${name}`)
+    .join(" · ");
 
 export function drawQueue(queue, recorded) {
   const { pending = 0, processing = 0 } = queue ?? {};

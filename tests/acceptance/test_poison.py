@@ -76,13 +76,13 @@ async def test_a_worker_that_wakes_after_its_lease_is_fenced_off(database: str, 
             await late.said("fault point replied: SIGSTOP")
             await look.rows(LAPSE)
             async with quick.start("--until-idle", "--role", "worker") as running:
-                assert await running.ended() == 0
+                assert await running.ended() in (0, 75)  # files do not go on behind a transaction it may have frozen in
             late.send(signal.SIGCONT)
             await late.said("a result came too late and was discarded")
             await look.until("SELECT count(*) > (SELECT count(*) FROM signals) FROM llm_calls")
             late.send(signal.SIGTERM)
             assert await late.ended() == 0
-    status, _, _ = await quick.do("export")  # it may have frozen in a transaction, behind which no file goes on
+    status, _, _ = await quick.do("export")
     assert status == 0
     signals = await require_agreement(quick, look)
     assert await look.value("SELECT count(*) FROM llm_calls") == signals + 1

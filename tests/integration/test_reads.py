@@ -442,12 +442,14 @@ async def test_stats_sum_up_the_results_since_a_time(world: World) -> None:
     await world.store(*signals)
     await world.rate(signals[0], rating=5, cost_usd=Decimal("0.5"), call_id=uuid4())
     await world.rate(signals[1], rating=5, call_id=uuid4())
-    await world.rate(signals[2], verdict=None, abstention=Abstention("no action"), model="other/z")
-    await world.rate(signals[3], verdict=None, status=TaskStatus.FAILED, error="gone", model=None)
+    doubt = Decision(DecisionKind.REVIEW, ("no verdict: no action",))
+    await world.rate(signals[2], verdict=None, abstention=Abstention("no action"), model="other/z", decision=doubt)
+    await world.rate(signals[3], verdict=None, status=TaskStatus.FAILED, error="gone", model=None, decision=None)
     stats = await world.get("stats", since="2026-01-01")
     forms.Stats.model_validate(stats)
     assert stats["ratings"] == {"1": 0, "2": 0, "3": 0, "4": 0, "5": 2}
     assert stats["statuses"] == {"completed": 3, "failed": 1}
+    assert stats["decisions"] == {"allow": 2, "review": 1}
     assert stats["abstentions"] == {"no action": 1}
     assert stats["queue"] == {"pending": 0, "processing": 1}
     assert [(each["model"], each["results"], each["unknown"]) for each in stats["by_model"]] == [

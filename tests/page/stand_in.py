@@ -59,8 +59,7 @@ def signal(symbol: str, index: int, rating: int | None = 4, **more: Any) -> Json
         "close_time": on["close_time"], "strategy": "ma_cross_10_30", "side": ("long", "short", "exit")[index % 3],
         "strength": 0.6, "price": on["close"], "origin": "loop", "status": "pending", "rating": None,
         "confidence": None, "action": None, "rationale": None, "abstention": None, "error": None, "model": None,
-        "fallback": False,
-        "cost_usd": None, "processing_ms": None, "finished_at": None, "decision": None,
+        "fallback": False, "cost_usd": None, "processing_ms": None, "finished_at": None, "decision": None,
         "decision_reasons": None,
     }  # fmt: skip
     if rating is not None:
@@ -69,6 +68,8 @@ def signal(symbol: str, index: int, rating: int | None = 4, **more: Any) -> Json
             "action": "confirm" if rating > 3 else "reject",
             "rationale": RATIONALES[index % 3], "model": "rules/baseline", "cost_usd": 0.00021, "processing_ms": 812.0,
             "finished_at": iso(START + (index + 1) * MINUTE + timedelta(seconds=1)),
+            "decision": "allow" if rating > 3 else "review" if rating == 3 else "deny",
+            "decision_reasons": [f"rating {rating}"],
         }  # fmt: skip
     return item | more
 
@@ -228,9 +229,11 @@ class StandIn:
         statuses: dict[str, int] = {}
         for one in self.signals:
             statuses[one["status"]] = statuses.get(one["status"], 0) + 1
+        decisions = {kind: sum(one["decision"] == kind for one in self.signals) for kind in ("allow", "deny", "review")}
         latency = {"p50": 820.0, "p95": 1900.0, "p99": 4100.0}
         return web.json_response({
-            "ratings": ratings, "statuses": statuses, "abstentions": {}, "queue": {"pending": 3, "processing": 1},
+            "ratings": ratings, "statuses": statuses, "decisions": decisions, "abstentions": {},
+            "queue": {"pending": 3, "processing": 1},
             "latency_ms": latency, "by_model": [], "by_symbol": [],
         })  # fmt: skip
 
