@@ -17,7 +17,8 @@ from tests.chaos.stage import Row, Stage
 from tests.chaos.watching import Watch
 from tests.daemon import Daemon, Look, Process
 
-GRACE_S = 3.0
+GRACE_S = 8.0
+"""A quarter of it is there for handing tasks back: a machine that runs tests may be slow."""
 SPARE_S = 1.5
 SLOW_MACHINE_S = 30.0
 HELD = (
