@@ -1,9 +1,12 @@
 """Fixtures that any test may ask for: a PostgreSQL server, and a fresh migrated database on it."""
 
 import logging
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from tests import postgres
@@ -13,12 +16,31 @@ EVENING_S = 180
 """Longer than a test takes, on a loaded machine too."""
 
 
+def pytest_configure() -> None:
+    """Whoever ends the tests by SIGTERM leaves no servers behind: it is as Ctrl-C, after which fixtures clear up."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def on_one_day() -> None:
     """No test begins in the last minutes of a day (UTC): what is counted by the day or the month would be of two."""
     left_s = DAY_S - time.time() % DAY_S
     if left_s < EVENING_S:
         time.sleep(left_s + 0.1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In the end, the servers that daemons of failed tests have left in folders of tests are ended."""
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and any(
+            word.startswith(folder) for word in process.info["cmdline"] or ()
+        ):
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="session")
