@@ -65,12 +65,13 @@ class Comeback:
         before: Set[str] = frozenset()
         while True:
             now = self._usable()
-            if back := now - before:
-                await self._bring_forward(sorted(back))
-            before = now
+            back = now - before
+            through = not back or await self._bring_forward(sorted(back))
+            before = now if through else frozenset()
             await self._clock.sleep(LOOK_S)
 
-    async def _bring_forward(self, models: Sequence[str]) -> None:
+    async def _bring_forward(self, models: Sequence[str]) -> bool:
+        """False where none could be used any more before all were brought forward."""
         under_way, since, step, said = self._worker.under_way, None, 1, False
         while self._usable():
             answered, found = self._worker.answered, None
@@ -88,7 +89,8 @@ class Comeback:
             if found == step:
                 step = min(2 * step, MOST)
             elif found is not None and all(task.done() for task in under_way):
-                return
+                return True
             await self._clock.sleep(LOOK_S if found else LAST_LOOK_S)
             while found and self._worker.answered == answered and not self._worker.idle:
                 await self._clock.sleep(LOOK_S)
+        return False

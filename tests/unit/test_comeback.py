@@ -106,6 +106,25 @@ async def test_what_fails_whatever_the_model_is_brought_forward_once_for_each_co
             await world.pass_s(2)
 
 
+async def test_a_model_that_goes_away_in_between_comes_back_for_the_rest() -> None:
+    """Also where it is back before anybody looks which can be used."""
+    world = Coming()
+    world.put(50)
+    looked = 0
+
+    def usable() -> set[str]:
+        nonlocal looked
+        looked += bool(world.usable)
+        return set() if looked == 4 else set(world.usable)
+
+    world.comeback = Comeback(world.queue, world.worker, usable, world.clock)
+    async with world.coming():
+        await world.pass_s(5)
+        world.usable = {"a/b"}
+        await world.pass_s(30)
+        assert world.done == 50
+
+
 async def test_what_was_under_way_when_a_model_came_back_comes_forward_too() -> None:
     """It ends as it began: with the settings that were wrong."""
     world = Coming()
