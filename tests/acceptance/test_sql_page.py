@@ -1,6 +1,7 @@
 """Every question of docs/sql.md, asked of a real database whose answers are known."""
 
 import asyncio
+import io
 import re
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
+from database import read_signals
 from database.engine import connect
 from tests import postgres
 from tests.sql_examples import NOON, fill
@@ -144,3 +147,19 @@ def test_the_python_of_the_page_runs(filled: str, tmp_path: Path, monkeypatch: p
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"ma_cross +long +2 +4\.5", ran.stdout), ran.stdout
+
+
+def test_outcomes_are_merged_with_the_signals_as_the_page_says(
+    filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", filled)
+    (tmp_path / "config.json").write_text("{}")
+    (query,) = re.findall(r'^tradent sql "(.+)" > outcomes.csv$', PAGE.read_text("utf-8"), re.MULTILINE)
+    program = str(PAGE.parents[1] / "main_with_database.py")
+    ran = subprocess.run(
+        [sys.executable, program, "sql", query], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    merged = read_signals(filled).merge(pandas.read_csv(io.StringIO(ran.stdout)), on="signal_id")
+    assert sorted(merged["strategy"]) == ["ma_cross"] * 3 + ["rsi_reversal"] * 3
+    assert (merged["close"] != merged["price"]).all()
