@@ -32,6 +32,7 @@ def lines_of(whole: dict[str, Any], width: int | None, *, prompts: bool) -> Iter
     yield from _outcome(rows(part(whole, "outcome"), "horizons"))
     calls = rows(whole, "calls")
     if not calls:
+        yield Text()
         yield Text("no call was made about it, or calls of its age are deleted", DIM)
     for place, call in enumerate(calls, start=1):
         yield Text()

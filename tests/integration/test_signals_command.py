@@ -109,10 +109,12 @@ async def test_one_signal_is_shown_with_what_the_market_did_next(world: World, a
     await world.store(bars=[make_bar(n, "BTCUSD", 100.25 + n) for n in range(1, 6)])
     lines = (await ask("signals", shown))[1].splitlines()
     at = next(place for place, line in enumerate(lines) if "until (UTC)" in line)
-    assert lines[at : at + 3] == [
+    assert lines[at - 1 : at + 4] == [
+        "",
         "bars  market    best   worst     close          until (UTC)",
         "   1  +1.00%  +0.00%  -2.00%  101.2500  2026-01-05 09:02:00",
         "   5  +4.99%  +0.00%  -5.99%  105.2500  2026-01-05 09:06:00",
+        "",
     ]
 
 
