@@ -8,12 +8,15 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import postgres
 
 DAY_S = 86_400
 EVENING_S = 180
 """Longer than a test takes, on a loaded machine too."""
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:

@@ -250,7 +250,9 @@ async def test_a_journal_directory_that_becomes_read_only_loses_nothing(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 3
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(payloads=st.lists(st.binary(max_size=60) | st.text(max_size=40).map(str.encode), min_size=1, max_size=12))
 async def test_no_record_that_can_be_read_stops_the_recorder(
     database: str, tmp_path: Path, payloads: list[bytes]

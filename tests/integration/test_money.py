@@ -222,7 +222,9 @@ class _Process:
         self.held: list[Entry] = []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(OPS)
 async def test_no_order_of_taking_settling_and_crashing_passes_the_limit_or_forgets(
     pool: Pool, steps: Sequence[tuple[str, int, int]]

@@ -236,7 +236,9 @@ REPLIES = st.builds(
 
 
 @given(reply=REPLIES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_any_reply_comes_back_as_it_was_or_is_left_out(database: str, reply: ChatReply) -> None:
     """Whatever characters and figures it holds."""
 

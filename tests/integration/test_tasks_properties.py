@@ -91,7 +91,9 @@ class World:
             await self.step("a", "complete", TASKS)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(steps=STEPS)
 def test_each_task_ends_once_and_fails_only_by_deaths_it_was_part_of(database: str, steps: list) -> None:  # type: ignore[type-arg]
     asyncio.run(_each_task_ends_once(database, steps))

@@ -580,7 +580,9 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.sampled_from(WHOLE) | st.binary(max_size=100), EDITS)
 def test_however_a_file_is_damaged_it_is_read_or_refused(
     tmp_path: Path, content: bytes, edits: list[tuple[int, int, str]]

@@ -254,7 +254,12 @@ def test_a_home_that_is_nobodys_is_told() -> None:
         find_files("~nobody-of-this-name/bars.csv")
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.sampled_from(["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Asia/Kathmandu"]),
     st.integers(0, 365 * 48), st.sampled_from([1800, 3600]), st.booleans(),
@@ -301,7 +306,9 @@ def test_a_bar_of_an_hour_that_comes_twice_and_whose_pass_nothing_tells_is_left_
     assert [bar.open_time.hour for bar in read_days.bars()] == [0] * 8 + [1] * 3
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]), min_size=20, max_size=20), st.randoms())
 def test_counts_of_any_unit_repeats_and_any_order_in_one_file_are_all_accounted_for(
     tmp_path: Path, units: list[int], random: Any

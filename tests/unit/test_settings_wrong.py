@@ -256,7 +256,9 @@ def finite(made: Any) -> bool:
     return True
 
 
-@example_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@example_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 @given(st.dictionaries(st.text(max_size=6), JsonText, max_size=4))
 def test_any_object_is_read_as_json_reads_it(tmp_path: Path, made: dict[str, Any]) -> None:
     """Nothing is found odd in what has no key twice and no number that is none."""
