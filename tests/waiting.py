@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.fake_clock import FakeClock
 
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 async def until(condition: Callable[[], bool], clock: FakeClock | None = None) -> None:

@@ -32,7 +32,7 @@ async def test_what_is_said_in_openapi_json_is_held(database: str, tmp_path: Pat
             cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(3 * LIMIT_S):
                 said, _ = await asking.communicate()
         finally:
             if asking.returncode is None:
