@@ -61,9 +61,16 @@ async def test_files_and_bars_go_on_after_an_upgrade_that_was_killed_in_the_midd
     after = {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")}
     for name, content in before[1].items():
         assert after[name].startswith(content) and len(after[name]) > len(content)
+    told = undecided(daemon)
     status, _, said = await daemon.do("export", "rebuild")
     assert status == 0, said
-    assert {file.name: file.read_bytes() for file in daemon.csv.glob("*.csv")} == after
+    assert undecided(daemon) == told
+
+
+def undecided(daemon: Daemon) -> list[dict[str, str]]:
+    """The rows of both files without what the way down took from the database: a version before knew no decisions."""
+    rows = [*daemon.signals, *daemon.bars]
+    return [{name: cell for name, cell in row.items() if not name.startswith("decision")} for row in rows]
 
 
 async def test_a_daemon_that_migrates_for_long_says_how_far_it_is(database: str, tmp_path: Path) -> None:
