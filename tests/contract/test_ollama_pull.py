@@ -113,7 +113,7 @@ async def test_a_fetch_that_takes_long_does_not_hold_the_check_up(monkeypatch: p
 
 async def test_a_fetch_that_gets_no_further_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it repeats is no progress; it is bounded by silence, not by time."""
-    monkeypatch.setattr(ollama_pull, "SILENCE_S", 0.3)
+    monkeypatch.setattr(ollama_pull, "SILENCE_S", 1.5)
     async with PullingServer([Stream([*BEGUN, *pull_lines(*[50] * 20)], "hang")]) as server:
         one = backend(server)
         health = await one.check(MODEL)
@@ -139,8 +139,8 @@ async def test_a_server_that_says_nothing_at_all_is_given_up(monkeypatch: pytest
 
 async def test_verifying_a_model_may_be_silent_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server hashes many gigabytes without a word."""
-    monkeypatch.setattr(ollama_pull, "SILENCE_S", 0.2)
-    monkeypatch.setattr(ollama, "_PULL_WAIT_S", 0.6)
+    monkeypatch.setattr(ollama_pull, "SILENCE_S", 1.0)
+    monkeypatch.setattr(ollama, "_PULL_WAIT_S", 2.5)
     silent = Stream([*BEGUN, *pull_lines(1000), PULLED[0]], "hang")
     async with PullingServer([silent]) as server:
         one = backend(server)

@@ -164,7 +164,7 @@ async def test_a_database_that_is_away_is_a_miss_and_is_left_alone_for_a_while(
 async def test_nobody_waits_long_for_a_database_that_hangs(replies: Store) -> None:
     """A lock on the table stands for whatever holds it up."""
     async with replies as world:
-        store = PostgresReplies(world.pool, world.clock, limit_s=0.05)
+        store = PostgresReplies(world.pool, world.clock, limit_s=1.0)
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE llm_replies")
             await asyncio.wait_for(store.put(KEY, REPLY, 60), 60)

@@ -126,13 +126,13 @@ async def test_where_no_daemon_answers_the_error_says_what_to_do() -> None:
 
 async def test_what_listens_and_does_not_answer_is_told_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that stands still is wrong; none that runs is not."""
-    monkeypatch.setattr(status, "LIMIT_S", 0.2)
     found = {}
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         port = mute.getsockname()[1]
         for name, listen in (("nobody", lambda: None), ("mute", mute.listen)):
             listen()
+            monkeypatch.setattr(status, "LIMIT_S", 0.2 if name == "mute" else 60.0)
             settings = Settings(service=ServiceSettings(port=port))
             (found[name],) = [finding async for finding in daemon_findings(settings, Heard())]
     assert (found["nobody"].level, "start one" in found["nobody"].detail) == (Level.NOTE, True)
