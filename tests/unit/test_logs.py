@@ -168,7 +168,7 @@ def told(caplog: pytest.LogCaptureFixture, *results: Result) -> list[str]:
 def test_a_rating_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert told(caplog, RATED) == [
         f"INFO ratings: rated sig-{SIGNAL.id} SIMBTC long 4 strategy=ma_cross model=openrouter/x action=enter_long "
-        "confidence=0.66 ms=812.3 cost_usd=0.00042"
+        "confidence=0.66 decision=null ms=812.3 cost_usd=0.00042"
     ]
 
 
