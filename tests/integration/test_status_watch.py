@@ -15,6 +15,7 @@ from rich.console import Console
 from service.settings import ServiceSettings
 from service.watching import Lines, line_of, watch_status
 from tests.daemon import LIMIT_S, POLL_S, Daemon
+from tests.ports import kept_port
 from tests.terminal import ENTER, LEAVE, Screen
 from tests.unit.test_view import vitals
 from trading.errors import TradentError
@@ -23,10 +24,10 @@ from trading.errors import TradentError
 class Answering:
     """Answers /status with `vitals`, at one port, whenever it is started."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.vitals: dict[str, Any] = vitals()
         self.asked = 0
-        self.port = 0
+        self.port = port
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -35,7 +36,6 @@ class Answering:
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -49,10 +49,11 @@ class Answering:
 
 @pytest.fixture
 async def answering() -> AsyncIterator[Answering]:
-    made = Answering()
-    await made.start()
-    yield made
-    await made.stop()
+    with kept_port() as port:
+        made = Answering(port)
+        await made.start()
+        yield made
+        await made.stop()
 
 
 async def until(text: str, capsys: pytest.CaptureFixture[str], told: list[str], stream: str = "out") -> None:

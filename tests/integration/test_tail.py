@@ -26,6 +26,7 @@ from service.tailing import Wanted, tail
 from service.tokens import Tokens
 from tests.daemon import LIMIT_S, POLL_S
 from tests.daemon import Daemon as Program
+from tests.ports import kept_port
 from tests.waiting import until
 from trading.clock import SystemClock
 from trading.errors import TradentError
@@ -47,11 +48,11 @@ def verdict(number: int, **changes: Any) -> dict[str, Any]:
 class World:
     """A daemon as `tail` knows it: its stream, and the signals that are stored."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.hub = EventHub()
         self.stored: list[dict[str, Any]] = []
         self.asked: list[dict[str, str]] = []
-        self.port = 0
+        self.port = port
         self.tokens = Tokens()
         self.requests_per_minute = 0
         self._server: HttpServer | None = None
@@ -68,7 +69,6 @@ class World:
         self._server = HttpServer("127.0.0.1", self.port, routes, access)
         await self._server.start()
         assert self._server.url is not None
-        self.port = int(self._server.url.rpartition(":")[2])
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -83,11 +83,12 @@ class World:
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(following, "AGAIN_S", POLL_S)
     monkeypatch.setattr(server, "STOP_S", 0.1)
-    made = World()
-    await made.start()
-    yield made
-    made.hub.close()
-    await made.stop()
+    with kept_port() as port:
+        made = World(port)
+        await made.start()
+        yield made
+        made.hub.close()
+        await made.stop()
 
 
 class Tail:
