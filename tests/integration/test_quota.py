@@ -192,7 +192,7 @@ async def test_what_a_killed_process_had_under_way_counts_until_its_calls_must_h
     process.send_signal(signal.SIGKILL)
     await process.wait()
     limits = Limits(requests=2, window_s=0.5, short_window_s=0.1)
-    async with members(database, limits=limits, timing=Timing(call_s=1.0, beat_s=0.05)) as (ledger,):
+    async with members(database, limits=limits, timing=Timing(call_s=1.0, ask_s=60.0, beat_s=0.05)) as (ledger,):
         (entry, _) = await rows(database, "SELECT lease_until FROM llm_quota_entries")
         limiter = Limiter(SystemClock(), "openrouter", ledger=ledger)
         async with asyncio.timeout(60):
