@@ -19,8 +19,11 @@ settings.register_profile("unhurried", settings(), deadline=None, suppress_healt
 settings.load_profile("unhurried")
 
 
-def pytest_configure() -> None:
-    """Whoever ends the tests by SIGTERM leaves no servers behind: it is as Ctrl-C, after which fixtures clear up."""
+def pytest_runtest_setup() -> None:
+    """Whoever ends the tests by SIGTERM leaves no servers behind: it is as Ctrl-C, after which fixtures clear up.
+
+    Said before each, as a daemon that has run in this process leaves the signal as it is for others.
+    """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
