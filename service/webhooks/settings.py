@@ -70,10 +70,8 @@ class WebhookSettings(BaseModel):
 
     def wants(self, item: Any) -> bool:
         """Whether a signal with its result is told to this webhook."""
-        rating = item["rating"]
-        if event_of(item) not in self.events or (
-            self.min_rating is not None and rating is not None and rating < self.min_rating
-        ):
+        event = event_of(item)
+        if event not in self.events or (event == "verdict" and (item["rating"] or 0) < (self.min_rating or 0)):
             return False
         told_by = template(self.template)
         can_tell, decisions = getattr(told_by, "SIDES", None), getattr(told_by, "DECISIONS", None)

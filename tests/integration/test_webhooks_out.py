@@ -115,10 +115,10 @@ async def rated(pool: asyncpg.Pool, number: int, rating: int | None = 4, side: s
     )  # fmt: skip
     await pool.execute(
         """INSERT INTO llm_analysis_results (signal_id, status, rating, rationale, error, attempts, finished_at,
-                                             stored_at)
-           VALUES ($1, $2, $3, 'because', $4, 1, $5, clock_timestamp() - $6::interval)""",
+                                             stored_at, abstention)
+           VALUES ($1, $2, $3, 'because', $4, 1, $5, clock_timestamp() - $6::interval, $7)""",
         signal_id, more.get("status", "completed"), rating, more.get("error"), datetime(2026, 3, 1, tzinfo=UTC),
-        more.get("age", timedelta()),
+        more.get("age", timedelta()), more.get("abstention"),
     )  # fmt: skip
     return signal_id
 
@@ -165,7 +165,7 @@ async def test_a_webhook_hears_what_it_asks_for_and_nothing_from_before_it(
     async with sending(pool, quiet, loud):
         await rated(pool, 2, 3)
         await rated(pool, 3, 4, "short")
-        await rated(pool, 4, None)
+        await rated(pool, 4, None, abstention="it says two things")
         await rated(pool, 5, None, status="failed", error="no reply")
         await rated(pool, 6, 5, age=timedelta(days=2))
         await rated(pool, 7, 5)

@@ -96,6 +96,17 @@ def test_only_what_is_allowed_is_told_to_freqtrade() -> None:
     assert not theirs.wants({name: value for name, value in ITEM.items() if name != "decision"})
 
 
+def test_a_verdict_without_a_rating_is_told_by_its_action_unless_a_rating_is_asked_for() -> None:
+    unrated = {**ITEM, "rating": None}
+    assert sent("slack", unrated)["text"].startswith("enter_long, allow: long BTC/USDT 5m at 61234.5 (ma_cross)\n")
+    assert hook().wants(unrated)
+    assert not hook(events=["abstention", "failure"]).wants(unrated)
+    assert not hook(template="freqtrade", min_rating=4).wants(unrated)
+    silent = {**unrated, "abstention": "two actions", "action": None, "decision": "review"}
+    assert sent("slack", silent)["text"].startswith("abstained, review: long")
+    assert hook(events=["abstention"], min_rating=4).wants(silent)
+
+
 def test_decisions_can_be_chosen() -> None:
     assert hook(decisions=["deny", "review"]).wants({**ITEM, "decision": "review"})
     assert not hook(decisions=["deny", "review"]).wants(ITEM)

@@ -25,14 +25,17 @@ def template(name: str) -> Any:
 
 def event_of(item: Mapping[str, Any]) -> str:
     """What a result is: `verdict`, `abstention` where the reply was not trusted, `failure` where there is none."""
-    if item["rating"] is not None:
-        return "verdict"
-    return "abstention" if item["status"] == "completed" else "failure"
+    if item["status"] != "completed":
+        return "failure"
+    return "verdict" if item["abstention"] is None else "abstention"
 
 
 def headline(item: Mapping[str, Any]) -> str:
-    """The verdict in a line: `4 confirm, allow: long BTC/USDT 5m at 61234.5 (ma_cross)`."""
-    said = f"{item['rating']} {WORDS[item['rating']]}" if item.get("rating") else item["status"]
+    """The verdict in a line, by its action where it states no rating: `4 confirm, allow: long BTC/USDT 5m at 61234.5`
+    and the strategy.
+    """
+    unrated = {"verdict": item["action"], "abstention": "abstained", "failure": item["status"]}[event_of(item)]
+    said = f"{item['rating']} {WORDS[item['rating']]}" if item.get("rating") else unrated
     decided = f", {item['decision']}" if item.get("decision") else ""
     market = f"{item['symbol']} {item['timeframe']} at {item['price']:.12g}"
     return f"{said}{decided}: {item['side']} {market} ({item['strategy']})"
