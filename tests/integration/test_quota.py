@@ -250,7 +250,7 @@ async def test_the_database_s_log_says_what_a_process_s_own_would(database: str,
     chance, clock = random.Random(seed), SystemClock()
     limits = Limits(chance.randint(0, 8), chance.choice([0, 100, 300]), chance.randint(0, 4), chance.choice([0, 80]))
     own = MemoryLedger(clock, limits)
-    async with members(database, limits=limits, timing=Timing(beat_s=30.0)) as (ledger,):
+    async with members(database, limits=limits, timing=Timing(ask_s=60.0, beat_s=30.0)) as (ledger,):
         for number in range(chance.randint(0, 10)):
             reserved_at = clock.monotonic() - 5.5 * number - 1.0
             here, there = (Entry(size, reserved_at) for size in [chance.randint(1, 50)] * 2)
