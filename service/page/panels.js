@@ -39,7 +39,7 @@ export function drawRatings(stats) {
         ),
       ),
     ),
-    h("p", { class: "quiet" }, counted(decided)),
+    counted(decided) ? h("p", { class: "quiet" }, counted(decided)) : null,
     h("p", { class: "quiet" }, counted(rest) || (total ? "every signal rated" : "no signal rated yet")),
   );
 }
