@@ -171,7 +171,7 @@ class Page {
   verdict(item) {
     this.feed.say(item);
     this.detail.refresh(item);
-    if (!this.stats || item.rating === null) return;
+    if (!this.stats) return;
     const more = (counts, name) => {
       if (counts && name !== null) counts[name] = (counts[name] ?? 0) + 1;
     };

@@ -87,6 +87,9 @@ async def test_what_is_allowed_can_be_shown_alone(browser: Browser, daemon: Stan
         daemon.add_verdict(signal("SIMBTC", 224))
         await expect(page.locator("#feed button")).to_have_count(3)
         await expect(page.locator("#p-ratings")).to_contain_text("3 allowed")
+        told = {"status": "completed", "abstention": "two actions", "decision": "review", "decision_reasons": ["so"]}
+        daemon.add_verdict(signal("SIMBTC", 225, None, **told, finished_at="2026-11-29T03:46:00Z"))
+        await expect(page.locator("#p-ratings")).to_contain_text("2 to review")
         await page.locator("#least").select_option("0")
         await row(page, doubted).click()
         await expect(page.locator("#detail")).to_contain_text("rated by a fallback, rules/baseline")
