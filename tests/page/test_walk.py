@@ -38,7 +38,7 @@ async def test_in_forced_colours_the_chosen_market_and_the_gauges_are_seen(brows
         border = "all => all.map((it) => getComputedStyle(it).borderStyle)"
         chosen, other, *_ = await page.locator("#market-list button").evaluate_all(border)
         assert chosen != other
-        assert await page.locator("#p-quota .gauge").first.evaluate("(it) => getComputedStyle(it).borderWidth") == "1px"
+        await expect(page.locator("#p-quota .gauge").first).to_have_css("border-width", "1px")
         ink = "getComputedStyle(document.querySelector('#chart')).getPropertyValue('--ink').trim()"
         assert await page.evaluate(ink) == "CanvasText"
 
@@ -231,10 +231,9 @@ async def test_text_from_right_to_left_reads_so_and_turns_nothing_else(browser: 
     daemon.signals.append(item)
     async with opened(browser, daemon.url) as (page, _):
         text = page.locator("#feed .row-text")
-        assert await text.evaluate("(it) => getComputedStyle(it).direction") == "rtl"
+        await expect(text).to_have_css("direction", "rtl")
         await page.locator("#feed button").click()
-        rationale = page.locator("#detail .rationale")
-        assert await rationale.evaluate("(it) => getComputedStyle(it).direction") == "rtl"
+        await expect(page.locator("#detail .rationale")).to_have_css("direction", "rtl")
         apart = page.locator("#detail header p bdi")
         await expect(apart).to_have_text(["\u202egnp.exe", "1m", "2026-11-29 03:41:00 UTC"])
 
