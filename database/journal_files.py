@@ -152,12 +152,16 @@ def require_writable(directory: Path, error: OSError) -> None:
 
 
 def _frame_end(data: bytes, start: int) -> int | None:
-    """Where the frame at `start` ends; None when it is not whole and sound."""
+    """Where the frame at `start` ends; None when it is not whole and sound.
+
+    An empty one is neither: so a page looks that begins within a frame's first bytes and was lost, the CRC of nothing
+    being 0.
+    """
     if start + FRAME.size > len(data):
         return None
     magic, length, crc = FRAME.unpack_from(data, start)
     end: int = start + FRAME.size + length
-    if magic != MAGIC or length > MAX_FRAME_BYTES or end > len(data):
+    if magic != MAGIC or not 0 < length <= MAX_FRAME_BYTES or end > len(data):
         return None
     return end if zlib.crc32(memoryview(data)[start + FRAME.size : end]) == crc else None
 

@@ -127,7 +127,9 @@ def test_a_corrupt_middle_is_set_aside_and_the_rest_still_read(folder: Path, cap
     again.close()
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 500, b"TRF1" * 100, frame(b"y" * 90)[:-1], frame(b"z")[:5]])
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 500, b"TRF1" * 100, b"TRF1" + b"\0" * 500, frame(b"y" * 90)[:-1], frame(b"z")[:5]]
+)
 def test_a_torn_tail_does_not_hide_what_came_before_or_after(folder: Path, damage: bytes) -> None:
     """The end of an interrupted run may be zeros, half written or garbage; later segments are read all the same."""
     journal = opened(folder)
