@@ -5,16 +5,11 @@ from datetime import datetime
 import asyncpg
 
 from database.engine import FAILURES
+from database.tasks import LEVELS
 
 # Level by level of priority, as in a claim: what is due already, however much of it, is not looked at.
-FORWARD = """
-WITH RECURSIVE levels AS (
-    (SELECT priority FROM llm_enhancement_tasks WHERE status = 'pending' ORDER BY priority DESC LIMIT 1)
-    UNION ALL
-    SELECT (SELECT task.priority FROM llm_enhancement_tasks task
-            WHERE task.status = 'pending' AND task.priority < levels.priority ORDER BY task.priority DESC LIMIT 1)
-    FROM levels WHERE levels.priority IS NOT NULL
-), due AS MATERIALIZED (
+FORWARD = f"""
+WITH RECURSIVE {LEVELS}, due AS MATERIALIZED (
     SELECT of_level.signal_id FROM levels CROSS JOIN LATERAL (
         SELECT task.signal_id FROM llm_enhancement_tasks task
         WHERE task.status = 'pending' AND task.priority = levels.priority AND task.run_at > statement_timestamp()

@@ -149,17 +149,19 @@ WITH late AS MATERIALIZED (
 SELECT count(*) FROM gone
 """
 
-# Nothing waits longer for a clock that was set back: a lease is a lease from now on, and what has a time that cannot be
-# is due now. That is what was made after now, however short the clock was ahead; after more, what waits so long.
-SET_BACK = """
-WITH RECURSIVE levels(priority) AS (
+LEVELS = """levels AS (
     (SELECT priority FROM llm_enhancement_tasks WHERE status = 'pending' ORDER BY priority DESC LIMIT 1)
     UNION ALL
     SELECT (SELECT task.priority FROM llm_enhancement_tasks task
-            WHERE task.status = 'pending' AND task.priority < levels.priority
-            ORDER BY task.priority DESC LIMIT 1)
+            WHERE task.status = 'pending' AND task.priority < levels.priority ORDER BY task.priority DESC LIMIT 1)
     FROM levels WHERE levels.priority IS NOT NULL
-), due AS (
+)"""
+"""The priorities that pending tasks have, for WITH RECURSIVE: within one, the index of pending tasks finds times."""
+
+# Nothing waits longer for a clock that was set back: a lease is a lease from now on, and what has a time that cannot be
+# is due now. That is what was made after now, however short the clock was ahead; after more, what waits so long.
+SET_BACK = f"""
+WITH RECURSIVE {LEVELS}, due AS (
     UPDATE llm_enhancement_tasks task SET run_at = statement_timestamp() FROM levels
     WHERE task.status = 'pending' AND task.priority = levels.priority
       AND task.run_at > statement_timestamp() + interval '10 seconds'
