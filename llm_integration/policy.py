@@ -14,6 +14,7 @@ OPPOSES = {
     Side.SHORT: (Action.ENTER_LONG, Action.EXIT),
     Side.EXIT: (Action.ENTER_LONG, Action.ENTER_SHORT),
 }
+MEANT = {Side.LONG: "go long", Side.SHORT: "go short", Side.EXIT: "exit"}
 ALLOW, DENY, REVIEW = DecisionKind.ALLOW, DecisionKind.DENY, DecisionKind.REVIEW
 LATE_BARS = 2
 LATE_S = 300.0
@@ -22,30 +23,26 @@ Reason = tuple[DecisionKind, str]
 
 
 def decided(claim: Claim, result: Result, policy: PolicySettings) -> Result:
-    """The result with its decision; as it is where there is neither a verdict nor an abstention to decide on."""
-    if result.verdict is None and result.abstention is None:
-        return result
-    return replace(result, decision=decide(claim, result, policy))
+    """The result with its decision: the most careful of what its reasons ask for, deny, else review, else allow. All
+    reasons are named, those of the decision first.
 
-
-def decide(claim: Claim, result: Result, policy: PolicySettings) -> Decision:
-    """The most careful of what its reasons ask for: deny, else review, else allow. All reasons are named, those of the
-    decision first.
+    It is as it was where there is neither a verdict nor an abstention to decide on.
     """
-    if result.verdict is None:
-        why = result.abstention.reason if result.abstention else "there is none"
-        reasons: list[Reason] = [(REVIEW, f"no verdict: {why}")]
-    else:
+    if result.verdict is not None:
         reasons = list(_reasons(claim, result, result.verdict, policy))
+    elif result.abstention is not None:
+        reasons = [(REVIEW, f"no verdict: {result.abstention.reason}")]
+    else:
+        return result
     kind = next(kind for kind in CAREFUL_FIRST if any(kind is of for of, _ in reasons))
     ordered = sorted(reasons, key=lambda reason: reason[0] is not kind)
-    return Decision(kind, tuple(dict.fromkeys(said for _, said in ordered)))
+    return replace(result, decision=Decision(kind, tuple(said for _, said in ordered)))
 
 
 def _reasons(claim: Claim, result: Result, verdict: Verdict, policy: PolicySettings) -> Iterator[Reason]:
     yield _by_rating(verdict.rating, policy) if verdict.rating is not None else _by_action(claim, verdict)
     if verdict.action in OPPOSES[claim.signal.side]:
-        yield DENY, f"the action is {verdict.action}, against a signal to {_meant(claim)}"
+        yield DENY, f"the action is {verdict.action}, against a signal to {MEANT[claim.signal.side]}"
     elif verdict.rating is not None and verdict.action is not FOLLOWS[claim.signal.side]:
         yield REVIEW, f"the action is {verdict.action}, not {FOLLOWS[claim.signal.side]}"
     if (late := _late(claim, result.finished_at, policy)) is not None:
@@ -56,7 +53,7 @@ def _reasons(claim: Claim, result: Result, verdict: Verdict, policy: PolicySetti
         yield REVIEW, f"rated by a fallback, {result.model}"
     for share, name in ((result.agreement, "agreement"), (result.stability, "stability")):
         if share is not None and share < policy.min_agreement:
-            yield REVIEW, f"{name} {share:.2f}, less than {policy.min_agreement:g}"
+            yield REVIEW, f"{name} {share:g}, less than {policy.min_agreement:g}"
 
 
 def _by_rating(rating: int, policy: PolicySettings) -> Reason:
@@ -81,7 +78,7 @@ def _late(claim: Claim, at: datetime, policy: PolicySettings) -> str | None:
     most_s = policy.max_age_seconds
     if most_s is None:
         most_s = max(LATE_S, LATE_BARS * timeframe_seconds(claim.signal.timeframe))
-    return f"decided {age_s:.0f} s after it was found, more than {most_s:g} s" if 0 < most_s < age_s else None
+    return f"decided {age_s:.1f} s after it was found, more than {most_s:g} s" if 0 < most_s < age_s else None
 
 
 def _doubt_of_confidence(confidence: float | None, policy: PolicySettings) -> str | None:
@@ -90,9 +87,5 @@ def _doubt_of_confidence(confidence: float | None, policy: PolicySettings) -> st
     if confidence is None:
         return "no confidence was stated"
     if confidence < policy.min_confidence:
-        return f"confidence {confidence:.2f}, less than {policy.min_confidence:g}"
+        return f"confidence {confidence:g}, less than {policy.min_confidence:g}"
     return None
-
-
-def _meant(claim: Claim) -> str:
-    return {Side.LONG: "go long", Side.SHORT: "go short", Side.EXIT: "exit"}[claim.signal.side]

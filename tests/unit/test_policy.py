@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from llm_integration.calling_config import PolicySettings
 from llm_integration.model import Abstention, Action, Claim, Decision, DecisionKind, Result, TaskStatus, Verdict
-from llm_integration.policy import decide, decided
+from llm_integration.policy import decided
 from tests.marketdata import START, make_signal
 from trading.model import Side
 
@@ -36,7 +36,9 @@ def result(verdict: Verdict | None = FINE, **changes: Any) -> Result:
 
 
 def made(one: Result, of: Claim | None = None, **policy: Any) -> Decision:
-    return decide(of or claim(), one, PolicySettings(**policy))
+    decision = decided(of or claim(), one, PolicySettings(**policy)).decision
+    assert decision is not None
+    return decision
 
 
 CASES: list[tuple[dict[str, Any], dict[str, Any], DecisionKind, str]] = [
@@ -51,6 +53,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], DecisionKind, str]] = [
     ({"action": Action.EXIT}, {}, DENY, "the action is exit, against a signal to go long"),
     ({"action": Action.HOLD}, {}, REVIEW, "the action is hold, not enter_long"),
     ({"confidence": 0.49}, {}, REVIEW, "confidence 0.49, less than 0.5"),
+    ({"confidence": 0.4996}, {}, REVIEW, "confidence 0.4996, less than 0.5"),
     ({"confidence": None}, {}, REVIEW, "no confidence was stated"),
     ({"confidence": None}, {"min_confidence": 0}, ALLOW, "rating 4, allowed from 4 on"),
     ({"rating": None}, {}, ALLOW, "no rating, but the action is enter_long"),
@@ -71,8 +74,8 @@ def test_what_a_verdict_says_decides(
     [
         ({"fallback": True}, {}, REVIEW, "rated by a fallback, x/y"),
         ({"fallback": True}, {"allow_fallback": True}, ALLOW, "rating 4, allowed from 4 on"),
-        ({"agreement": 0.4}, {}, REVIEW, "agreement 0.40, less than 0.5"),
-        ({"stability": 0.4}, {}, REVIEW, "stability 0.40, less than 0.5"),
+        ({"agreement": 0.4}, {}, REVIEW, "agreement 0.4, less than 0.5"),
+        ({"stability": 0.4}, {}, REVIEW, "stability 0.4, less than 0.5"),
         ({"agreement": 0.5, "stability": 1.0}, {}, ALLOW, "rating 4, allowed from 4 on"),
         ({"verdict": None, "abstention": Abstention("two actions")}, {}, REVIEW, "no verdict: two actions"),
     ],
@@ -108,7 +111,7 @@ def test_what_is_decided_too_late_is_denied(age_s: float, policy: dict[str, Any]
 
 def test_a_signal_that_is_rated_anew_is_as_old_as_it_is() -> None:
     decision = made(result(), claim(age_s=4000, asked_s=1))
-    assert (decision.kind, decision.reasons[0]) == (DENY, "decided 4000 s after it was found, more than 300 s")
+    assert (decision.kind, decision.reasons[0]) == (DENY, "decided 4000.0 s after it was found, more than 300 s")
 
 
 def test_the_most_careful_wins_and_every_reason_is_named_its_own_first() -> None:
@@ -117,7 +120,7 @@ def test_the_most_careful_wins_and_every_reason_is_named_its_own_first() -> None
         DENY,
         (
             "the action is exit, against a signal to go long", "rating 5, allowed from 4 on",
-            "confidence 0.10, less than 0.5", "rated by a fallback, x/y",
+            "confidence 0.1, less than 0.5", "rated by a fallback, x/y",
         ),
     )  # fmt: skip
 
